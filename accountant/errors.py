@@ -1,0 +1,57 @@
+"""What can go wrong, and the checks that say so in one line: name, value, rule, next move.
+
+    PrivacyError
+    ├── InvalidValue        an argument outside its domain (also a ValueError)
+    ├── UnsupportedEvent    no analysis here for that mechanism, sampler or relation
+    ├── Unreachable         no noise within bounds meets the target
+    ├── BudgetExceeded      the next step would pass the budget
+    └── LedgerError         a ledger that is missing, damaged or used out of turn
+"""
+
+from __future__ import annotations
+
+import math
+
+
+class PrivacyError(Exception):
+    """Root of everything the accountant raises on purpose."""
+
+
+class InvalidValue(PrivacyError, ValueError):
+    """An argument outside its domain."""
+
+
+class UnsupportedEvent(PrivacyError):
+    """No analysis here for that mechanism, sampler or relation."""
+
+
+class Unreachable(PrivacyError):
+    """No value within bounds meets the target."""
+
+
+class BudgetExceeded(PrivacyError):
+    """The next step would pass the budget."""
+
+
+class LedgerError(PrivacyError):
+    """A ledger that is missing, damaged or used out of turn."""
+
+
+def check(holds: bool, name: str, value: object, rule: str, move: str = "") -> None:
+    """Raise InvalidValue in the house form unless ``holds``.
+
+    >>> check(-1 >= 0, "noise_multiplier", -1, "must be ≥ 0", "pass a positive number")
+    Traceback (most recent call last):
+    accountant.errors.InvalidValue: noise_multiplier = -1: must be ≥ 0; pass a positive number
+    """
+    if not holds:
+        raise InvalidValue(f"{name} = {value}: {rule}" + (f"; {move}" if move else ""))
+
+
+def check_delta(delta: float) -> None:
+    check(0 < delta < 1, "delta", delta, "must lie strictly between 0 and 1", "1e-5 is customary")
+
+
+def check_count(name: str, value: int) -> None:
+    whole = isinstance(value, int) or (math.isfinite(value) and value == int(value))
+    check(whole and value >= 0, name, value, "must be a whole number ≥ 0")

@@ -1,0 +1,193 @@
+"""Reserve → settle → resume: an append-only, durable record of every charged release."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+from accountant.errors import BudgetExceeded, LedgerError, check, check_delta
+from accountant.events import Event, Relation, event_from_json
+from accountant.rdp import RdpAccountant
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE event (id INTEGER PRIMARY KEY, json TEXT NOT NULL UNIQUE);
+CREATE TABLE attempt (number INTEGER PRIMARY KEY, first_step INTEGER NOT NULL,
+                      environment TEXT NOT NULL);
+CREATE TABLE charge (id INTEGER PRIMARY KEY AUTOINCREMENT, step INTEGER NOT NULL,
+                     attempt INTEGER NOT NULL REFERENCES attempt, event INTEGER NOT NULL
+                     REFERENCES event, checksum INTEGER, UNIQUE (step, attempt));
+"""
+
+
+class Ledger:
+    """What was drawn, written down before it is drawn.
+
+    * ``reserve`` returns only once the charge is on disk; what is reserved counts as spent.
+    * Rows are added and settled, never removed: ``epsilon`` never falls.
+    * A resumed run belongs to the last *attempt* and may repeat its charges bit for bit at no
+      cost, or opens a new attempt, whose steps are charged again.
+    * With a budget, ``reserve`` refuses the step that would pass it, before anything is drawn.
+    * One process at a time: the file stays locked while a Ledger has it open.
+
+    Args:
+        path: the SQLite file, created if absent; None keeps the ledger in memory, for a run that
+            leaves nothing behind if it dies.
+        delta: δ at which the budget is measured.
+        budget: the ε not to pass, or None.
+
+    >>> from accountant.events import Gaussian
+    >>> ledger = Ledger(None, delta=1e-5, budget=1.0)
+    >>> ledger.begin(first_step=0, environment="cpu")
+    0
+    >>> ledger.reserve(0, Gaussian(noise_multiplier=10.0))
+    >>> ledger.settle(0, checksum=123)
+    >>> ledger.reserve(1, Gaussian(noise_multiplier=1.0))
+    Traceback (most recent call last):
+    accountant.errors.BudgetExceeded: step 1 would reach ε = 4.7555 > 1 (δ = 1e-05); ...
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        delta: float,
+        budget: float | None = None,
+        relation: Relation = Relation.ADD_OR_REMOVE_ONE,
+    ) -> None:
+        check_delta(delta)
+        check(budget is None or budget > 0, "epsilon", budget, "must be > 0")
+        self.delta, self.budget, self.relation = delta, budget, relation
+        self._where = str(path or ":memory:")
+        self._event_ids: dict[Event, int] = {}
+        try:
+            self._db = sqlite3.connect(self._where, isolation_level=None, timeout=1.0)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._open(relation)
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"ledger {self._where}: {error}; if another process trains this run, wait for it, "
+                "else restore the file: without it no ε can be stated"
+            ) from error
+
+    def _open(self, relation: Relation) -> None:
+        if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            self._db.executescript("BEGIN;" + _SCHEMA + "COMMIT;")
+            self._db.execute("INSERT INTO meta VALUES ('relation', ?)", (relation.value,))
+        (stated,) = self._db.execute("SELECT value FROM meta WHERE key = 'relation'").fetchone()
+        if stated != relation.value:
+            raise LedgerError(
+                f"ledger {self._where}: its relation is {stated}, not {relation.value}; "
+                "two relations cannot share one sum"
+            )
+        for number, text in self._db.execute("SELECT id, json FROM event"):
+            self._event_ids[event_from_json(json.loads(text))] = number
+        self.accountant = RdpAccountant(relation=relation)
+        for event, count in self.events():
+            self.accountant.compose(event, count)
+
+    def begin(self, *, first_step: int, environment: str, repeatable: bool = True) -> int:
+        """Start or go on; returns the attempt's number, which keys the random streams.
+
+        The last attempt goes on where its environment is the same, the device repeats bit for
+        bit, and the checkpoint lies inside it. Otherwise a new attempt draws and pays afresh.
+        """
+        last = self._db.execute(
+            "SELECT number, first_step, environment FROM attempt ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+        if last and repeatable and last[2] == environment and last[1] <= first_step:
+            self.attempt = int(last[0])
+        else:
+            self.attempt = last[0] + 1 if last else 0
+            self._db.execute(
+                "INSERT INTO attempt VALUES (?, ?, ?)", (self.attempt, first_step, environment)
+            )
+        return self.attempt
+
+    def is_charged(self, step: int) -> bool:
+        """Whether this attempt has already paid for ``step``."""
+        return self._row(step) is not None
+
+    def reserve(self, step: int, event: Event) -> None:
+        """Charge ``step`` durably, before its noise is drawn.
+
+        Raises:
+            BudgetExceeded: the charge would pass the budget; nothing was written.
+        """
+        if self.is_charged(step):
+            raise LedgerError(f"step {step}: already charged in attempt {self.attempt}")
+        if self.budget is not None:
+            self._refuse_overdraft(step, event, self.budget)
+        self._db.execute("BEGIN IMMEDIATE")
+        if event not in self._event_ids:
+            text = json.dumps(event.to_json(), sort_keys=True)
+            row = self._db.execute("INSERT INTO event (json) VALUES (?)", (text,))
+            self._event_ids[event] = int(row.lastrowid or 0)
+        self._db.execute(
+            "INSERT INTO charge (step, attempt, event) VALUES (?, ?, ?)",
+            (step, self.attempt, self._event_ids[event]),
+        )
+        self._db.execute("COMMIT")
+        self.accountant.compose(event)
+
+    def repeat(self, step: int, event: Event) -> int | None:
+        """The checksum on record for a step about to be repeated, or None if unsettled."""
+        row = self._row(step)
+        if row is None or row[0] != self._event_ids.get(event):
+            raise LedgerError(f"step {step}: what would run is not what was charged")
+        return row[1] if row[1] is None else int(row[1])
+
+    def settle(self, step: int, checksum: int) -> None:
+        """Record that the reserved step was released, with a checksum of what came out."""
+        changed = self._db.execute(
+            "UPDATE charge SET checksum = ? WHERE step = ? AND attempt = ? AND checksum IS NULL",
+            (checksum, step, self.attempt),
+        ).rowcount
+        if changed != 1:
+            raise LedgerError(f"step {step}: settled without being reserved")
+
+    def events(self) -> list[tuple[Event, int]]:
+        """Every charge in order, equal neighbours counted together."""
+        by_id = {number: event for event, number in self._event_ids.items()}
+        runs: list[tuple[Event, int]] = []
+        for (number,) in self._db.execute("SELECT event FROM charge ORDER BY id"):
+            event = by_id[number]
+            if runs and runs[-1][0] == event:
+                runs[-1] = (event, runs[-1][1] + 1)
+            else:
+                runs.append((event, 1))
+        return runs
+
+    def __len__(self) -> int:
+        """Charges so far; a step that was paid twice counts twice."""
+        return int(self._db.execute("SELECT COUNT(*) FROM charge").fetchone()[0])
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy, for a run whose ledger was kept in memory."""
+        with sqlite3.connect(path) as target:
+            self._db.backup(target)
+        target.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _row(self, step: int) -> tuple[int, int | None] | None:
+        row: tuple[int, int | None] | None = self._db.execute(
+            "SELECT event, checksum FROM charge WHERE step = ? AND attempt = ?",
+            (step, self.attempt),
+        ).fetchone()
+        return row
+
+    def _refuse_overdraft(self, step: int, event: Event, budget: float) -> None:
+        after = self.accountant.copy().compose(event)
+        if after.epsilon(self.delta, search=False).upper <= budget:
+            return
+        reached = after.epsilon(self.delta).upper
+        if reached > budget:
+            raise BudgetExceeded(
+                f"step {step} would reach ε = {reached:.4f} > {budget:g} (δ = {self.delta:g}); "
+                "take fewer epochs, add noise or raise epsilon"
+            )
