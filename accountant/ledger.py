@@ -107,6 +107,10 @@ class Ledger:
             )
         return self.attempt
 
+    def end_attempt(self) -> None:
+        """Bar the current attempt from being repeated: the next ``begin`` opens another."""
+        self._db.execute("UPDATE attempt SET environment = '' WHERE number = ?", (self.attempt,))
+
     def is_charged(self, step: int) -> bool:
         """Whether this attempt has already paid for ``step``."""
         return self._row(step) is not None

@@ -1,0 +1,81 @@
+"""What the user asks of privacy: a budget, a noise, or both."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+from accountant.errors import check, check_delta
+from dpsgd_torch.plan import PrivacyPlan, Sampling
+from dpsgd_torch.training.schedules import Constant, Schedule, as_schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Privacy:
+    """The promise a run is to keep.
+
+    With ``epsilon`` alone the noise is calibrated so that the planned run costs just that. With
+    ``noise_multiplier`` alone the run costs what it costs. With both the noise stays, and the
+    run stops before the step that would pass ``epsilon``.
+
+    Args:
+        epsilon: ε not to pass, or None.
+        delta: δ; must be below 1 / n to mean anything.
+        clip_norm: L2 norm that each example's gradient (each microbatch's mean gradient) is
+            clipped to; a number or a schedule.
+        noise_multiplier: standard deviation of the noise over the clip norm; a number or a
+            schedule. With ``epsilon`` alone, leave it None.
+        microbatch_size: examples averaged before each clip. Above 1 the sensitivity is twice the
+            clip and the cost is charged accordingly.
+        dataset_size: n as declared in public; None takes the number of training records, which
+            the statement then treats as public.
+
+    Raises:
+        InvalidValue: a value outside its domain.
+
+    >>> Privacy(epsilon=3.0, delta=1e-5, clip_norm=1.0).noise_multiplier is None
+    True
+    """
+
+    epsilon: float | None = None
+    delta: float
+    clip_norm: float | Schedule
+    noise_multiplier: float | Schedule | None = None
+    microbatch_size: int = 1
+    dataset_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_delta(self.delta)
+        noise, epsilon = self.noise_multiplier, self.epsilon
+        if epsilon is not None:
+            check(0 < epsilon < math.inf, "epsilon", epsilon, "must be a number > 0")
+        for name, value in (("clip_norm", self.clip_norm), ("noise_multiplier", noise)):
+            if isinstance(value, int | float):
+                check(0 < value < math.inf, name, value, "must be a number > 0")
+        check(
+            noise is not None or epsilon is not None,
+            "privacy",
+            self,
+            "names neither epsilon nor noise_multiplier",
+            "give a budget, a noise or both",
+        )
+
+    def plan(self, sampling: Sampling) -> PrivacyPlan:
+        """The plan for a run with this sampling, its noise calibrated where it must be."""
+        if self.delta >= 1 / sampling.dataset_size:
+            warnings.warn(
+                f"delta = {self.delta:g} is not below 1/n = {1 / sampling.dataset_size:.3g}: "
+                "publishing one record in full could satisfy it; lower delta",
+                stacklevel=2,
+            )
+        plan = PrivacyPlan(
+            sampling=sampling,
+            clip_norm=as_schedule(self.clip_norm),
+            noise_multiplier=as_schedule(self.noise_multiplier or Constant(1.0)),
+            delta=self.delta,
+            budget=self.epsilon,
+        )
+        if self.noise_multiplier is None and self.epsilon is not None:
+            return plan.calibrated(self.epsilon)
+        return plan

@@ -1,0 +1,1 @@
+"""What a person reads of a run: the statement in words, the plots, the page."""

@@ -1,0 +1,85 @@
+"""What a run has spent: the figures of privacy.json, each from the ledger or the plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from accountant import Ledger
+from dpsgd_torch.plan import PrivacyPlan
+from dpsgd_torch.witness import opacus_epsilon, refuse_disagreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacySpent:
+    """The guarantee in numbers; ``epsilon`` is the best valid bound, the rest is how it came.
+
+    ``steps`` counts the charges in the ledger: a step that was paid twice counts twice.
+    """
+
+    epsilon: float
+    delta: float
+    epsilon_rdp: float
+    epsilon_rdp_classic: float
+    optimal_order: float
+    epsilon_opacus_rdp: float
+    agreement: float
+    relation: str
+    sampler: str
+    sampling_rate: float
+    dataset_size: int
+    batch_size: int
+    steps: int
+    planned_steps: int
+    noise_multiplier: float
+    effective_noise_multiplier: float
+    clip_norm: float
+    microbatch_size: int
+    noise_multiplier_schedule: dict[str, Any]
+    clip_norm_schedule: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with ∞ and NaN as null, which JSON has no word for."""
+        fields = dataclasses.asdict(self)
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in fields.items()
+        }
+
+
+def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
+    """Price the ledger by both accountants.
+
+    Raises:
+        GuaranteeBroken: they differ by more than 1e-6 on equal orders.
+    """
+    accountant = ledger.accountant
+    bound = accountant.epsilon(plan.delta)
+    classic = accountant.epsilon(plan.delta, "rdp-classic")
+    epsilon_opacus, agreement = opacus_epsilon(accountant.events, plan.delta)
+    refuse_disagreement(bound.upper, epsilon_opacus, agreement)
+    first = plan.event(0)
+    return PrivacySpent(
+        epsilon=bound.upper,
+        delta=plan.delta,
+        epsilon_rdp=bound.upper,
+        epsilon_rdp_classic=classic.upper,
+        optimal_order=bound.order,
+        epsilon_opacus_rdp=epsilon_opacus,
+        agreement=agreement,
+        relation=ledger.relation.value,
+        sampler="poisson",
+        sampling_rate=first.sampling_rate,
+        dataset_size=plan.sampling.dataset_size,
+        batch_size=plan.sampling.batch_size,
+        steps=len(ledger),
+        planned_steps=plan.sampling.steps,
+        noise_multiplier=plan.step(0).noise_multiplier,
+        effective_noise_multiplier=first.event.noise_multiplier,
+        clip_norm=plan.step(0).clip_norm,
+        microbatch_size=plan.sampling.microbatch_size,
+        noise_multiplier_schedule=plan.noise_multiplier.to_json(),
+        clip_norm_schedule=plan.clip_norm.to_json(),
+    )

@@ -1,0 +1,1 @@
+"""The private part: sampling, clip, noise, checkpoint, loop."""

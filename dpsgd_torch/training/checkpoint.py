@@ -1,0 +1,108 @@
+"""Atomic checkpoints: safetensors and JSON, nothing pickled, the last two kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from dpsgd_torch.errors import RunError
+from dpsgd_torch.training.run_folder import sync_folder, write_durably
+
+_KEPT = 2
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write ``folder/step-N``: complete and on disk, or not there at all."""
+    final = folder / f"step-{step:08d}"
+    partial = folder / f".{final.name}.partial"
+    for leftover in (partial, final):  # a repeated step writes the same checkpoint again
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors, plain = _flatten(optimizer.state_dict())
+    tensors |= {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    content = save_tensors({k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()})
+    write_durably(partial / "tensors.safetensors", content)
+    digest = hashlib.sha256(content).hexdigest()
+    state = {"step": step, "sha256": digest, "optimizer": plain}
+    write_durably(partial / "state.json", json.dumps(state).encode())
+    os.rename(partial, final)
+    sync_folder(folder)
+    for old in _checkpoints(folder)[:-_KEPT]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load the newest checkpoint into model and optimizer; returns the steps done, 0 if none.
+
+    Raises:
+        RunError: the newest is damaged; the newest good one is named.
+    """
+    found = _checkpoints(folder)
+    if not found:
+        return 0
+    try:
+        state, tensors = _read(found[-1])
+    except (OSError, ValueError, KeyError) as error:
+        good = [path.name for path in found[:-1] if _is_good(path)]
+        move = f"the previous good one is {good[-1]}" if good else "no good one is left before it"
+        raise RunError(
+            f"checkpoint {found[-1]}: damaged ({error}); {move}: delete {found[-1].name} to go on "
+            "from there (its steps are repeated, and charged again only if drawn afresh)"
+        ) from error
+    weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(_unflatten(tensors, state["optimizer"]))
+    return int(state["step"])
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    state = json.loads((path / "state.json").read_text())
+    content = (path / "tensors.safetensors").read_bytes()
+    if hashlib.sha256(content).hexdigest() != state["sha256"]:
+        raise ValueError("its sha256 is not the one recorded")
+    return state, load_tensors(content)
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        _read(path)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def _flatten(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Optimizer state as tensors by name, and the rest as JSON."""
+    tensors: dict[str, torch.Tensor] = {}
+    plain: dict[str, Any] = {"groups": state["param_groups"], "state": {}}
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            else:
+                plain["state"].setdefault(str(index), {})[name] = value
+    return tensors, plain
+
+
+def _unflatten(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in plain["state"].items()}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = tensor
+    return {"state": state, "param_groups": plain["groups"]}

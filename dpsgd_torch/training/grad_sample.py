@@ -1,0 +1,39 @@
+"""Per-example gradients by Opacus's hooks, without the copy that it makes of each.
+
+The seam for faster or leaner gradients: whatever replaces this leaves ``grad_sample`` on each
+parameter after a backward pass, or clips on its own in PrivateOptimizer.accumulate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opacus.grad_sample import GradSampleModule
+from torch import nn
+
+
+class PerExampleGradients(GradSampleModule):  # type: ignore[misc]
+    """Opacus's GradSampleModule; a layer used once a pass hands its gradients over as they are.
+
+    Opacus copies each into a zeroed buffer, because a layer may be used again in the same pass
+    or with a shorter batch; only then is that buffer needed.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, loss_reduction="sum", strict=False)
+
+    def capture_backprops_hook(
+        self, module: nn.Module, _input: Any, output_grads: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        sampler = self.GRAD_SAMPLERS.get(type(module))
+        own = [p for p in module.parameters() if p.requires_grad]
+        used_once = all(p._forward_counter == 1 and p.grad_sample is None for p in own)
+        if sampler is None or not self.hooks_enabled or not used_once:
+            super().capture_backprops_hook(module, _input, output_grads, *args, **kwargs)
+            return
+        (activations,) = module.activations
+        module.activations.clear()
+        gradients = sampler(module, activations, output_grads[0].detach())
+        for p in own:
+            p.grad_sample = gradients[p]
+            p._forward_counter = 0

@@ -1,0 +1,95 @@
+"""What is known at the end of each epoch: the part ε covers, and the part it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from dpsgd_torch.training.steps import StepRecord
+
+NORM_EDGES = [0.0, *np.logspace(-3, 3, 37).tolist(), float("inf")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One line of metrics.jsonl: from the test set and the ledger only."""
+
+    epoch: int
+    step: int
+    epsilon: float | None
+    test: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        test = {f"test_{name}": value for name, value in self.test.items()}
+        return {"epoch": self.epoch, "step": self.step, **test, "epsilon": self.epsilon}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> EpochRecord:
+        test = {k.removeprefix("test_"): v for k, v in row.items() if k.startswith("test_")}
+        return cls(epoch=row["epoch"], step=row["step"], epsilon=row["epsilon"], test=test)
+
+
+@dataclass
+class PrivateRecord:
+    """One line of private/metrics.jsonl: training loss, batch sizes and norms, all un-noised."""
+
+    loss_sum: float = 0.0
+    examples: int = 0
+    batches: int = 0
+    norm_counts: np.ndarray = field(
+        default_factory=lambda: np.zeros(len(NORM_EDGES) - 1, dtype=np.int64)
+    )
+
+    def add(self, record: StepRecord) -> None:
+        self.loss_sum += record.loss_sum
+        self.examples += record.examples
+        self.batches += 1
+        self.norm_counts += np.histogram(record.norms.numpy(), NORM_EDGES)[0]
+
+    def to_json(self, epoch: int) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "train_loss": self.loss_sum / max(1, self.examples),
+            "examples_seen": self.examples,
+            "batches": self.batches,
+            "norm_counts": self.norm_counts.tolist(),
+        }
+
+
+@dataclass
+class History:
+    """All epochs so far."""
+
+    epochs: list[EpochRecord] = field(default_factory=list)
+    private: list[dict[str, Any]] = field(default_factory=list)
+
+    def truncated(self, step: int) -> History:
+        """Without what came after ``step``, for a run resumed there."""
+        epochs = [record for record in self.epochs if record.step <= step]
+        return History(epochs, self.private[: len(epochs)])
+
+
+def evaluate(
+    model: torch.nn.Module,
+    scores: dict[str, Any],
+    data: tuple[torch.Tensor, torch.Tensor] | None,
+    batch_size: int = 1000,
+) -> dict[str, float]:
+    """Mean over ``data`` of each score, a function (outputs, targets) → one value per example."""
+    if data is None:
+        return {}
+    was_training = model.training
+    model.eval()
+    sums = dict.fromkeys(scores, 0.0)
+    with torch.no_grad():
+        for inputs, targets in zip(data[0].split(batch_size), data[1].split(batch_size), strict=True):
+            outputs = model(inputs)
+            for name, score in scores.items():
+                sums[name] += float(score(outputs, targets).double().sum())
+    model.train(was_training)
+    return {name: total / len(data[0]) for name, total in sums.items()}
+
+

@@ -1,0 +1,129 @@
+"""The loop: sample → reserve → clip + noise → settle → checkpoint, read from top to bottom."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from accountant import BudgetExceeded, dpsgd_steps
+from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.training.checkpoint import save_checkpoint
+from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
+from dpsgd_torch.training.sampling import assign_slots, poisson_sample
+from dpsgd_torch.training.steps import Draw
+
+if TYPE_CHECKING:
+    from dpsgd_torch.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run stands: yielded after every step, with the epoch's record at its end."""
+
+    step: int
+    steps: int
+    epoch: int
+    record: EpochRecord | None = None
+
+
+def train(run: Trainer) -> Iterator[Progress]:
+    """Take the steps that are left, each charged before its noise is drawn."""
+    ends = _epoch_ends(run)
+    private = PrivateRecord()
+    for step in range(run.done, run.sampling.steps):
+        epoch = next(e for e, end in enumerate(ends, 1) if step < end)
+        on_record = None
+        if run.plan:
+            try:
+                on_record = _charge(run, step)
+            except BudgetExceeded as reason:
+                run.stopped = str(reason)
+                break
+
+        plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
+        with run.streams.model_rng(attempt=run.attempt, step=step, device=run.device):
+            private.add(run.step(run.data, plan, _draw(run, step)))
+
+        if run.plan:
+            _settle(run, step, on_record)
+        run.done = step + 1
+        record = None
+        if run.done == ends[epoch - 1]:
+            record = _end_epoch(run, epoch, private)
+            private = PrivateRecord()
+        if run.folder and (record or run.done % run.checkpoint_every == 0):
+            save_checkpoint(run.folder.checkpoints, run.done, run.model, run.optimizer)
+        yield Progress(run.done, run.sampling.steps, epoch, record)
+
+    if run.stopped and private.batches:  # the budget ended the run inside an epoch
+        epoch = len(run.history.epochs) + 1
+        yield Progress(run.done, run.sampling.steps, epoch, _end_epoch(run, epoch, private))
+
+
+def _epoch_ends(run: Trainer) -> list[int]:
+    """The step at which each epoch ends, the last one at the end of the run."""
+    n, batch = run.sampling.dataset_size, run.sampling.batch_size
+    ends: list[int] = []
+    while not ends or ends[-1] < run.sampling.steps:
+        full = dpsgd_steps(dataset_size=n, batch_size=batch, epochs=len(ends) + 1)
+        ends.append(min(full, run.sampling.steps))
+    return ends
+
+
+def _charge(run: Trainer, step: int) -> int | None:
+    """Reserve the step, or find that this attempt has; returns the checksum then on record."""
+    assert run.plan
+    event = run.plan.event(step)
+    if run.ledger.is_charged(step):
+        return run.ledger.repeat(step, event)
+    run.ledger.reserve(step, event)
+    return None
+
+
+def _draw(run: Trainer, step: int) -> Draw:
+    def stream(name: str) -> np.random.Generator:
+        return run.streams.numpy(name, attempt=run.attempt, step=step)
+
+    batch = poisson_sample(stream("sampling"), run.sampling.dataset_size, run.sampling.rate)
+    alone = run.sampling.microbatch_size == 1
+    slots = (
+        np.arange(batch.size)
+        if alone
+        else assign_slots(stream("slots"), batch, run.sampling.microbatches)
+    )
+    noise = run.streams.torch("noise", attempt=run.attempt, step=step, device=run.device)
+    return Draw(batch, slots, noise)
+
+
+def _settle(run: Trainer, step: int, on_record: int | None) -> None:
+    checksum = 0
+    for parameter in run.model.parameters():
+        checksum = zlib.crc32(parameter.detach().cpu().contiguous().numpy().tobytes(), checksum)
+    if on_record is None:
+        run.ledger.settle(step, checksum)
+    elif on_record != checksum:
+        run.ledger.end_attempt()
+        raise GuaranteeBroken(
+            f"step {step}: its repetition gave other weights than are on record, so the same noise "
+            "met other gradients; they were discarded: resume once more, with fresh noise"
+        )
+
+
+def _end_epoch(run: Trainer, epoch: int, private: PrivateRecord) -> EpochRecord:
+    epsilon = run.ledger.accountant.epsilon(run.plan.delta).upper if run.plan else None
+    record = EpochRecord(
+        epoch=epoch,
+        step=run.done,
+        epsilon=epsilon,
+        test=evaluate(run.model, run.scores, run.test),
+    )
+    run.history.epochs.append(record)
+    run.history.private.append(private.to_json(epoch))
+    if run.folder:
+        run.write_metrics(run.folder)
+    return record

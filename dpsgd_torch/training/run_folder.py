@@ -1,0 +1,86 @@
+"""The folder a run leaves: what may be published at its top, what ε does not cover in private/."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpsgd_torch.errors import RunError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run; every file is replaced atomically, so a crash leaves the old one."""
+
+    path: Path
+
+    @property
+    def private(self) -> Path:
+        return self.path / "private"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.sqlite"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.private / "checkpoints"
+
+    def create(self) -> None:
+        """Make the folder; refuses one that holds anything."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise RunError(
+                    f"out = {self.path}: is not empty; choose a new folder, or --resume {self.path}"
+                )
+            self.checkpoints.mkdir(parents=True)
+        except OSError as error:
+            raise RunError(
+                f"out = {self.path}: cannot be written ({error.strerror}); choose another folder"
+            ) from error
+
+    def read_json(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{self.path / name}: cannot be read ({error}); is {self.path} a run of this tool?"
+            ) from error
+
+    def write_json(self, name: str, data: Any) -> None:
+        self.write_text(name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+    def write_lines(self, name: str, rows: Iterable[Any]) -> None:
+        self.write_text(name, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def read_lines(self, name: str) -> list[Any]:
+        path = self.path / name
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def write_text(self, name: str, text: str) -> None:
+        write_durably(self.path / name, text.encode())
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write beside, flush to disk, then rename over: readers see the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames inside ``path`` survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

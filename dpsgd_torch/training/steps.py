@@ -1,0 +1,110 @@
+"""One optimizer step over one logical batch: the private one, and its twin without privacy."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from opacus.grad_sample import GradSampleModule
+from torch import nn
+
+from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.training.losses import Loss
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer
+from dpsgd_torch.training.sampling import Indices, physical_batches
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one step drew: the records, their slots, and the stream for the noise."""
+
+    batch: Indices
+    slots: Indices
+    noise: torch.Generator
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What ε does not cover: the sum of training losses, how many, and norms before the clip."""
+
+    loss_sum: float
+    examples: int
+    norms: torch.Tensor
+
+
+class PrivateStep:
+    """Per-example gradients by Opacus's hooks, physical batch by physical batch, then one release.
+
+    Memory holds the per-example gradients of one physical batch, whatever the logical one is.
+    """
+
+    def __init__(
+        self,
+        model: GradSampleModule,
+        loss: Loss,
+        optimizer: PrivateOptimizer,
+        *,
+        microbatch_size: int,
+        physical_batch_size: int,
+    ) -> None:
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.microbatch_size, self.physical_batch_size = microbatch_size, physical_batch_size
+
+    def __call__(self, data: Sequence[torch.Tensor], plan: StepPlan, draw: Draw) -> StepRecord:
+        loss_sum, norms = 0.0, [torch.zeros(0)]
+        self.optimizer.begin(plan, draw.noise)
+        for piece in physical_batches(draw.slots, self.physical_batch_size):
+            loss_sum += backward(self.model, self.loss, *_select(data, draw.batch[piece]))
+            slots = None
+            if self.microbatch_size > 1:
+                local = np.unique(draw.slots[piece], return_inverse=True)[1]
+                slots = torch.from_numpy(local).to(data[0].device)
+            norms.append(self.optimizer.accumulate(slots, self.microbatch_size).cpu())
+        self.optimizer.release()
+        return StepRecord(loss_sum, draw.batch.size, torch.cat(norms))
+
+
+class PlainStep:
+    """The same batches, averaged over the expected batch size, with no clip and no noise."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        *,
+        batch_size: int,
+        physical_batch_size: int,
+    ) -> None:
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.batch_size, self.physical_batch_size = batch_size, physical_batch_size
+
+    def __call__(self, data: Sequence[torch.Tensor], plan: StepPlan, draw: Draw) -> StepRecord:
+        loss_sum = 0.0
+        self.optimizer.zero_grad(set_to_none=False)
+        for piece in physical_batches(draw.slots, self.physical_batch_size):
+            loss_sum += backward(self.model, self.loss, *_select(data, draw.batch[piece]))
+        for p in self.model.parameters():
+            if p.requires_grad and p.grad is not None:
+                p.grad /= self.batch_size
+        self.optimizer.step()
+        return StepRecord(loss_sum, draw.batch.size, torch.zeros(0))
+
+
+def backward(
+    model: nn.Module, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor
+) -> float:
+    """Sum of the losses; its gradient is left where the model keeps it."""
+    total = loss(model(inputs), targets).sum()
+    with warnings.catch_warnings():  # the input needs no gradient, and Opacus does not need it to
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        total.backward()
+    return float(total.detach())
+
+
+def _select(data: Sequence[torch.Tensor], records: Indices) -> tuple[torch.Tensor, ...]:
+    index = torch.from_numpy(records).to(data[0].device)
+    return tuple(tensor.index_select(0, index) for tensor in data)

@@ -1,0 +1,274 @@
+"""Train a model of one's own privately: build, fit, ask what it cost, save."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import opacus
+import torch
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from accountant import Ledger, dpsgd_steps
+from accountant.errors import check
+from dpsgd_torch.errors import DataError, RunError
+from dpsgd_torch.plan import Sampling
+from dpsgd_torch.privacy import Privacy
+from dpsgd_torch.spent import PrivacySpent, privacy_spent
+from dpsgd_torch.training import validation
+from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
+from dpsgd_torch.training.grad_sample import PerExampleGradients
+from dpsgd_torch.training.history import EpochRecord, History
+from dpsgd_torch.training.loop import Progress, train
+from dpsgd_torch.training.losses import Loss, per_example
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer
+from dpsgd_torch.training.run_folder import RunFolder, write_durably
+from dpsgd_torch.training.steps import PlainStep, PrivateStep
+from dpsgd_torch.training.streams import Streams
+
+CODE_CONTRACT = 1  # raised whenever the order or meaning of a run's random draws changes
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class Trainer:
+    """DP-SGD on in-memory tensors [Abadi et al. 2016, Algorithm 1].
+
+    * Guarantee: the weights after any step are (ε, δ)-differentially private under add/remove of
+      one record, with ε as ``privacy_spent`` says, whoever sees them.
+    * Sampling, clip, noise and step count come from one plan, which is also what is charged.
+
+    Args:
+        model: any module without batch statistics; trained in place.
+        loss: (outputs, targets) → loss; a torch loss, or one value per example.
+        train_tensors: inputs and targets, first dimension the n records.
+        privacy: the promise to keep, or None to train without one.
+        batch_size: expected batch size; the sampling rate is batch_size / n.
+        epochs: passes over the data, in expectation.
+        optimizer: a torch optimizer over the model's parameters, or a function that makes one
+            from them, e.g. ``lambda p: torch.optim.SGD(p, lr=0.25)``.
+        test_tensors: public inputs and targets to report on at each epoch, or None.
+        metrics: name → function (outputs, targets) → one value per example.
+        run_dir: a new or empty folder for ledger, checkpoints and results; None keeps everything
+            in memory until ``save``.
+        physical_batch_size: examples whose gradients are held at once; bounds memory only.
+        checkpoint_every: steps between checkpoints, besides one at each epoch's end.
+        device: where to train; on the CPU an interrupted run repeats bit for bit.
+        seed: makes the run reproducible, also for an attacker who knows it: noise from a
+            published seed protects nobody. None draws 256 bits from the operating system.
+
+    Raises:
+        InvalidValue, ModelError, DataError, RunError: before anything is charged.
+
+    >>> inputs, targets = torch.rand(64, 5), torch.randint(2, (64,))
+    >>> trainer = Trainer(
+    ...     nn.Linear(5, 2), nn.CrossEntropyLoss(), (inputs, targets),
+    ...     privacy=Privacy(epsilon=3, delta=1e-3, clip_norm=1.0), batch_size=16, epochs=2,
+    ...     optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+    >>> trainer.fit().privacy_spent().epsilon <= 3
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        train_tensors: Sequence[torch.Tensor],
+        *,
+        privacy: Privacy | None,
+        batch_size: int,
+        epochs: float,
+        optimizer: torch.optim.Optimizer | OptimizerFactory,
+        test_tensors: Sequence[torch.Tensor] | None = None,
+        metrics: Mapping[str, Loss] | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        physical_batch_size: int = 128,
+        checkpoint_every: int = 100,
+        device: str | torch.device = "cpu",
+        seed: int | None = None,
+    ) -> None:
+        check(physical_batch_size >= 1, "physical_batch_size", physical_batch_size, "must be ≥ 1")
+        check(checkpoint_every >= 1, "checkpoint_every", checkpoint_every, "must be ≥ 1")
+        self.device = torch.device(device)
+        self.data = _on(self.device, train_tensors, "train_tensors")
+        test = None if test_tensors is None else _on(self.device, test_tensors, "test_tensors")
+        declared = (privacy and privacy.dataset_size) or len(self.data[0])
+        self.sampling = Sampling(
+            dataset_size=declared,
+            batch_size=batch_size,
+            microbatch_size=privacy.microbatch_size if privacy else 1,
+            steps=dpsgd_steps(dataset_size=declared, batch_size=batch_size, epochs=epochs),
+        )
+        self.plan = privacy.plan(self.sampling) if privacy else None
+        self.streams = Streams() if seed is None else Streams(seed)
+        self.test, self.loss = test, per_example(loss)
+        self.scores = {"loss": self.loss, **(metrics or {})}
+        self.history, self.stopped, self.done = History(), "", 0
+        self.folder = None if run_dir is None else RunFolder(Path(run_dir))
+        self.physical_batch_size, self.checkpoint_every = physical_batch_size, checkpoint_every
+
+        self.model = model.to(self.device).train()
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(trainable)
+        self.optimizer: torch.optim.Optimizer = made
+        validation.refuse_unreachable(self.model, self.optimizer)
+        if self.plan:
+            validation.refuse_mixing_layers(self.model)
+            with self._per_sample_gradients() as wrapped:
+                validation.probe(wrapped, self.loss, self.data, self.streams.torch("init", step=1))
+
+    def fit(self) -> Trainer:
+        """Run all steps that are left; returns the trainer itself."""
+        for _ in self.run():
+            pass
+        return self
+
+    def run(self) -> Iterator[Progress]:
+        """Run step by step, yielding what was reached, for whoever shows progress."""
+        if not hasattr(self, "attempt"):
+            self._open()
+        if not self.plan:
+            self.step: PlainStep | PrivateStep = PlainStep(
+                self.model,
+                self.loss,
+                self.optimizer,
+                batch_size=self.sampling.batch_size,
+                physical_batch_size=self.physical_batch_size,
+            )
+            yield from train(self)
+            return
+        with self._per_sample_gradients() as wrapped:
+            self.step = PrivateStep(
+                wrapped,
+                self.loss,
+                PrivateOptimizer(self.optimizer, microbatches=self.sampling.microbatches),
+                microbatch_size=self.sampling.microbatch_size,
+                physical_batch_size=self.physical_batch_size,
+            )
+            yield from train(self)
+
+    def resume(self) -> Trainer:
+        """Take up the run in ``run_dir`` at its last checkpoint.
+
+        Raises:
+            RunError: no run is there, its contract differs, or its checkpoint is damaged.
+        """
+        if self.folder is None:
+            raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
+        was, now = self.folder.read_json("private/contract.json"), self._contract()
+        for name in now:
+            if was.get(name) != now[name]:
+                raise RunError(
+                    f"run {self.folder.path}: its {name} changed ({was.get(name)} → {now[name]}); "
+                    "resume with what it began with, or start a new run"
+                )
+        self.streams = Streams(int(self.folder.read_json("private/streams.json")["root"], 16))
+        self.done = load_checkpoint(self.folder.checkpoints, self.model, self.optimizer)
+        epochs = map(EpochRecord.from_json, self.folder.read_lines("metrics.jsonl"))
+        private = self.folder.read_lines("private/metrics.jsonl")
+        self.history = History(list(epochs), private).truncated(self.done)
+        self._open_ledger()
+        return self
+
+    def privacy_spent(self) -> PrivacySpent:
+        """What has been spent so far, by both accountants.
+
+        Raises:
+            RunError: the trainer has no privacy to speak of, or has not started.
+        """
+        if self.plan is None or not hasattr(self, "ledger"):
+            raise RunError("privacy: nothing was charged; pass privacy=… and fit first")
+        return privacy_spent(self.plan, self.ledger)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write weights, metrics, ledger and privacy.json to a new or empty folder."""
+        folder = RunFolder(Path(path))
+        if self.folder is None or folder.path.resolve() != self.folder.path.resolve():
+            folder.create()
+            if self.plan:
+                self.ledger.copy_to(folder.ledger)
+        self.write_metrics(folder)
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
+        write_durably(folder.path / "model.safetensors", save_tensors(weights))
+        none = {"epsilon": None, "delta": None, "private": False}
+        folder.write_json("privacy.json", self.privacy_spent().to_json() if self.plan else none)
+        return folder.path
+
+    def write_metrics(self, folder: RunFolder) -> None:
+        """The epochs so far, public and private parts apart."""
+        folder.write_lines("metrics.jsonl", (r.to_json() for r in self.history.epochs))
+        folder.write_lines("private/metrics.jsonl", self.history.private)
+
+    @contextlib.contextmanager
+    def _per_sample_gradients(self) -> Iterator[PerExampleGradients]:
+        """The model with Opacus's hooks on, which are taken off again."""
+        wrapped = PerExampleGradients(self.model)
+        try:
+            yield wrapped
+        finally:
+            wrapped.cleanup()
+
+    def _open(self) -> None:
+        if self.folder:
+            self.folder.create()
+            self.folder.write_json("private/contract.json", self._contract())
+            self.folder.write_json("private/streams.json", {"root": f"{self.streams.root:x}"})
+            save_checkpoint(self.folder.checkpoints, 0, self.model, self.optimizer)
+        self._open_ledger()
+
+    def _open_ledger(self) -> None:
+        self.attempt = 0
+        if self.plan:
+            path = self.folder.ledger if self.folder else None
+            self.ledger = Ledger(path, delta=self.plan.delta, budget=self.plan.budget)
+            self.attempt = self.ledger.begin(
+                first_step=self.done,
+                environment=_environment(self.device),
+                repeatable=self.device.type == "cpu",
+            )
+
+    def _contract(self) -> dict[str, Any]:
+        """What a resumed run must share with the run it resumes, JSON throughout."""
+        digest = hashlib.sha256()
+        for tensor in self.data:
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        groups = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.state_dict()["param_groups"]
+        ]
+        contract = {
+            "code": CODE_CONTRACT,
+            "data": digest.hexdigest(),
+            "model": str(self.model),
+            "optimizer": [type(self.optimizer).__name__, groups],
+            "plan": self.plan.to_json() if self.plan else dataclasses.asdict(self.sampling),
+            "physical batch size": self.physical_batch_size,
+        }
+        return dict(json.loads(json.dumps(contract)))
+
+
+def _on(device: torch.device, tensors: Sequence[torch.Tensor], name: str) -> Pair:
+    if len(tensors) != 2 or len(tensors[0]) != len(tensors[1]) or len(tensors[0]) == 0:
+        shapes = [tuple(t.shape) for t in tensors]
+        raise DataError(
+            f"{name} = tensors of shape {shapes}: must be inputs and targets of equal length > 0"
+        )
+    return tensors[0].to(device), tensors[1].to(device)
+
+
+def _environment(device: torch.device) -> str:
+    """What must be the same for a step to repeat bit for bit."""
+    parts = [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    parts += [f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"]
+    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}"]
+    return ", ".join(parts)

@@ -1,0 +1,62 @@
+"""ε by two accountants that share no code: ours, and Opacus's. They must agree."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+from opacus.accountants.analysis import rdp as opacus_rdp
+
+from accountant import COMMON_ORDERS, Event, PoissonSampled, RdpAccountant
+from accountant.conversion import improved
+from dpsgd_torch.errors import GuaranteeBroken
+
+TOLERANCE = 1e-6  # relative difference of ε on equal orders
+
+
+def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float, float]:
+    """Opacus's ε over the common orders and the relative difference from ours on equal orders.
+
+    The difference is taken where our ε is smallest on the common grid, the order on which the
+    printed figure rests.
+
+    >>> from accountant import dpsgd_event
+    >>> step = dpsgd_event(dataset_size=60000, batch_size=250, noise_multiplier=1.3)
+    >>> epsilon, difference = opacus_epsilon([(step, 3600)], 1e-5)
+    >>> round(epsilon, 7), difference < 1e-9
+    (0.9422002, True)
+    """
+    accountant = RdpAccountant()
+    theirs = np.zeros(COMMON_ORDERS.shape)
+    for event, count in events:
+        assert isinstance(event, PoissonSampled)
+        accountant.compose(event, count)
+        theirs += opacus_rdp.compute_rdp(
+            q=event.sampling_rate,
+            noise_multiplier=event.event.noise_multiplier,
+            steps=count,
+            orders=list(COMMON_ORDERS),
+        )
+    ours = improved(COMMON_ORDERS, accountant.rdp(), delta)
+    best = int(np.argmin(ours))
+    if math.isinf(ours[best]):
+        return math.inf, 0.0
+    same_order = float(improved(COMMON_ORDERS, theirs, delta)[best])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns that the best order is an edge; so do we
+        epsilon, _ = opacus_rdp.get_privacy_spent(
+            orders=list(COMMON_ORDERS), rdp=theirs, delta=delta
+        )
+    scale = max(float(ours[best]), 1e-12)
+    return max(float(epsilon), 0.0), abs(float(ours[best]) - same_order) / scale
+
+
+def refuse_disagreement(epsilon: float, epsilon_opacus: float, agreement: float) -> None:
+    """Fail loudly where the two differ, or where the stated ε is above the witness's."""
+    if not agreement <= TOLERANCE or epsilon > epsilon_opacus * (1 + TOLERANCE) + 1e-12:
+        raise GuaranteeBroken(
+            f"epsilon = {epsilon!r}, by Opacus {epsilon_opacus!r}, relative difference "
+            f"{agreement:.2e} on equal orders: must be ≤ {TOLERANCE:g}; the run states no ε: "
+            "report its ledger"
+        )
