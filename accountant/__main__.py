@@ -29,7 +29,7 @@ def _refuse(message: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m accountant", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = argparse.ArgumentParser(add_help=False)
+    run = _Parser(add_help=False)
     run.add_argument("--n", type=int, required=True, help="records in the training set")
     run.add_argument("--batch-size", type=int, required=True, help="expected batch size")
     length = run.add_mutually_exclusive_group(required=True)

@@ -1,16 +1,14 @@
 """What can go wrong, and the checks that say so in one line: name, value, rule, next move.
 
-    PrivacyError
-    ├── InvalidValue        an argument outside its domain (also a ValueError)
-    ├── UnsupportedEvent    no analysis here for that mechanism, sampler or relation
-    ├── Unreachable         no noise within bounds meets the target
-    ├── BudgetExceeded      the next step would pass the budget
-    └── LedgerError         a ledger that is missing, damaged or used out of turn
+PrivacyError
+├── InvalidValue        an argument outside its domain (also a ValueError)
+├── UnsupportedEvent    no analysis here for that mechanism, sampler or relation
+├── Unreachable         no noise within bounds meets the target
+├── BudgetExceeded      the next step would pass the budget
+└── LedgerError         a ledger that is missing, damaged or used out of turn
 """
 
 from __future__ import annotations
-
-import math
 
 
 class PrivacyError(Exception):
@@ -52,6 +50,5 @@ def check_delta(delta: float) -> None:
     check(0 < delta < 1, "delta", delta, "must lie strictly between 0 and 1", "1e-5 is customary")
 
 
-def check_count(name: str, value: int) -> None:
-    whole = isinstance(value, int) or (math.isfinite(value) and value == int(value))
-    check(whole and value >= 0, name, value, "must be a whole number ≥ 0")
+def check_count(name: str, value: float) -> None:
+    check(value >= 0 and value % 1 == 0, name, value, "must be a whole number ≥ 0")

@@ -219,7 +219,7 @@ def _check_orders(orders: ArrayLike) -> Array:
 
 def _log_moment(q: float, sigma: float, alpha: Array) -> Array:
     """log A of ascending orders that share one lattice, by the trapezoidal rule."""
-    step = min(0.5, 0.4 * sigma)
+    step = min(0.5, 0.4 * sigma)  # strip of width πσ: e^(−2π·πσ/step) = 4e-22
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         log_terms = _log_integrand(q, sigma, alpha, _lattice(q, sigma, alpha, step))
         peak = log_terms.max(axis=1, keepdims=True)
@@ -246,7 +246,7 @@ def _lattice(q: float, sigma: float, alpha: Array, step: float) -> Array:
             matters[1:] |= matters[:-1]
             matters[:-1] |= matters[1:]
         nodes = nodes[matters]
-    return nodes.ravel() * step
+    return np.asarray(nodes.ravel() * step, dtype=np.float64)
 
 
 def _log_integrand(q: float, sigma: float, alpha: Array, u: Array) -> Array:
@@ -267,6 +267,8 @@ def _log_integrand(q: float, sigma: float, alpha: Array, u: Array) -> Array:
     log_1px, less = log_ratio[far], alpha[:, None] - 1
     power = alpha[:, None] * log_1px
     direct = (1 + x[far]) * np.expm1(less * log_1px) - less * x[far]
-    in_logs = power + np.log1p(-np.exp(-less * log_1px) * (alpha[:, None] - less * np.exp(-log_1px)))
+    in_logs = power + np.log1p(
+        -np.exp(-less * log_1px) * (alpha[:, None] - less * np.exp(-log_1px))
+    )
     excess[:, far] = np.where(power > 30, in_logs, np.log(np.maximum(direct, 0.0)))
-    return excess - u * u / 2
+    return np.asarray(excess - u * u / 2)

@@ -26,8 +26,8 @@ def round_up(value: float, digits: int = 4) -> str:
 def describe_event(event: Event) -> str:
     """One release, in words.
 
-    >>> describe_event(PoissonSampled(sampling_rate=0.25, event=Gaussian(noise_multiplier=2.0)))
-    'Gaussian noise of 2 × sensitivity on a Poisson sample (each record joins with probability 0.25)'
+    >>> describe_event(Gaussian(noise_multiplier=2.0))
+    'Gaussian noise of 2 × sensitivity'
     """
     match event:
         case Gaussian(noise_multiplier=noise):

@@ -10,8 +10,8 @@ from dpsgd_torch.errors import (
 )
 from dpsgd_torch.plan import PrivacyPlan, Sampling
 from dpsgd_torch.privacy import Privacy
+from dpsgd_torch.schedules import Constant, Linear
 from dpsgd_torch.spent import PrivacySpent
-from dpsgd_torch.training.schedules import Constant, Linear
 from dpsgd_torch.training.trainer import Trainer
 from dpsgd_torch.training.validation import replace_batchnorm
 

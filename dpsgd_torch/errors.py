@@ -1,12 +1,12 @@
 """What can go wrong on the training side. Each message: name, value, rule, next move.
 
-    accountant.PrivacyError
-    └── TrainingError
-        ├── ConfigError        a flag or preset outside its domain
-        ├── DataError          data that is missing, damaged or not what it claims
-        ├── ModelError         a model or loss whose gradient cannot be private per example
-        ├── RunError           a run folder that cannot be written or resumed
-        └── GuaranteeBroken    what ran is not what was planned or charged: nothing is released
+accountant.PrivacyError
+└── TrainingError
+    ├── ConfigError        a flag or preset outside its domain
+    ├── DataError          data that is missing, damaged or not what it claims
+    ├── ModelError         a model or loss whose gradient cannot be private per example
+    ├── RunError           a run folder that cannot be written or resumed
+    └── GuaranteeBroken    what ran is not what was planned or charged: nothing is released
 """
 
 from accountant import PrivacyError

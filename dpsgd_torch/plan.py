@@ -8,7 +8,7 @@ from typing import Any
 
 from accountant import PoissonSampled, calibrate_noise, dpsgd_event
 from accountant.errors import check, check_delta
-from dpsgd_torch.training.schedules import Schedule
+from dpsgd_torch.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class PrivacyPlan:
     * Noise: Gaussian, of deviation noise multiplier × clip norm, on the sum over microbatches.
     * Average: the noisy sum over the declared number of microbatches.
 
-    >>> from dpsgd_torch.training.schedules import Constant
+    >>> from dpsgd_torch.schedules import Constant
     >>> sampling = Sampling(dataset_size=60000, batch_size=50, microbatch_size=5, steps=12000)
     >>> plan = PrivacyPlan(sampling=sampling, clip_norm=Constant(1.0),
     ...                    noise_multiplier=Constant(1.2), delta=1e-5)

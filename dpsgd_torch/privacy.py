@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from accountant.errors import check, check_delta
 from dpsgd_torch.plan import PrivacyPlan, Sampling
-from dpsgd_torch.training.schedules import Constant, Schedule, as_schedule
+from dpsgd_torch.schedules import Constant, Schedule, as_schedule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,10 +23,10 @@ class PerExampleGradients(GradSampleModule):  # type: ignore[misc]
         super().__init__(model, loss_reduction="sum", strict=False)
 
     def capture_backprops_hook(
-        self, module: nn.Module, _input: Any, output_grads: Any, *args: Any, **kwargs: Any
+        self, module: Any, _input: Any, output_grads: Any, *args: Any, **kwargs: Any
     ) -> None:
         sampler = self.GRAD_SAMPLERS.get(type(module))
-        own = [p for p in module.parameters() if p.requires_grad]
+        own: list[Any] = [p for p in module.parameters() if p.requires_grad]
         used_once = all(p._forward_counter == 1 and p.grad_sample is None for p in own)
         if sampler is None or not self.hooks_enabled or not used_once:
             super().capture_backprops_hook(module, _input, output_grads, *args, **kwargs)

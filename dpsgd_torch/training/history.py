@@ -85,11 +85,11 @@ def evaluate(
     model.eval()
     sums = dict.fromkeys(scores, 0.0)
     with torch.no_grad():
-        for inputs, targets in zip(data[0].split(batch_size), data[1].split(batch_size), strict=True):
+        for inputs, targets in zip(
+            data[0].split(batch_size), data[1].split(batch_size), strict=True
+        ):
             outputs = model(inputs)
             for name, score in scores.items():
                 sums[name] += float(score(outputs, targets).double().sum())
     model.train(was_training)
     return {name: total / len(data[0]) for name, total in sums.items()}
-
-

@@ -28,6 +28,7 @@ class Progress:
     step: int
     steps: int
     epoch: int
+    epsilon: float | None
     record: EpochRecord | None = None
 
 
@@ -58,11 +59,12 @@ def train(run: Trainer) -> Iterator[Progress]:
             private = PrivateRecord()
         if run.folder and (record or run.done % run.checkpoint_every == 0):
             save_checkpoint(run.folder.checkpoints, run.done, run.model, run.optimizer)
-        yield Progress(run.done, run.sampling.steps, epoch, record)
+        yield Progress(run.done, run.sampling.steps, epoch, _spent_so_far(run), record)
 
     if run.stopped and private.batches:  # the budget ended the run inside an epoch
         epoch = len(run.history.epochs) + 1
-        yield Progress(run.done, run.sampling.steps, epoch, _end_epoch(run, epoch, private))
+        record = _end_epoch(run, epoch, private)
+        yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
 
 
 def _epoch_ends(run: Trainer) -> list[int]:
@@ -89,7 +91,7 @@ def _draw(run: Trainer, step: int) -> Draw:
     def stream(name: str) -> np.random.Generator:
         return run.streams.numpy(name, attempt=run.attempt, step=step)
 
-    batch = poisson_sample(stream("sampling"), run.sampling.dataset_size, run.sampling.rate)
+    batch = poisson_sample(stream("sampling"), len(run.data[0]), run.sampling.rate)
     alone = run.sampling.microbatch_size == 1
     slots = (
         np.arange(batch.size)
@@ -112,6 +114,13 @@ def _settle(run: Trainer, step: int, on_record: int | None) -> None:
             f"step {step}: its repetition gave other weights than are on record, so the same noise "
             "met other gradients; they were discarded: resume once more, with fresh noise"
         )
+
+
+def _spent_so_far(run: Trainer) -> float | None:
+    """ε on the grid alone: cheap enough for every step, and never too low."""
+    if not run.plan:
+        return None
+    return run.ledger.accountant.epsilon(run.plan.delta, search=False).upper
 
 
 def _end_epoch(run: Trainer, epoch: int, private: PrivateRecord) -> EpochRecord:

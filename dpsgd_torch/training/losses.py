@@ -30,11 +30,12 @@ def per_example(loss: Loss) -> Loss:
     >>> per_example(nn.CrossEntropyLoss())(outputs, targets)
     tensor([0.6931, 0.6931, 0.6931])
     """
-    if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
-        loss = copy.copy(loss)
-        loss.reduction = "none"
-    elif not isinstance(loss, nn.Module) and "reduction" in inspect.signature(loss).parameters:
-        loss = functools.partial(loss, reduction="none")
+    if isinstance(loss, nn.Module):
+        if hasattr(loss, "reduction"):
+            loss = copy.copy(loss)
+            setattr(loss, "reduction", "none")  # noqa: B010 (its type says Tensor | Module)
+    elif "reduction" in inspect.signature(loss).parameters:
+        loss = functools.partial(loss, reduction="none")  # type: ignore[call-arg]
 
     def values(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         result = loss(outputs, targets)

@@ -30,14 +30,19 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.private / "checkpoints"
 
+    def refuse_occupied(self) -> None:
+        """Refuse a path that is not a new or empty folder, before any work is done for it."""
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise RunError(
+                f"out = {self.path}: is not empty; choose a new folder, or --resume {self.path}"
+            )
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"out = {self.path}: is a file; choose a new folder")
+
     def create(self) -> None:
         """Make the folder; refuses one that holds anything."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()):
-                raise RunError(
-                    f"out = {self.path}: is not empty; choose a new folder, or --resume {self.path}"
-                )
+            self.refuse_occupied()
             self.checkpoints.mkdir(parents=True)
         except OSError as error:
             raise RunError(

@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 
-def poisson_sample(rng: np.random.Generator, dataset_size: int, sampling_rate: float) -> Indices:
+def poisson_sample(rng: np.random.Generator, records: int, sampling_rate: float) -> Indices:
     """The records of one batch, ascending.
 
     * Each record joins independently of every other with probability ``sampling_rate``, to
       within 2⁻⁵³ (single precision would misstate a rate of 1e-6 by 6 %).
+    * The rate is declared; the number of records only bounds the indices and is not divided by.
     * The batch's size is random; an empty batch is a batch.
 
     >>> poisson_sample(np.random.default_rng(0), 1000, 0.004)
     array([ 11, 269, 850, 855, 921])
     """
-    return np.flatnonzero(rng.random(dataset_size) < sampling_rate)
+    return np.flatnonzero(rng.random(records) < sampling_rate)
 
 
 def assign_slots(rng: np.random.Generator, batch: Indices, microbatches: int) -> Indices:

@@ -94,9 +94,7 @@ class PlainStep:
         return StepRecord(loss_sum, draw.batch.size, torch.zeros(0))
 
 
-def backward(
-    model: nn.Module, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor
-) -> float:
+def backward(model: nn.Module, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
     """Sum of the losses; its gradient is left where the model keeps it."""
     total = loss(model(inputs), targets).sum()
     with warnings.catch_warnings():  # the input needs no gradient, and Opacus does not need it to

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Generator
 
+Device = torch.device | str
 NAMES = ("init", "sampling", "slots", "noise", "model", "split")
 
 
@@ -24,7 +26,8 @@ class Streams:
     * The key is the secret that the noise rests on; it is kept out of everything published.
 
     >>> streams = Streams(root=7)
-    >>> bool(streams.numpy("sampling", step=3).random() == streams.numpy("sampling", step=3).random())
+    >>> first, again = (streams.numpy("sampling", step=3).random() for _ in range(2))
+    >>> first == again
     True
     """
 
@@ -38,11 +41,11 @@ class Streams:
         return np.random.Generator(np.random.PCG64DXSM(self._seed(name, attempt, step)))
 
     def torch(
-        self, name: str, *, attempt: int = 0, step: int = 0, device: torch.device | str = "cpu"
-    ) -> torch.Generator:
+        self, name: str, *, attempt: int = 0, step: int = 0, device: Device = "cpu"
+    ) -> Generator:
         """A torch generator at the start of that stream, on ``device``."""
         seed = self._seed(name, attempt, step)
-        generator = torch.Generator(device)
+        generator = Generator(device)
         if generator.device.type == "cpu":
             state = generator.manual_seed(0).get_state().numpy()
             # ATen's legacy layout: seed, left and seeded, next, then 624 words of 64 bits.
@@ -53,9 +56,9 @@ class Streams:
         return generator
 
     @contextlib.contextmanager
-    def model_rng(self, *, attempt: int, step: int, device: torch.device) -> Iterator[None]:
+    def model_rng(self, *, attempt: int, step: int, device: Device) -> Iterator[None]:
         """Let dropout draw from its own stream; the caller's global generators stay untouched."""
-        on_gpu = device.type == "cuda"
+        on_gpu = torch.device(device).type == "cuda"
         with torch.random.fork_rng(devices=[device] if on_gpu else []):
             if on_gpu:
                 seed = self._seed("model", attempt, step).generate_state(1, np.uint64)[0]

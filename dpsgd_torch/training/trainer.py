@@ -136,7 +136,7 @@ class Trainer:
     def run(self) -> Iterator[Progress]:
         """Run step by step, yielding what was reached, for whoever shows progress."""
         if not hasattr(self, "attempt"):
-            self._open()
+            self.open()
         if not self.plan:
             self.step: PlainStep | PrivateStep = PlainStep(
                 self.model,
@@ -218,7 +218,8 @@ class Trainer:
         finally:
             wrapped.cleanup()
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Create the run folder and the ledger; ``run`` does so unless it was done."""
         if self.folder:
             self.folder.create()
             self.folder.write_json("private/contract.json", self._contract())

@@ -56,7 +56,7 @@ def refuse_unreachable(model: nn.Module, optimizer: torch.optim.Optimizer) -> No
         )
     if held - set(trainable):
         raise ModelError(
-            f"optimizer: holds {len(held - set(trainable))} parameter(s) that are frozen or not the "
+            f"optimizer: holds {len(held - set(trainable))} parameter(s), frozen or not the "
             "model's; build it from the trainable parameters of this model"
         )
 

@@ -1,0 +1,41 @@
+# Everything a newcomer needs: `make train`, `make test`. Both install into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TRAIN ?=
+
+.PHONY: help install train test test-all lint clean
+
+help:
+	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
+	@echo "make test             every check that takes a few minutes in all"
+	@echo "make test-all         the long checks too"
+	@echo "make lint             types, style and import contracts alone"
+
+install: $(VENV)/installed
+
+# setuptools is installed first, and builds are not isolated: an isolated build would fetch its own.
+$(VENV)/installed: setup.cfg constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test]'
+	touch $@
+
+train: install
+	$(BIN)/python -m dpsgd_torch.train $(TRAIN)
+
+test: install lint
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: install lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks
+	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

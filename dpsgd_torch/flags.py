@@ -1,0 +1,103 @@
+"""Flags from the fields of RunConfig, with the preset's values as their defaults."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_type_hints
+
+from dpsgd_torch.config import RunConfig
+from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.presets import PRESETS, Preset
+
+_DEFAULT = "mnist-tutorial"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for: a new run of ``preset``, or to resume one."""
+
+    preset: Preset
+    data_dir: Path | None
+    out: Path | None
+    resume: Path | None
+    json: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see python -m dpsgd_torch.train --help")
+
+
+def parse(argv: Sequence[str] | None = None) -> Request:
+    """The request in ``argv``.
+
+    Raises:
+        ConfigError: an unknown flag, preset or value, or flags beside --resume.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    name = _preset_name(arguments)
+    preset = PRESETS[name]()
+    given = vars(_parser(preset).parse_args(arguments))
+    own = {key: given.pop(key, None) for key in ("data_dir", "out", "resume", "json")}
+    given.pop("preset", None)
+    if own["resume"] and (given or own["out"] or name != _DEFAULT):
+        names = ", ".join(f"--{key.replace('_', '-')}" for key in given) or "--preset or --out"
+        raise ConfigError(f"resume = {own['resume']}: a run goes on as it began; drop {names}")
+    if "epsilon" in given and "noise_multiplier" not in given:
+        given["noise_multiplier"] = given["final_noise_multiplier"] = None
+    dataset, default = given.get("dataset"), preset.config.dataset
+    if dataset and dataset != default and "digits" in (dataset, default):
+        raise ConfigError(
+            f"dataset = {dataset}: does not fit preset {name}; use --preset digits for the digits "
+            "and a mnist preset for the others"
+        )
+    config = dataclasses.replace(preset.config, **given)
+    preset = dataclasses.replace(preset, config=config)
+    return Request(preset=preset, **{**own, "json": bool(own["json"])})
+
+
+def _preset_name(arguments: Sequence[str]) -> str:
+    first = _Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=_DEFAULT)
+    name: str = first.parse_known_args(arguments)[0].preset
+    if name not in PRESETS:
+        raise ConfigError(f"preset = {name}: must be one of {', '.join(PRESETS)}")
+    return name
+
+
+def _parser(preset: Preset) -> argparse.ArgumentParser:
+    listing = "\n".join(f"  {name:17} {make().summary}" for name, make in PRESETS.items())
+    parser = _Parser(
+        prog="python -m dpsgd_torch.train",
+        description="Train privately, and prove the ε twice.\n\npresets:\n" + listing,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        epilog="Defaults shown are those of the preset named. A run leaves runs/NAME with "
+        "report.html, statement.txt and privacy.json.",
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument("--data-dir", type=Path, help="the data's folder (default: user cache)")
+    where.add_argument("--out", type=Path, help="a new folder for the run (default: runs/NAME)")
+    where.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
+    where.add_argument("--json", action="store_true", help="progress as JSON lines on stdout")
+    what = parser.add_argument_group(f"what, as in {preset.config.preset} unless given")
+    types = get_type_hints(RunConfig)
+    for field in dataclasses.fields(RunConfig):
+        flag = "--" + field.name.replace("_", "-")
+        default = getattr(preset.config, field.name)
+        text = f"{field.metadata['help']} (default: {'none' if default is None else default})"
+        options: dict[str, Any] = {"help": text.replace("%", "%%")}
+        if types[field.name] is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["type"] = next(iter(get_args(types[field.name])), types[field.name])
+            options["metavar"] = options["type"].__name__.upper()
+            options["choices"] = field.metadata.get("choices")
+        what.add_argument(flag, **options)
+    return parser

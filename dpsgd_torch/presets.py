@@ -1,0 +1,122 @@
+"""One function a preset, each a whole configuration; the first four reproduce published notebooks.
+
+What a notebook claimed of its run, and what holds, stands beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dpsgd_torch.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration, what it is, and what its notebook claimed."""
+
+    config: RunConfig
+    summary: str
+    claim: str = ""
+
+
+def mnist_tutorial() -> Preset:
+    return Preset(
+        RunConfig(
+            preset="mnist-tutorial",
+            dataset="mnist",
+            dataset_size=60_000,
+            epochs=3,
+            batch_size=250,
+            microbatches=None,
+            clip_norm=1.5,
+            final_clip_norm=None,
+            noise_multiplier=1.3,
+            final_noise_multiplier=None,
+            epsilon=None,
+            delta=1e-5,
+            learning_rate=0.25,
+            dropout=0.0,
+            dp=True,
+            twin=False,
+            physical_batch_size=128,
+            checkpoint_every=100,
+            device="cpu",
+            seed=None,
+        ),
+        "the TensorFlow Privacy tutorial: a CNN on MNIST, 3 epochs",
+        "The notebook trains 3 epochs and prints ε = 1.18. That is the classic figure of 15; "
+        "3 epochs cost 0.7904 by the same conversion and 0.5632 by the improved one.",
+    )
+
+
+def mnist_long() -> Preset:
+    return _mnist(
+        "mnist-long",
+        "the same for 15 epochs, with dropout",
+        "Its 15 epochs cost ε = 1.1799 by the classic conversion, the 1.18 its notebook reports; "
+        "the improved conversion proves 0.9423 for the same run.",
+        epochs=15,
+        dropout=0.5,
+    )
+
+
+def mnist_microbatch() -> Preset:
+    return _mnist(
+        "mnist-microbatch",
+        "ten microbatches of five, beside a non-private twin",
+        "Accounted as if each example were clipped alone, this run would show ε = 0.7207 (classic) "
+        "or 0.5030. Its microbatches hold five examples, so one record moves a clipped vector "
+        "by up to twice the clip: the noise counts for half, and ε is 3.8027 (classic) or 3.1217.",
+        epochs=10,
+        batch_size=50,
+        microbatches=10,
+        clip_norm=1.0,
+        noise_multiplier=1.2,
+        learning_rate=0.01,
+        twin=True,
+    )
+
+
+def mnist_lab() -> Preset:
+    return _mnist(
+        "mnist-lab",
+        "noise 0.1: what next to no privacy costs; --no-dp switches it off",
+        "At noise 0.1 the best order of the common grid is its lower edge 1.1, with ε = 2325.3 "
+        "(classic) or 2321.9; lower orders prove less than 549. None of these promises anything.",
+        epochs=2,
+        clip_norm=1.0,
+        noise_multiplier=0.1,
+        learning_rate=0.15,
+    )
+
+
+def digits() -> Preset:
+    return _mnist(
+        "digits",
+        "scikit-learn's 8×8 digits: offline, in seconds, at ε = 3",
+        dataset="digits",
+        dataset_size=1437,
+        epochs=30,
+        batch_size=128,
+        clip_norm=1.0,
+        noise_multiplier=None,
+        epsilon=3.0,
+        learning_rate=1.0,
+    )
+
+
+def _mnist(name: str, summary: str, claim: str = "", **changes: object) -> Preset:
+    base = mnist_tutorial().config
+    config = dataclasses.replace(base, preset=name, **changes)  # type: ignore[arg-type]
+    return Preset(config, summary, claim)
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "mnist-tutorial": mnist_tutorial,
+    "mnist-long": mnist_long,
+    "mnist-microbatch": mnist_microbatch,
+    "mnist-lab": mnist_lab,
+    "digits": digits,
+}

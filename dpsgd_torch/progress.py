@@ -1,0 +1,160 @@
+"""Progress: a live bar on a terminal, a line an epoch elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from accountant.statement import round_up
+from dpsgd_torch.config import RunConfig
+from dpsgd_torch.plan import PrivacyPlan, Sampling
+from dpsgd_torch.training.history import EpochRecord
+from dpsgd_torch.training.loop import Progress
+
+if TYPE_CHECKING:
+    from dpsgd_torch.run import Outcome
+
+
+class Presenter(Protocol):
+    """Whoever shows a run: told its start, each stretch of training, and its end."""
+
+    def start(
+        self,
+        config: RunConfig,
+        sampling: Sampling,
+        plan: PrivacyPlan | None,
+        folder: Path,
+        done: int,
+    ) -> None: ...
+
+    def follow(self, name: str, progress: Iterable[Progress]) -> None: ...
+
+    def end(self, outcome: Outcome) -> None: ...
+
+
+def presenter(*, as_json: bool) -> Presenter:
+    """The one that fits where stdout goes."""
+    if as_json:
+        return JsonPresenter()
+    return LivePresenter() if sys.stdout.isatty() else LinePresenter()
+
+
+class LinePresenter:
+    """Plain lines: one at the start, one an epoch, a few at the end."""
+
+    def start(
+        self,
+        config: RunConfig,
+        sampling: Sampling,
+        plan: PrivacyPlan | None,
+        folder: Path,
+        done: int,
+    ) -> None:
+        self.budget = plan.budget if plan else None
+        promise = "without privacy"
+        if plan:
+            noise = plan.step(0).noise_multiplier
+            promise = f"noise multiplier {noise:.6g}, clip norm {plan.step(0).clip_norm:g}"
+            promise += f", budget ε = {self.budget:g}" if self.budget else ""
+        self._say(
+            f"{config.preset}: {sampling.steps} steps of {sampling.batch_size} expected from "
+            f"n = {sampling.dataset_size}, {promise}"
+        )
+        self._say(f"run folder: {folder}" + (f", resumed after step {done}" if done else ""))
+
+    def follow(self, name: str, progress: Iterable[Progress]) -> None:
+        started = time.monotonic()
+        for at in progress:
+            if at.record:
+                elapsed = time.monotonic() - started
+                self._say(f"{name}: {self._epoch(at.record)} ({elapsed:.0f} s)")
+
+    def end(self, outcome: Outcome) -> None:
+        if outcome.stopped:
+            self._say(f"stopped by the budget: {outcome.stopped}")
+        if outcome.spent:
+            spent = outcome.spent
+            self._say(
+                f"ε = {round_up(spent.epsilon)} at δ = {spent.delta:g} after {spent.steps} steps; "
+                f"Opacus says {spent.epsilon_opacus_rdp:.6g}, and on equal orders the two agree to "
+                f"{max(spent.agreement, 1e-16):.0e}"
+            )
+        else:
+            self._say("no privacy was asked for, none is promised")
+        self._say(f"look at {outcome.folder / 'report.html'}; in words: statement.txt beside it")
+
+    def _epoch(self, record: EpochRecord) -> str:
+        test = ", ".join(f"test {name} {value:.4f}" for name, value in record.test.items())
+        spent = "" if record.epsilon is None else f", ε = {round_up(record.epsilon)}"
+        of = f" of {self.budget:g}" if self.budget and spent else ""
+        return f"epoch {record.epoch}, step {record.step}: {test}{spent}{of}"
+
+    def _say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+class LivePresenter(LinePresenter):
+    """The same lines above a bar with epoch, step, ε spent and time left."""
+
+    def __init__(self) -> None:
+        self.console = Console()
+
+    def follow(self, name: str, progress: Iterable[Progress]) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[spent]}"),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(name, total=None, spent="")
+            for at in progress:
+                spent = "" if at.epsilon is None else f"ε {round_up(at.epsilon, 3)}"
+                spent += f" of {self.budget:g}" if spent and self.budget else ""
+                bar.update(
+                    task,
+                    total=at.steps,
+                    completed=at.step,
+                    description=f"{name} epoch {at.epoch}",
+                    spent=spent,
+                )
+                if at.record:
+                    self._say(f"{name}: {self._epoch(at.record)}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+class JsonPresenter:
+    """One JSON object a line: start, each epoch, end."""
+
+    def start(
+        self,
+        config: RunConfig,
+        sampling: Sampling,
+        plan: PrivacyPlan | None,
+        folder: Path,
+        done: int,
+    ) -> None:
+        self._emit("start", run=str(folder), config=config.to_json(), resumed_after=done)
+
+    def follow(self, name: str, progress: Iterable[Progress]) -> None:
+        for at in progress:
+            if at.record:
+                self._emit("epoch", model=name, **at.record.to_json())
+
+    def end(self, outcome: Outcome) -> None:
+        privacy = outcome.spent.to_json() if outcome.spent else None
+        self._emit("end", run=str(outcome.folder), privacy=privacy, stopped=outcome.stopped)
+
+    def _emit(self, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}), flush=True)

@@ -1,0 +1,68 @@
+"""report.html: one self-contained page, and the private picture beside it in private/."""
+
+from __future__ import annotations
+
+import math
+
+import jinja2
+
+from accountant.statement import round_up
+from dpsgd_torch.config import RunConfig
+from dpsgd_torch.report.plots import curves, norm_histogram
+from dpsgd_torch.spent import PrivacySpent
+from dpsgd_torch.training.history import History
+from dpsgd_torch.training.run_folder import RunFolder
+
+
+def write_report(
+    folder: RunFolder,
+    config: RunConfig,
+    history: History,
+    twin: History | None,
+    spent: PrivacySpent | None,
+    words: str,
+) -> None:
+    """Write report.html, and private/gradient-norms.svg for a private run."""
+    if not history.epochs:
+        return
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dpsgd_torch.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("page.html").render(
+        config=config,
+        figures=_figures(history, twin, spent),
+        pictures=curves(history, twin, private=spent is not None),
+        rows=history.epochs,
+        scores=list(history.epochs[-1].test),
+        twin={record.epoch: record for record in twin.epochs} if twin else {},
+        spent=spent.to_json() if spent else {},
+        words=words,
+        round_up=round_up,
+    )
+    folder.write_text("report.html", page)
+    counts = [row["norm_counts"] for row in history.private]
+    if spent and counts:
+        folder.write_text("private/gradient-norms.svg", norm_histogram(counts, spent.clip_norm))
+
+
+def _figures(
+    history: History, twin: History | None, spent: PrivacySpent | None
+) -> list[tuple[str, str]]:
+    """The few numbers a reader looks for first."""
+    last = history.epochs[-1].test
+    figures = []
+    if "accuracy" in last:
+        figures.append(("test accuracy", f"{last['accuracy']:.2%}"))
+    if twin and "accuracy" in twin.epochs[-1].test:
+        figures.append(("of the non-private twin", f"{twin.epochs[-1].test['accuracy']:.2%}"))
+    if spent:
+        figures.append(("ε", round_up(spent.epsilon)))
+        figures.append(("δ", f"{spent.delta:g}"))
+        agreement = spent.agreement
+        if math.isfinite(agreement):
+            figures.append(("Opacus differs by", f"{agreement:.0e}"))
+    return figures

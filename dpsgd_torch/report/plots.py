@@ -1,0 +1,79 @@
+"""The curves of a run as SVG text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from dpsgd_torch.training.history import NORM_EDGES, History
+
+_PRIVATE, _TWIN, _MARK = "#1f5fa8", "#b5651d", "#a02c2c"
+_STYLE: Any = {"svg.hashsalt": "dpsgd_torch", "font.size": 10, "axes.spines.top": False,
+          "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}  # fmt: skip
+
+
+def curves(history: History, twin: History | None, *, private: bool) -> dict[str, str]:
+    """Title → SVG: each test score and ε by epoch, and accuracy against ε."""
+    name = "private" if private else "non-private"
+    epochs = [record.epoch for record in history.epochs]
+    pictures = {}
+    for score in history.epochs[-1].test:
+        axes, figure = _figure("epoch", f"test {score}")
+        _line(axes, epochs, [r.test[score] for r in history.epochs], _PRIVATE, name)
+        if twin:
+            values = [r.test[score] for r in twin.epochs]
+            _line(axes, [r.epoch for r in twin.epochs], values, _TWIN, "non-private twin")
+            axes.legend(frameon=False)
+        pictures[f"Test {score} by epoch"] = _svg(figure)
+    if private:
+        spent = [r.epsilon or 0.0 for r in history.epochs]
+        axes, figure = _figure("epoch", "ε so far")
+        _line(axes, epochs, spent, _PRIVATE, name)
+        axes.set_ylim(bottom=0)
+        pictures["ε by epoch"] = _svg(figure)
+        if "accuracy" in history.epochs[-1].test:
+            axes, figure = _figure("ε so far", "test accuracy")
+            _line(axes, spent, [r.test["accuracy"] for r in history.epochs], _PRIVATE, name)
+            pictures["Accuracy against ε"] = _svg(figure)
+    return pictures
+
+
+def norm_histogram(counts: Sequence[Sequence[int]], clip_norm: float) -> str:
+    """SVG of gradient norms before the clip, first and last epoch: NOT covered by ε."""
+    axes, figure = _figure("gradient norm before the clip", "microbatches")
+    edges = np.array([NORM_EDGES[1] / 2, *NORM_EDGES[1:-1], NORM_EDGES[-2] * 2])
+    shown = {"first epoch": counts[0], "last epoch": counts[-1]}
+    for (label, values), color in zip(shown.items(), (_TWIN, _PRIVATE), strict=True):
+        axes.stairs(values, edges, label=label, color=color, fill=True, alpha=0.5)
+    axes.axvline(clip_norm, color=_MARK, label="clip norm")
+    axes.set_xscale("log")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _figure(x: str, y: str) -> tuple[Axes, Figure]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set(xlabel=x, ylabel=y)
+        if x == "epoch":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return axes, figure
+
+
+def _line(axes: Axes, x: Sequence[float], y: Sequence[float], color: str, label: str) -> None:
+    axes.plot(x, y, marker="o", markersize=4, color=color, label=label)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().split("?>", 1)[1].split('dtd">', 1)[-1].strip()

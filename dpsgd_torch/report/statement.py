@@ -1,0 +1,131 @@
+"""The guarantee of a run in words: what it promises, what it covers, and what it does not."""
+
+from __future__ import annotations
+
+import textwrap
+
+from accountant.statement import round_up
+from dpsgd_torch.config import RunConfig
+from dpsgd_torch.spent import PrivacySpent
+
+_COVERED = [
+    "the weights after every step: model.safetensors and every checkpoint",
+    "what is computed from those weights and public data: test loss and accuracy, metrics.jsonl",
+    "the ledger, config.json and privacy.json",
+]
+_NOT_COVERED = [
+    "private/: training loss, batch sizes, gradient norms, the key of the random streams. "
+    "Publish the folder without it.",
+    "what was chosen by looking at other runs on the same data: hyper-parameters, early stopping, "
+    "the decision to publish. Each such run costs its own ε.",
+    "the number n and the fact that this data set was used: both are taken as public.",
+    "the test set, which is taken as public.",
+    "attacks on the last bits of floating-point noise [Mironov 2012]: noise is drawn in float32.",
+]
+
+
+def statement(
+    config: RunConfig, spent: PrivacySpent | None, *, claim: str, stopped: str, has_twin: bool
+) -> str:
+    """The text of statement.txt."""
+    if spent is None:
+        return (
+            f"{config.preset} on {config.dataset}, trained without differential privacy.\n\n"
+            "No privacy is promised: the weights may give away any training record.\n"
+        )
+    return (
+        "\n\n".join(
+            [
+                f"{config.preset} on {config.dataset}, trained with differential privacy.",
+                _guarantee(spent),
+                _proof(spent),
+                _listed("Covered by ε:", _COVERED),
+                _listed("Not covered by ε:", _exceptions(config, has_twin)),
+                *_remarks(spent, claim, stopped, config),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _guarantee(spent: PrivacySpent) -> str:
+    micro = ""
+    if spent.microbatch_size > 1:
+        micro = (
+            f" Gradients are averaged over microbatches of {spent.microbatch_size} before the "
+            "clip, so one record moves the sum by up to twice the clip norm: the noise is charged "
+            f"as {spent.effective_noise_multiplier:.6g} times the sensitivity."
+        )
+    return _wrap(
+        f"Guarantee: the weights are (ε, δ)-differentially private with ε = "
+        f"{round_up(spent.epsilon)} and δ = {spent.delta:g}, between training sets that differ by "
+        f"adding or removing one record (the unit of privacy is one record). It holds for "
+        f"{spent.steps} charged steps; in each, every record joined the batch independently with "
+        f"probability {spent.sampling_rate:.6g} (Poisson sampling, {spent.batch_size} expected of "
+        f"{spent.dataset_size}), {_clip_and_noise(spent)}.{micro}"
+    )
+
+
+def _clip_and_noise(spent: PrivacySpent) -> str:
+    clip, noise = spent.clip_norm_schedule, spent.noise_multiplier_schedule
+    words = [f"its gradient was clipped to L2 norm {spent.clip_norm:g}"]
+    if "last" in clip:
+        words[0] += f" (by the last step {clip['last']:g})"
+    words.append(f"Gaussian noise of {spent.noise_multiplier:.6g} times that norm was added")
+    if "last" in noise:
+        words[1] += f" (by the last step {noise['last']:.6g} times)"
+    return " and ".join(words)
+
+
+def _proof(spent: PrivacySpent) -> str:
+    return _wrap(
+        f"Proof: Rényi accounting, order {spent.optimal_order:.6g}, "
+        f"ε = {round_up(spent.epsilon, 7)} (improved conversion) or "
+        f"{round_up(spent.epsilon_rdp_classic, 7)} (classic). Opacus's own accountant gives "
+        f"{round_up(spent.epsilon_opacus_rdp, 7)} on the common grid of orders; on equal "
+        f"orders the two differ by {spent.agreement:.1e} relative."
+    )
+
+
+def _exceptions(config: RunConfig, has_twin: bool) -> list[str]:
+    items = list(_NOT_COVERED)
+    if has_twin:
+        items.insert(1, "the non-private twin: its curves in report.html and in private/.")
+    if config.seed is not None:
+        items.insert(0, f"anyone who knows the seed {config.seed}: the noise can be subtracted.")
+    return items
+
+
+def _remarks(spent: PrivacySpent, claim: str, stopped: str, config: RunConfig) -> list[str]:
+    remarks = []
+    if claim:
+        remarks.append(_wrap(f"Claimed and true: {claim}"))
+    if spent.epsilon > 10:
+        remarks.append(
+            _wrap(
+                f"Plainly: ε = {round_up(spent.epsilon)} bounds next to nothing. An attacker's "
+                "odds on a record may rise by a factor of e^ε; look for a few units at most."
+            )
+        )
+    if spent.delta >= 1 / spent.dataset_size:
+        remarks.append(_wrap("δ is not below 1/n: publishing one record in full could satisfy it."))
+    if stopped:
+        remarks.append(_wrap(f"The budget ended the run early: {stopped}"))
+    if spent.steps > spent.planned_steps:
+        again = spent.steps - spent.planned_steps
+        remarks.append(
+            _wrap(f"{again} steps were drawn afresh after an interruption and are charged twice.")
+        )
+    if config.seed is not None:
+        remarks.append(
+            _wrap("The run was seeded: repeatable, and private only from strangers to it.")
+        )
+    return remarks
+
+
+def _listed(title: str, items: list[str]) -> str:
+    return "\n".join([title, *(_wrap(item, "  - ", "    ") for item in items)])
+
+
+def _wrap(text: str, first: str = "", rest: str = "") -> str:
+    return textwrap.fill(text, 88, initial_indent=first, subsequent_indent=rest)

@@ -1,0 +1,141 @@
+"""The whole story on one page: config → task → plan → training → ε twice → report."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from accountant import dpsgd_steps
+from dpsgd_torch.config import RunConfig
+from dpsgd_torch.errors import ConfigError, RunError
+from dpsgd_torch.flags import Request
+from dpsgd_torch.presets import PRESETS
+from dpsgd_torch.progress import Presenter
+from dpsgd_torch.report.page import write_report
+from dpsgd_torch.report.statement import statement
+from dpsgd_torch.spent import PrivacySpent
+from dpsgd_torch.tasks.digits import digits_task
+from dpsgd_torch.tasks.mnist import mnist_task
+from dpsgd_torch.tasks.task import Task
+from dpsgd_torch.training.history import History
+from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    folder: Path
+    history: History
+    twin: History | None
+    spent: PrivacySpent | None
+    stopped: str
+
+
+def run(request: Request, present: Presenter) -> Outcome:
+    """Train what was requested, or go on with it, and leave the run folder complete."""
+    if request.resume:
+        folder = RunFolder(request.resume)
+        config = _read_config(folder)
+        root = int(folder.read_json("private/streams.json")["root"], 16)
+    else:
+        config = request.preset.config
+        folder = RunFolder(request.out or _fresh_name(config.preset))
+        folder.refuse_occupied()
+        root = Streams().root if config.seed is None else config.seed
+
+    task = _load_task(config, request.data_dir)
+    trainer = _trainer(config, task, root, folder.path)
+    if request.resume:
+        trainer.resume()
+    else:
+        trainer.open()
+        folder.write_json("config.json", config.to_json())
+    present.start(config, trainer.sampling, trainer.plan, folder.path, trainer.done)
+    present.follow("private" if config.dp else "non-private", trainer.run())
+
+    twin = None
+    if config.twin and config.dp:
+        without = dataclasses.replace(config, dp=False, checkpoint_every=sys.maxsize)
+        other = _trainer(without, task, root, None)
+        present.follow("non-private twin", other.run())
+        twin = other.history
+        folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in twin.epochs))
+
+    trainer.save(folder.path)
+    spent = trainer.privacy_spent() if config.dp else None
+    outcome = Outcome(folder.path, trainer.history, twin, spent, trainer.stopped)
+    claim = PRESETS[config.preset]().claim
+    words = statement(
+        config, spent, claim=claim, stopped=trainer.stopped, has_twin=twin is not None
+    )
+    folder.write_text("statement.txt", words)
+    write_report(folder, config, trainer.history, twin, spent, words)
+    present.end(outcome)
+    return outcome
+
+
+def _load_task(config: RunConfig, data_dir: Path | None) -> Task:
+    if config.dataset == "digits":
+        return digits_task(config.dropout)
+    return mnist_task(config.dataset, data_dir, config.dropout)
+
+
+def _trainer(config: RunConfig, task: Task, root: int, run_dir: Path | None) -> Trainer:
+    steps = dpsgd_steps(
+        dataset_size=config.dataset_size, batch_size=config.batch_size, epochs=config.epochs
+    )
+    return Trainer(
+        task.make_model(Streams(root).torch("init")),
+        task.loss,
+        task.train,
+        privacy=config.privacy(steps),
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        optimizer=_sgd(config.learning_rate),
+        test_tensors=task.test,
+        metrics=task.metrics,
+        run_dir=run_dir,
+        physical_batch_size=config.physical_batch_size,
+        checkpoint_every=config.checkpoint_every,
+        device=_device(config.device),
+        seed=root,
+    )
+
+
+def _sgd(rate: float) -> Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]:
+    return lambda parameters: torch.optim.SGD(parameters, lr=rate)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device = {name}: cannot be used ({reason}); try --device cpu"
+        ) from error
+
+
+def _read_config(folder: RunFolder) -> RunConfig:
+    fields = folder.read_json("config.json")
+    try:
+        return RunConfig(**{"seed": None, **fields})
+    except TypeError as error:
+        raise RunError(
+            f"{folder.path / 'config.json'}: is not a configuration of this version ({error}); "
+            "resume with the version it began with"
+        ) from error
+
+
+def _fresh_name(preset: str) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{preset}-{stamp}"
