@@ -10,16 +10,13 @@ help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
 	@echo "make test             every check that takes a few minutes in all"
 	@echo "make test-all         the long checks too"
-	@echo "make lint             types, style and import contracts alone"
+	@echo "make lint             types and style alone"
 
 install: $(VENV)/installed
 
-# setuptools is installed first, and builds are not isolated: an isolated build would fetch its own.
 $(VENV)/installed: setup.cfg constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
 train: install
@@ -35,7 +32,6 @@ lint: install
 	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks
 	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

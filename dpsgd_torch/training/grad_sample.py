@@ -27,7 +27,12 @@ class PerExampleGradients(GradSampleModule):  # type: ignore[misc]
     ) -> None:
         sampler = self.GRAD_SAMPLERS.get(type(module))
         own: list[Any] = [p for p in module.parameters() if p.requires_grad]
-        used_once = all(p._forward_counter == 1 and p.grad_sample is None for p in own)
+        used_once = all(
+            p._forward_counter == 1
+            and p.grad_sample is None
+            and not hasattr(p, "_current_grad_sample")
+            for p in own
+        )
         if sampler is None or not self.hooks_enabled or not used_once:
             super().capture_backprops_hook(module, _input, output_grads, *args, **kwargs)
             return

@@ -43,7 +43,9 @@ class RunFolder:
         """Make the folder; refuses one that holds anything."""
         try:
             self.refuse_occupied()
-            self.checkpoints.mkdir(parents=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.private.mkdir(mode=0o700)
+            self.checkpoints.mkdir()
         except OSError as error:
             raise RunError(
                 f"out = {self.path}: cannot be written ({error.strerror}); choose another folder"

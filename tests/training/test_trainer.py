@@ -1,0 +1,311 @@
+"""The trainer as its user meets it."""
+
+import copy
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_problem import make_trainer, sgd, small_data, small_model, weights
+from torch import nn
+
+from accountant import InvalidValue, RdpAccountant
+from dpsgd_torch import (
+    DataError,
+    GuaranteeBroken,
+    Linear,
+    ModelError,
+    Privacy,
+    RunError,
+    Trainer,
+)
+from dpsgd_torch.training.sampling import poisson_sample
+
+
+def test_what_ran_is_what_was_charged():
+    trainer = make_trainer().fit()
+    assert trainer.ledger.events() == trainer.plan.events()
+    assert len(trainer.ledger) == trainer.sampling.steps == 30
+
+
+def test_a_linear_decay_reaches_loop_and_ledger_alike():
+    privacy = Privacy(
+        delta=1e-3, noise_multiplier=Linear(2.0, 1.0, 30), clip_norm=Linear(1.0, 0.2, 30)
+    )
+    trainer = make_trainer(privacy=privacy)
+    seen = []
+    for at in trainer.run():
+        optimizer = trainer.step.optimizer
+        seen.append((at.step - 1, optimizer.noise_multiplier, optimizer.max_grad_norm))
+    for step, noise, clip in seen:
+        assert noise == pytest.approx(2.0 - step / 29)
+        assert clip == pytest.approx(1.0 - 0.8 * step / 29)
+    assert trainer.ledger.events() == trainer.plan.events()
+    assert len(trainer.ledger.events()) == 30
+    spent = trainer.privacy_spent()
+    constant = make_trainer(privacy=Privacy(delta=1e-3, noise_multiplier=2.0, clip_norm=1.0))
+    assert spent.epsilon > constant.fit().privacy_spent().epsilon
+    assert spent.agreement < 1e-6
+
+
+def test_a_calibrated_run_costs_its_budget_and_no_more():
+    trainer = make_trainer(privacy=Privacy(epsilon=2.0, delta=1e-3, clip_norm=0.5)).fit()
+    assert 2.0 * (1 - 1e-6) < trainer.privacy_spent().epsilon <= 2.0
+    assert trainer.done == trainer.sampling.steps
+    assert not trainer.stopped
+
+
+def test_a_calibrated_schedule_too():
+    privacy = Privacy(epsilon=2.0, delta=1e-3, clip_norm=0.5)
+    plan = make_trainer(privacy=privacy).plan
+    shape = Linear(1.5, 1.0, 30)
+    scheduled = type(plan)(
+        sampling=plan.sampling,
+        clip_norm=plan.clip_norm,
+        noise_multiplier=shape,
+        delta=1e-3,
+    ).calibrated(2.0)
+    accountant = RdpAccountant()
+    for event, count in scheduled.events():
+        accountant.compose(event, count)
+    assert 2.0 * (1 - 1e-6) < accountant.epsilon(1e-3).upper <= 2.0
+    first, last = (scheduled.step(t).noise_multiplier for t in (0, 29))
+    assert first / last == pytest.approx(1.5)
+
+
+def test_a_budget_with_noise_given_is_a_hard_stop():
+    privacy = Privacy(epsilon=3.0, noise_multiplier=1.0, delta=1e-3, clip_norm=0.5)
+    trainer = make_trainer(privacy=privacy).fit()
+    assert "would reach" in trainer.stopped
+    assert 0 < trainer.done < trainer.sampling.steps
+    spent = trainer.privacy_spent()
+    assert spent.epsilon <= 3.0
+    one_more = trainer.ledger.accountant.copy().compose(trainer.plan.event(trainer.done))
+    assert one_more.epsilon(1e-3).upper > 3.0
+    assert trainer.history.epochs[-1].step == trainer.done
+
+
+def test_one_seed_one_result_and_another_another():
+    one, same, other = (make_trainer(seed=s).fit() for s in (1, 1, 2))
+    assert torch.equal(weights(one.model), weights(same.model))
+    assert not torch.equal(weights(one.model), weights(other.model))
+
+
+def test_a_run_leaves_no_trace_on_global_randomness_or_on_the_model():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    trainer = make_trainer().fit()
+    assert torch.equal(torch.rand(2), expected)
+    assert not hasattr(next(trainer.model.parameters()), "grad_sample")
+    copy.deepcopy(trainer.model)(small_data()[0])
+
+
+def test_training_lowers_the_loss_where_noise_is_small():
+    inputs, targets = small_data(300)
+    inputs += targets[:, None, None, None]
+    trainer = make_trainer(
+        data=(inputs, targets),
+        test_tensors=(inputs, targets),
+        privacy=Privacy(noise_multiplier=0.3, delta=1e-3, clip_norm=1.0),
+        batch_size=60,
+        epochs=20,
+        physical_batch_size=100,
+    ).fit()
+    losses = [record.test["loss"] for record in trainer.history.epochs]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_save_leaves_what_a_reviewer_needs(tmp_path):
+    data = small_data()
+    trainer = make_trainer(test_tensors=data).fit()
+    folder = trainer.save(tmp_path / "mine")
+    spent = json.loads((folder / "privacy.json").read_text())
+    assert spent["epsilon"] == trainer.privacy_spent().epsilon
+    loaded = small_model(seed=9)
+    loaded.load_state_dict(load_file(folder / "model.safetensors"))
+    assert torch.equal(weights(loaded), weights(trainer.model))
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [set(row) for row in rows] == [{"epoch", "step", "test_loss", "epsilon"}] * 3
+    private = (folder / "private" / "metrics.jsonl").read_text()
+    assert "train_loss" in private
+    with pytest.raises(RunError, match="not empty"):
+        make_trainer().fit().save(tmp_path / "mine")
+
+
+def test_without_privacy_nothing_is_charged_and_nothing_promised(tmp_path):
+    trainer = make_trainer(privacy=None).fit()
+    with pytest.raises(RunError, match="nothing was charged"):
+        trainer.privacy_spent()
+    folder = trainer.save(tmp_path / "plain")
+    assert json.loads((folder / "privacy.json").read_text())["epsilon"] is None
+
+
+def test_the_plain_twin_meets_the_same_batches():
+    private, plain = make_trainer(), make_trainer(privacy=None)
+    batches = [
+        [
+            poisson_sample(t.streams.numpy("sampling", step=s), 120, t.sampling.rate).tolist()
+            for s in range(5)
+        ]
+        for t in (private, plain)
+    ]
+    assert batches[0] == batches[1]
+
+
+def test_the_rate_is_the_declared_one_whatever_the_real_number_of_records():
+    privacy = Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=0.5, dataset_size=200)
+    trainer = make_trainer(privacy=privacy).fit()
+    assert trainer.privacy_spent().sampling_rate == 12 / 200
+    assert trainer.sampling.steps == 50
+
+
+def test_microbatches_are_charged_at_half_the_noise():
+    privacy = Privacy(noise_multiplier=1.2, delta=1e-3, clip_norm=0.5, microbatch_size=3)
+    spent = make_trainer(privacy=privacy).fit().privacy_spent()
+    assert spent.effective_noise_multiplier == 0.6
+    assert spent.agreement < 1e-6
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm2d(4),
+        nn.BatchNorm2d(4, affine=False),
+        nn.BatchNorm2d(4).requires_grad_(False),
+        nn.SyncBatchNorm(4),
+        nn.InstanceNorm2d(4, track_running_stats=True),
+    ],
+)
+def test_batch_statistics_are_refused_by_name(norm):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(64, 3))
+    with pytest.raises(ModelError, match=r"layer 1 = .*replace_batchnorm"):
+        make_trainer(model=model)
+
+
+class Mixing(nn.Module):
+    """A home-made layer that subtracts the batch's mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(36, 3)
+
+    def forward(self, x):
+        out = self.inner(x.flatten(1))
+        return out - out.mean(0)
+
+
+def test_a_home_made_layer_that_mixes_examples_is_caught():
+    with pytest.raises(ModelError, match="changes with another example"):
+        make_trainer(model=Mixing())
+
+
+def test_a_loss_that_mixes_examples_is_caught():
+    def centred(outputs, targets):
+        losses = nn.functional.cross_entropy(outputs, targets, reduction="none")
+        return losses * losses.mean()
+
+    with pytest.raises(ModelError, match="changes with another example"):
+        make_trainer(loss=centred)
+
+
+def test_a_class_weighted_mean_is_taken_apart():
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.1]))
+    make_trainer(loss=weighted).fit()
+
+
+def test_a_scalar_loss_is_refused():
+    with pytest.raises(ModelError, match="one value per example"):
+        make_trainer(loss=lambda outputs, targets: nn.functional.cross_entropy(outputs, targets))
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = nn.Linear(36, 3), nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.used(x.flatten(1))
+
+
+def test_a_parameter_without_gradient_is_refused_by_name():
+    with pytest.raises(ModelError, match=r"parameter idle\.weight: .*no gradient"):
+        make_trainer(model=Unused())
+
+
+def test_a_frozen_parameter_is_not_missed():
+    model = Unused()
+    model.idle.requires_grad_(False)
+    frozen = model.idle.weight.clone()
+    make_trainer(model=model).fit()
+    assert torch.equal(model.idle.weight, frozen)
+
+
+def test_the_optimizer_must_hold_the_models_parameters():
+    model = small_model()
+    with pytest.raises(ModelError, match=r"4\.weight"):
+        make_trainer(model=model, optimizer=torch.optim.SGD(model[0].parameters(), lr=0.1))
+    stranger = nn.Parameter(torch.zeros(1))
+    with pytest.raises(ModelError, match="frozen or not the model's"):
+        make_trainer(model=model, optimizer=sgd([*model.parameters(), stranger]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"batch_size": 121}, InvalidValue),
+        ({"batch_size": 0}, InvalidValue),
+        ({"epochs": 0}, InvalidValue),
+        ({"physical_batch_size": 0}, InvalidValue),
+        ({"data": (torch.zeros(0, 2), torch.zeros(0))}, DataError),
+        ({"data": (torch.zeros(3, 2), torch.zeros(4))}, DataError),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_charged(changes, error, tmp_path):
+    with pytest.raises(error):
+        make_trainer(run_dir=tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        {"noise_multiplier": float("nan")},
+        {"noise_multiplier": -1.0},
+        {"epsilon": 0.0},
+        {"noise_multiplier": 1.0, "clip_norm": 0.0},
+        {"noise_multiplier": 1.0, "delta": 1.0},
+        {},
+    ],
+)
+def test_an_impossible_promise_is_refused(promise):
+    with pytest.raises(InvalidValue):
+        Privacy(**{"delta": 1e-5, "clip_norm": 1.0, **promise})
+
+
+def test_delta_not_below_one_in_n_is_warned_of():
+    with pytest.warns(UserWarning, match="not below 1/n"):
+        make_trainer(privacy=Privacy(noise_multiplier=1.0, delta=0.5, clip_norm=1.0))
+
+
+def test_accountants_that_disagree_fail_the_run(monkeypatch):
+    from opacus.accountants.analysis import rdp
+
+    honest = rdp.compute_rdp
+    monkeypatch.setattr(rdp, "compute_rdp", lambda **kw: honest(**kw) * (1 + 1e-5))
+    with pytest.raises(GuaranteeBroken, match="relative difference"):
+        make_trainer().fit().privacy_spent()
+
+
+def test_the_readme_example_runs():
+    inputs, targets = small_data()
+    trainer = Trainer(
+        small_model(),
+        nn.CrossEntropyLoss(),
+        (inputs, targets),
+        privacy=Privacy(epsilon=3, delta=1e-5, clip_norm=1.0),
+        batch_size=16,
+        epochs=2,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
+    )
+    assert trainer.fit().privacy_spent().epsilon <= 3
