@@ -1,8 +1,9 @@
 """The table of presets in the README: test accuracy, ε and time of whole runs, over seeds.
 
-Each row comes from `python -m dpsgd_torch.train --preset NAME --seed S`, run as anyone would run it,
-one after the other. Accuracy is on the test set after the last epoch. A seeded run is for
-comparison only: whoever knows the seed can subtract the noise.
+Each figure comes from `python -m dpsgd_torch.train --preset NAME --seed S`, one run after another,
+as anyone would run it. Accuracy is on the test set after the last epoch; seconds are of the whole
+private run, imports and a twin included. A seeded run is for comparison only: whoever knows the
+seed can subtract the noise.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--presets", nargs="+", choices=PRESETS, default=list(PRESETS), help="rows (all of them)")
-    add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="a run each (1 2 3)")
+    add("--presets", nargs="+", choices=PRESETS, default=list(PRESETS), metavar="NAME",
+        help=f"a row each, of {', '.join(PRESETS)} (all)")  # fmt: skip
+    add("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="S", help="a run each (1 2 3)")
     add("--compare", action="store_true", help="run each seed again with --no-dp beside it")
     add("--out", type=Path, help="keep the run folders in this one (default: nowhere)")
     add("--data-dir", type=Path, help="the data's folder (default: the user's cache)")

@@ -105,10 +105,9 @@ class RunConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All fields but the seed, which the noise rests on."""
+        """All fields, but of the seed, which the noise rests on, only whether there is one."""
         fields = dataclasses.asdict(self)
-        del fields["seed"]
-        return fields
+        return {**fields, "seed": self.seed is not None}
 
 
 def _line(first: float, last: float | None, steps: int) -> Schedule:

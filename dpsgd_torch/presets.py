@@ -55,7 +55,7 @@ def mnist_long() -> Preset:
     return _mnist(
         "mnist-long",
         "the same for 15 epochs, with dropout",
-        "Its 15 epochs cost ε = 1.1799 by the classic conversion, the 1.18 its notebook reports; "
+        "15 epochs cost ε = 1.1799 by the classic conversion, the 1.18 that is reported for it; "
         "the improved conversion proves 0.9423 for the same run.",
         epochs=15,
         dropout=0.5,
@@ -66,9 +66,9 @@ def mnist_microbatch() -> Preset:
     return _mnist(
         "mnist-microbatch",
         "ten microbatches of five, beside a non-private twin",
-        "Accounted as if each example were clipped alone, this run would show ε = 0.7207 (classic) "
-        "or 0.5030. Its microbatches hold five examples, so one record moves a clipped vector "
-        "by up to twice the clip: the noise counts for half, and ε is 3.8027 (classic) or 3.1217.",
+        "Accounted as if each example were clipped alone, the notebook's run would show ε = 0.7207 "
+        "(classic) or 0.5030. Its microbatches hold five examples, so one record moves a clipped "
+        "vector by up to twice the clip: the noise counts for half, and ε is 3.8027 or 3.1217.",
         epochs=10,
         batch_size=50,
         microbatches=10,

@@ -44,8 +44,8 @@ def run(request: Request, present: Presenter) -> Outcome:
     """Train what was requested, or go on with it, and leave the run folder complete."""
     if request.resume:
         folder = RunFolder(request.resume)
-        config = _read_config(folder)
         root = int(folder.read_json("private/streams.json")["root"], 16)
+        config = _read_config(folder, root)
     else:
         config = request.preset.config
         folder = RunFolder(request.out or _fresh_name(config.preset))
@@ -125,11 +125,11 @@ def _device(name: str) -> torch.device:
         ) from error
 
 
-def _read_config(folder: RunFolder) -> RunConfig:
+def _read_config(folder: RunFolder, root: int) -> RunConfig:
     fields = folder.read_json("config.json")
     try:
-        return RunConfig(**{"seed": None, **fields})
-    except TypeError as error:
+        return RunConfig(**{**fields, "seed": root if fields["seed"] else None})
+    except (TypeError, KeyError) as error:
         raise RunError(
             f"{folder.path / 'config.json'}: is not a configuration of this version ({error}); "
             "resume with the version it began with"

@@ -41,7 +41,7 @@ def statement(
                 _proof(spent),
                 _listed("Covered by ε:", _COVERED),
                 _listed("Not covered by ε:", _exceptions(config, has_twin)),
-                *_remarks(spent, claim, stopped, config),
+                *_remarks(spent, claim, stopped),
             ]
         )
         + "\n"
@@ -92,14 +92,14 @@ def _exceptions(config: RunConfig, has_twin: bool) -> list[str]:
     if has_twin:
         items.insert(1, "the non-private twin: its curves in report.html and in private/.")
     if config.seed is not None:
-        items.insert(0, f"anyone who knows the seed {config.seed}: the noise can be subtracted.")
+        items.insert(0, "anyone who knows the seed the run was given: the noise can be subtracted.")
     return items
 
 
-def _remarks(spent: PrivacySpent, claim: str, stopped: str, config: RunConfig) -> list[str]:
+def _remarks(spent: PrivacySpent, claim: str, stopped: str) -> list[str]:
     remarks = []
     if claim:
-        remarks.append(_wrap(f"Claimed and true: {claim}"))
+        remarks.append(_wrap(f"What its notebook claimed, and what holds: {claim}"))
     if spent.epsilon > 10:
         remarks.append(
             _wrap(
@@ -115,10 +115,6 @@ def _remarks(spent: PrivacySpent, claim: str, stopped: str, config: RunConfig) -
         again = spent.steps - spent.planned_steps
         remarks.append(
             _wrap(f"{again} steps were drawn afresh after an interruption and are charged twice.")
-        )
-    if config.seed is not None:
-        remarks.append(
-            _wrap("The run was seeded: repeatable, and private only from strangers to it.")
         )
     return remarks
 
