@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,18 +59,21 @@ def run(request: Request, present: Presenter) -> Outcome:
         trainer.open()
         folder.write_json("config.json", config.to_json())
     present.start(config, trainer.sampling, trainer.plan, folder.path, trainer.done)
-    present.follow("private" if config.dp else "non-private", trainer.run())
-
     twin = None
-    if config.twin and config.dp:
-        without = dataclasses.replace(config, dp=False, checkpoint_every=sys.maxsize)
-        other = _trainer(without, task, root, None)
-        present.follow("non-private twin", other.run())
-        twin = other.history
-        folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in twin.epochs))
+    try:
+        present.follow("private" if config.dp else "non-private", trainer.run())
+        if config.twin and config.dp:
+            other = _trainer(dataclasses.replace(config, dp=False), task, root, None)
+            present.follow("non-private twin", other.run())
+            twin = other.history
+            folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in twin.epochs))
+    except KeyboardInterrupt:
+        command = f"python -m dpsgd_torch.train --resume {folder.path}"
+        raise KeyboardInterrupt(f"after step {trainer.done}; go on with {command}") from None
 
     trainer.save(folder.path)
     spent = trainer.privacy_spent() if config.dp else None
+    trainer.close()
     outcome = Outcome(folder.path, trainer.history, twin, spent, trainer.stopped)
     claim = PRESETS[config.preset]().claim
     words = statement(
@@ -128,6 +130,7 @@ def _device(name: str) -> torch.device:
 def _read_config(folder: RunFolder, root: int) -> RunConfig:
     fields = folder.read_json("config.json")
     try:
+        PRESETS[fields["preset"]]
         return RunConfig(**{**fields, "seed": root if fields["seed"] else None})
     except (TypeError, KeyError) as error:
         raise RunError(

@@ -111,7 +111,7 @@ class Trainer:
         )
         self.plan = privacy.plan(self.sampling) if privacy else None
         self.streams = Streams() if seed is None else Streams(seed)
-        self.test, self.loss = test, per_example(loss)
+        self.test, self.given_loss, self.loss = test, loss, per_example(loss)
         self.scores = {"loss": self.loss, **(metrics or {})}
         self.history, self.stopped, self.done = History(), "", 0
         self.folder = None if run_dir is None else RunFolder(Path(run_dir))
@@ -204,6 +204,11 @@ class Trainer:
         folder.write_json("privacy.json", self.privacy_spent().to_json() if self.plan else none)
         return folder.path
 
+    def close(self) -> None:
+        """Let go of the ledger's file, so that another process may resume the run."""
+        if hasattr(self, "ledger"):
+            self.ledger.close()
+
     def write_metrics(self, folder: RunFolder) -> None:
         """The epochs so far, public and private parts apart."""
         folder.write_lines("metrics.jsonl", (r.to_json() for r in self.history.epochs))
@@ -251,6 +256,7 @@ class Trainer:
             "code": CODE_CONTRACT,
             "data": digest.hexdigest(),
             "model": str(self.model),
+            "loss": getattr(self.given_loss, "__qualname__", str(self.given_loss)),
             "optimizer": [type(self.optimizer).__name__, groups],
             "plan": self.plan.to_json() if self.plan else dataclasses.asdict(self.sampling),
             "physical batch size": self.physical_batch_size,

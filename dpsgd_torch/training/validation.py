@@ -67,11 +67,20 @@ def probe(
     """Two runs on made-up examples: the first one's gradient must not feel the second's values.
 
     Uses shapes and dtypes of ``data`` but none of its values. Refuses parameters that the loss
-    does not reach, a loss that is not per example, and anything that mixes examples.
+    does not reach, a loss that is not per example, anything that mixes examples, and buffers that
+    training rewrites: they would carry un-noised traces of the data into the saved model.
     """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     one, two = _made_up(data, generator), _made_up(data, generator)
     mixed = [torch.cat([a[:1], b[1:]]) for a, b in zip(one, two, strict=True)]
     first = [_first_gradient(model, loss, batch) for batch in (one, mixed)]
+    for name, buffer in model.named_buffers():
+        if not torch.equal(buffer, buffers[name]):
+            buffer.copy_(buffers[name])
+            raise ModelError(
+                f"buffer {name.removeprefix('_module.')}: changes in a forward pass in training "
+                "mode, and no noise covers it; freeze it or keep it out of the model"
+            )
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
@@ -93,7 +102,7 @@ def _first_gradient(
     model: GradSampleModule, loss: Loss, batch: list[torch.Tensor]
 ) -> dict[nn.Parameter, torch.Tensor | None]:
     with torch.random.fork_rng():
-        torch.default_generator.manual_seed(0)
+        torch.manual_seed(0)
         backward(model, loss, batch[0], batch[1])
     gradients: dict[nn.Parameter, torch.Tensor | None] = {}
     for p in model.parameters():

@@ -200,6 +200,26 @@ def test_a_home_made_layer_that_mixes_examples_is_caught():
         make_trainer(model=Mixing())
 
 
+class Remembering(nn.Module):
+    """A layer that keeps the last batch's mean in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(36, 3)
+        self.register_buffer("seen", torch.zeros(36))
+
+    def forward(self, x):
+        self.seen.copy_(x.detach().flatten(1).mean(0))
+        return self.inner(x.flatten(1))
+
+
+def test_a_buffer_that_remembers_the_data_is_refused_by_name():
+    model = Remembering()
+    with pytest.raises(ModelError, match="buffer seen"):
+        make_trainer(model=model)
+    assert not model.seen.any()
+
+
 def test_a_loss_that_mixes_examples_is_caught():
     def centred(outputs, targets):
         losses = nn.functional.cross_entropy(outputs, targets, reduction="none")
