@@ -71,8 +71,8 @@ def run(request: Request, present: Presenter) -> Outcome:
         command = f"python -m dpsgd_torch.train --resume {folder.path}"
         raise KeyboardInterrupt(f"after step {trainer.done}; go on with {command}") from None
 
-    trainer.save(folder.path)
     spent = trainer.privacy_spent() if config.dp else None
+    trainer.write_results(folder, spent)
     trainer.close()
     outcome = Outcome(folder.path, trainer.history, twin, spent, trainer.stopped)
     claim = PRESETS[config.preset]().claim

@@ -15,7 +15,7 @@ from dpsgd_torch.run import run
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused (one line on stderr says why), 130 interrupted."""
     with warnings.catch_warnings():
-        warnings.showwarning = _one_line  # type: ignore[assignment]
+        warnings.showwarning = _one_line
         try:
             request = parse(argv)
             run(request, presenter(as_json=request.json))

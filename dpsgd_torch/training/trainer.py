@@ -197,12 +197,16 @@ class Trainer:
             folder.create()
             if self.plan:
                 self.ledger.copy_to(folder.ledger)
+        self.write_results(folder, self.privacy_spent() if self.plan else None)
+        return folder.path
+
+    def write_results(self, folder: RunFolder, spent: PrivacySpent | None) -> None:
+        """Weights, metrics and privacy.json, each replaced atomically."""
         self.write_metrics(folder)
         weights = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
         write_durably(folder.path / "model.safetensors", save_tensors(weights))
         none = {"epsilon": None, "delta": None, "private": False}
-        folder.write_json("privacy.json", self.privacy_spent().to_json() if self.plan else none)
-        return folder.path
+        folder.write_json("privacy.json", spent.to_json() if spent else none)
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""
