@@ -6,6 +6,8 @@ import json
 import sqlite3
 from pathlib import Path
 
+import numpy as np
+
 from accountant.errors import BudgetExceeded, LedgerError, check, check_delta
 from accountant.events import Event, Relation, event_from_json
 from accountant.rdp import RdpAccountant
@@ -61,6 +63,7 @@ class Ledger:
         self.delta, self.budget, self.relation = delta, budget, relation
         self._where = str(path or ":memory:")
         self._event_ids: dict[Event, int] = {}
+        self._beyond: RdpAccountant | None = None
         try:
             self._db = sqlite3.connect(self._where, isolation_level=None, timeout=1.0)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -136,6 +139,8 @@ class Ledger:
         )
         self._db.execute("COMMIT")
         self.accountant.compose(event)
+        if self._beyond is not None:
+            self._beyond.compose(event)
 
     def repeat(self, step: int, event: Event) -> int | None:
         """The checksum on record for a step about to be repeated, or None if unsettled."""
@@ -189,9 +194,18 @@ class Ledger:
         after = self.accountant.copy().compose(event)
         if after.epsilon(self.delta, search=False).upper <= budget:
             return
-        reached = after.epsilon(self.delta).upper
-        if reached > budget:
+        # Beyond the grid a search prices every event anew: keep the orders that it finds.
+        if self._beyond is not None:
+            beyond = self._beyond.copy().compose(event)
+            if beyond.epsilon(self.delta, search=False).upper <= budget:
+                return
+        reached = after.epsilon(self.delta)
+        if reached.upper > budget:
             raise BudgetExceeded(
-                f"step {step} would reach ε = {reached:.4f} > {budget:g} (δ = {self.delta:g}); "
-                "take fewer epochs, add noise or raise epsilon"
+                f"step {step} would reach ε = {reached.upper:.4f} > {budget:g} "
+                f"(δ = {self.delta:g}); take fewer epochs, add noise or raise epsilon"
             )
+        around = 1 + (reached.order - 1) * np.geomspace(0.8, 1.25, 21)
+        self._beyond = RdpAccountant(around, self.relation)
+        for past, count in self.accountant.events:
+            self._beyond.compose(past, count)

@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
 
 from accountant.conversion import CONVERSIONS
 from accountant.errors import check, check_count, check_delta
@@ -178,29 +177,28 @@ class RdpAccountant:
             return RdpBound(math.inf, math.nan)
         if search and bound.upper > 0 and best in (0, self.orders.size - 1):
             outward = 0.5 if best == 0 else 2.0
-            return _search(lambda a: float(convert(a, self.rdp(a), delta)[0]), bound, outward)
+            return _search(lambda a: convert(a, self.rdp(a), delta), bound, outward)
         return bound
 
 
-def _search(epsilon_at: Callable[[Array], float], edge: RdpBound, outward: float) -> RdpBound:
+def _search(epsilon_at: Callable[[Array], Array], edge: RdpBound, outward: float) -> RdpBound:
     """Walk α − 1 outward by factors while ε falls, then refine: any order is a valid one."""
-
-    def at(log_less: float) -> float:
-        return epsilon_at(np.array([1 + math.exp(log_less)]))
-
-    here, value, stride = math.log(edge.order - 1), edge.upper, math.log(outward)
-    while math.log(_LOWEST) < here + stride < math.log(_HIGHEST):
-        beyond = at(here + stride)
-        if beyond >= value:
+    less, value = edge.order - 1, edge.upper
+    while True:
+        beyond = less * outward ** np.arange(1.0, 5.0)
+        beyond = beyond[(beyond > _LOWEST) & (beyond < _HIGHEST)]
+        values = epsilon_at(1 + beyond) if beyond.size else np.array([math.inf])
+        best = int(np.argmin(values))
+        if values[best] >= value:
             break
-        here, value = here + stride, beyond
-    bracket = sorted((here - stride, here + stride))
-    found = optimize.minimize_scalar(at, bounds=bracket, method="bounded", options={"xatol": 1e-4})
-    if found.fun < value:
-        here, value = float(found.x), float(found.fun)
-    if value < edge.upper:
-        return RdpBound(value, 1 + math.exp(here), beyond_grid=True)
-    return edge
+        less, value = beyond[best], values[best]
+    for refinement in range(5):
+        near = less * outward ** (np.linspace(-1, 1, 9) / 4**refinement)
+        values = epsilon_at(1 + near)
+        best = int(np.argmin(values))
+        if values[best] < value:
+            less, value = near[best], values[best]
+    return RdpBound(float(value), float(1 + less), beyond_grid=bool(value < edge.upper))
 
 
 @lru_cache(maxsize=4096)
