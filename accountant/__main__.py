@@ -114,7 +114,8 @@ def _report(args: argparse.Namespace, events: list[tuple[Event, int]], **found: 
         return
     for name, value in found.items():
         print(f"{name} = {round_up(value, 6)}")
-    print(f"ε = {round_up(bound.upper, 7)} at Rényi order {bound.order:.6g} ({args.method})")
+    where = f" at Rényi order {bound.order:.6g}" if math.isfinite(bound.upper) else ""
+    print(f"ε = {round_up(bound.upper, 7)}{where} ({args.method})")
     print(state(events, bound.upper, args.delta))
 
 

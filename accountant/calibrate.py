@@ -54,8 +54,8 @@ def calibrate_noise(
 
     low = high = 1.0
     while spent(high) > epsilon:
-        low, high = high, 4 * high
-        if high > _HIGHEST:
+        low, high = high, min(4 * high, _HIGHEST)
+        if low == high:
             raise Unreachable(
                 f"epsilon = {epsilon:g}: a noise multiplier of {low:g} still costs "
                 f"{spent(low):.6g} at δ = {delta:g}; raise epsilon, or lower steps or batch size"

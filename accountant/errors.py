@@ -52,3 +52,4 @@ def check_delta(delta: float) -> None:
 
 def check_count(name: str, value: float) -> None:
     check(value >= 0 and value % 1 == 0, name, value, "must be a whole number ≥ 0")
+    check(value <= 2**53, name, "over 2^53", "is more than a double can count")

@@ -120,4 +120,4 @@ def dpsgd_steps(*, dataset_size: int, batch_size: int, epochs: float) -> int:
     """
     check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
     check(epochs >= 0 and math.isfinite(epochs), "epochs", epochs, "must be a number ≥ 0")
-    return math.ceil(Fraction(epochs) * dataset_size / batch_size)
+    return math.ceil(Fraction(str(epochs)) * dataset_size / batch_size)

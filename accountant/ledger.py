@@ -63,6 +63,7 @@ class Ledger:
         self.delta, self.budget, self.relation = delta, budget, relation
         self._where = str(path or ":memory:")
         self._event_ids: dict[Event, int] = {}
+        self._attempt: int | None = None
         self._beyond: RdpAccountant | None = None
         try:
             self._db = sqlite3.connect(self._where, isolation_level=None, timeout=1.0)
@@ -70,7 +71,7 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._open(relation)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError, KeyError) as error:
             raise LedgerError(
                 f"ledger {self._where}: {error}; if another process trains this run, wait for it, "
                 "else restore the file: without it no ε can be stated"
@@ -78,9 +79,10 @@ class Ledger:
 
     def _open(self, relation: Relation) -> None:
         if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-            self._db.executescript("BEGIN;" + _SCHEMA + "COMMIT;")
-            self._db.execute("INSERT INTO meta VALUES ('relation', ?)", (relation.value,))
-        (stated,) = self._db.execute("SELECT value FROM meta WHERE key = 'relation'").fetchone()
+            stated = f"INSERT INTO meta VALUES ('relation', '{relation.value}');"
+            self._db.executescript("BEGIN;" + _SCHEMA + stated + "COMMIT;")
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'relation'").fetchone()
+        stated = row[0] if row else "missing"
         if stated != relation.value:
             raise LedgerError(
                 f"ledger {self._where}: its relation is {stated}, not {relation.value}; "
@@ -92,6 +94,12 @@ class Ledger:
         for event, count in self.events():
             self.accountant.compose(event, count)
 
+    @property
+    def attempt(self) -> int:
+        if self._attempt is None:
+            raise LedgerError(f"ledger {self._where}: call begin() first")
+        return self._attempt
+
     def begin(self, *, first_step: int, environment: str, repeatable: bool = True) -> int:
         """Start or go on; returns the attempt's number, which keys the random streams.
 
@@ -102,9 +110,9 @@ class Ledger:
             "SELECT number, first_step, environment FROM attempt ORDER BY number DESC LIMIT 1"
         ).fetchone()
         if last and repeatable and last[2] == environment and last[1] <= first_step:
-            self.attempt = int(last[0])
+            self._attempt = int(last[0])
         else:
-            self.attempt = last[0] + 1 if last else 0
+            self._attempt = last[0] + 1 if last else 0
             self._db.execute(
                 "INSERT INTO attempt VALUES (?, ?, ?)", (self.attempt, first_step, environment)
             )
@@ -112,7 +120,9 @@ class Ledger:
 
     def end_attempt(self) -> None:
         """Bar the current attempt from being repeated: the next ``begin`` opens another."""
-        self._db.execute("UPDATE attempt SET environment = '' WHERE number = ?", (self.attempt,))
+        self._db.execute(
+            "UPDATE attempt SET first_step = 9223372036854775807 WHERE number = ?", (self.attempt,)
+        )
 
     def is_charged(self, step: int) -> bool:
         """Whether this attempt has already paid for ``step``."""
@@ -128,16 +138,23 @@ class Ledger:
             raise LedgerError(f"step {step}: already charged in attempt {self.attempt}")
         if self.budget is not None:
             self._refuse_overdraft(step, event, self.budget)
-        self._db.execute("BEGIN IMMEDIATE")
-        if event not in self._event_ids:
-            text = json.dumps(event.to_json(), sort_keys=True)
-            row = self._db.execute("INSERT INTO event (json) VALUES (?)", (text,))
-            self._event_ids[event] = int(row.lastrowid or 0)
-        self._db.execute(
-            "INSERT INTO charge (step, attempt, event) VALUES (?, ?, ?)",
-            (step, self.attempt, self._event_ids[event]),
-        )
-        self._db.execute("COMMIT")
+        number = self._event_ids.get(event)
+        text = json.dumps(event.to_json(), sort_keys=True, default=float)
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            if number is None:
+                row = self._db.execute("INSERT INTO event (json) VALUES (?)", (text,))
+                number = int(row.lastrowid or 0)
+            self._db.execute(
+                "INSERT INTO charge (step, attempt, event) VALUES (?, ?, ?)",
+                (step, self.attempt, number),
+            )
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise LedgerError(f"ledger {self._where}: step {step}: {error}") from error
+        self._event_ids[event] = number
         self.accountant.compose(event)
         if self._beyond is not None:
             self._beyond.compose(event)
@@ -176,9 +193,12 @@ class Ledger:
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy, for a run whose ledger was kept in memory."""
-        with sqlite3.connect(path) as target:
+        try:
+            target = sqlite3.connect(path)
             self._db.backup(target)
-        target.close()
+            target.close()
+        except sqlite3.Error as error:
+            raise LedgerError(f"ledger {path}: {error}") from error
 
     def close(self) -> None:
         self._db.close()
@@ -200,7 +220,7 @@ class Ledger:
             if beyond.epsilon(self.delta, search=False).upper <= budget:
                 return
         reached = after.epsilon(self.delta)
-        if reached.upper > budget:
+        if not reached.upper <= budget:
             raise BudgetExceeded(
                 f"step {step} would reach ε = {reached.upper:.4f} > {budget:g} "
                 f"(δ = {self.delta:g}); take fewer epochs, add noise or raise epsilon"

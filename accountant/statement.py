@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Decimal, localcontext
 
 from accountant.events import Event, Gaussian, PoissonSampled, Relation
 
@@ -20,7 +20,8 @@ def round_up(value: float, digits: int = 4) -> str:
     """
     if math.isinf(value):
         return "∞"
-    return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_CEILING))
+    with localcontext(prec=400):
+        return f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_CEILING):f}"
 
 
 def describe_event(event: Event) -> str:

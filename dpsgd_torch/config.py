@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,4 +119,4 @@ def _require(holds: bool, name: str, value: object, rule: str) -> None:
 
 
 def _require_positive(name: str, value: float | None) -> None:
-    _require(value is None or 0 < value < math.inf, name, value, "must be a number > 0")
+    _require(value is None or 1e-6 <= value <= 1e6, name, value, "must lie between 1e-6 and 1e6")

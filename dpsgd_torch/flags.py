@@ -44,9 +44,10 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     preset = PRESETS[name]()
     given = vars(_parser(preset).parse_args(arguments))
     own = {key: given.pop(key, None) for key in ("data_dir", "out", "resume", "json")}
+    new_run = [*given, *(["out"] if own["out"] else [])]
     given.pop("preset", None)
-    if own["resume"] and (given or own["out"] or name != _DEFAULT):
-        names = ", ".join(f"--{key.replace('_', '-')}" for key in given) or "--preset or --out"
+    if own["resume"] and new_run:
+        names = ", ".join(f"--{key.replace('_', '-')}" for key in new_run)
         raise ConfigError(f"resume = {own['resume']}: a run goes on as it began; drop {names}")
     if "epsilon" in given and "noise_multiplier" not in given:
         given["noise_multiplier"] = given["final_noise_multiplier"] = None

@@ -89,7 +89,8 @@ class LinePresenter:
             )
         else:
             self._say("no privacy was asked for, none is promised")
-        self._say(f"look at {outcome.folder / 'report.html'}; in words: statement.txt beside it")
+        name = "report.html" if outcome.history.epochs else "statement.txt"
+        self._say(f"look at {outcome.folder / name}")
 
     def _epoch(self, record: EpochRecord) -> str:
         test = ", ".join(f"test {name} {value:.4f}" for name, value in record.test.items())

@@ -43,7 +43,7 @@ def run(request: Request, present: Presenter) -> Outcome:
     """Train what was requested, or go on with it, and leave the run folder complete."""
     if request.resume:
         folder = RunFolder(request.resume)
-        root = int(folder.read_json("private/streams.json")["root"], 16)
+        root = _read_root(folder)
         config = _read_config(folder, root)
     else:
         config = request.preset.config
@@ -51,6 +51,7 @@ def run(request: Request, present: Presenter) -> Outcome:
         folder.refuse_occupied()
         root = Streams().root if config.seed is None else config.seed
 
+    _device(config.device)
     task = _load_task(config, request.data_dir)
     trainer = _trainer(config, task, root, folder.path)
     if request.resume:
@@ -119,7 +120,9 @@ def _sgd(rate: float) -> Callable[[Iterable[torch.nn.Parameter]], torch.optim.Op
 
 def _device(name: str) -> torch.device:
     try:
-        return torch.empty(0, device=name).device
+        probe = torch.zeros(1, device=name)
+        probe.item()  # the meta device has no values
+        return probe.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
@@ -136,6 +139,16 @@ def _read_config(folder: RunFolder, root: int) -> RunConfig:
         raise RunError(
             f"{folder.path / 'config.json'}: is not a configuration of this version ({error}); "
             "resume with the version it began with"
+        ) from error
+
+
+def _read_root(folder: RunFolder) -> int:
+    try:
+        return int(folder.read_json("private/streams.json")["root"], 16)
+    except (TypeError, KeyError, ValueError) as error:
+        raise RunError(
+            f"{folder.path / 'private/streams.json'}: holds no stream key ({error}); restore it: "
+            "without it the run cannot go on"
         ) from error
 
 

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -115,13 +116,16 @@ def test_an_out_that_may_not_be_written_is_refused(refused, folder):
     assert "out = locked/run" in refused(*DIGITS, "--out", "locked/run")
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--device", "nonsense"), ("--out", "thesis.txt/run")])
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--device", "nonsense"), ("--out", "data"), ("--out", "thesis.txt/run")],
+)
 def test_flags_are_refused_before_any_data_is_read(refused, folder, flag, value):
     (folder / "thesis.txt").write_text("years of work")
     (folder / "data").mkdir()
     for name in FILES:
         (folder / "data" / name).write_bytes(b"damaged")
-    assert flag.strip("-") in refused("--data-dir", "data", "--out", "run", flag, value)
+    assert f"{flag.strip('-')} = {value}" in refused("--data-dir", "data", flag, value)
 
 
 def test_resuming_a_folder_that_is_no_run_is_refused(refused, folder):
@@ -134,7 +138,7 @@ def test_resuming_a_folder_that_is_no_run_is_refused(refused, folder):
 
 
 @pytest.mark.parametrize("file", ["config.json", "private/streams.json"])
-@pytest.mark.parametrize("content", ["{", "[]", '{"speed": 1}', '{"root": "xyz", "preset": 1}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"root": "xyz", "preset": 1}'])
 def test_resuming_a_run_with_a_damaged_file_is_refused_by_its_name(refused, folder, file, content):
     (folder / "private").mkdir()
     (folder / "private" / "streams.json").write_text('{"root": "7"}')
@@ -170,7 +174,8 @@ def test_a_damaged_file_in_the_data_dir_is_refused_by_name(refused, folder):
 def command(*argv):
     """The same through a process of its own."""
     line = [sys.executable, "-m", "dpsgd_torch.train", *argv]
-    return subprocess.run(line, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(line, capture_output=True, text=True, env=environment)
 
 
 def test_the_shell_sees_status_2_and_one_line(folder):

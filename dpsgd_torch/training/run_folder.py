@@ -38,6 +38,9 @@ class RunFolder:
             )
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"out = {self.path}: is a file; choose a new folder")
+        above = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK)):
+            raise RunError(f"out = {self.path}: {above} cannot be written; choose another folder")
 
     def create(self) -> None:
         """Make the folder; refuses one that holds anything."""
@@ -56,7 +59,7 @@ class RunFolder:
             return json.loads((self.path / name).read_text())
         except (OSError, ValueError) as error:
             raise RunError(
-                f"{self.path / name}: cannot be read ({error}); is {self.path} a run of this tool?"
+                f"{self.path / name}: cannot be read ({error}); to resume, name the folder of a run"
             ) from error
 
     def write_json(self, name: str, data: Any) -> None:

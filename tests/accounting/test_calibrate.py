@@ -1,0 +1,130 @@
+"""Target ε → noise: on the safe side, close to the target, and refused when out of reach."""
+
+import math
+
+import pytest
+
+from accountant import (
+    Gaussian,
+    InvalidValue,
+    PoissonSampled,
+    RdpAccountant,
+    Unreachable,
+    calibrate_noise,
+)
+
+RATE, STEPS = 250 / 60_000, 3600
+
+
+def constant(rate=RATE, steps=STEPS):
+    def events_at(noise):
+        event = Gaussian(noise_multiplier=noise)
+        return [(PoissonSampled(sampling_rate=rate, event=event), steps)]
+
+    return events_at
+
+
+def falling_by_half(rate=0.01, steps=20):
+    """A linear schedule from scale to scale / 2."""
+
+    def events_at(scale):
+        noises = [scale * (1 - 0.5 * step / (steps - 1)) for step in range(steps)]
+        return [
+            (PoissonSampled(sampling_rate=rate, event=Gaussian(noise_multiplier=noise)), 1)
+            for noise in noises
+        ]
+
+    return events_at
+
+
+def spent(events, delta, method="rdp"):
+    accountant = RdpAccountant()
+    for event, count in events:
+        accountant.compose(event, count)
+    return accountant.epsilon(delta, method).upper
+
+
+def assert_met(target, delta, events_at, method="rdp"):
+    noise = calibrate_noise(target, delta, events_at, method=method)
+    reached = spent(events_at(noise), delta, method)
+    assert target * (1 - 1e-6) <= reached <= target
+
+
+@pytest.mark.parametrize("method", ["rdp", "rdp-classic"])
+@pytest.mark.parametrize("target", [0.3, 0.9422002, 3.0, 8.0, 50.0, 500.0])
+def test_the_answer_costs_the_target_and_never_more(target, method):
+    assert_met(target, 1e-5, constant(), method)
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps"), [(1e-6, 10), (1e-4, 1000), (0.1, 512), (0.5, 100), (1.0, 1), (0.01, 10**7)]
+)
+@pytest.mark.parametrize("target", [0.1, 2.0])
+def test_it_does_so_at_every_sampling_rate(rate, steps, target):
+    assert_met(target, 1e-6, constant(rate, steps))
+
+
+@pytest.mark.parametrize("target", [0.02, 0.5, 4.0])
+def test_a_linear_schedule_is_scaled_as_a_whole(target):
+    assert_met(target, 1e-5, falling_by_half())
+
+
+def test_the_noise_of_a_known_run_is_found_again():
+    noise = calibrate_noise(1.1799006739827, 1e-5, constant(), method="rdp-classic")
+    assert noise == pytest.approx(1.3, rel=1e-6)
+
+
+def test_an_easy_target_takes_the_least_noise_the_search_allows():
+    noise = calibrate_noise(1e9, 1e-5, constant(steps=1))
+    assert 0 < noise < 0.1
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps", "target", "delta", "exact"),
+    [  # exact: the noise at which the true ε is the target, by contour inversion
+        (0.04, 2000, 8.0, 1e-5, 1.2899678072761762),
+        (RATE, STEPS, 1.0, 1e-5, 1.1753087616983602),
+        (RATE, STEPS, 3.0, 1e-5, 0.7250633778254952),
+        (0.1, 512, 1.0, 1e-6, 9.661757281950932),
+        (0.01, 1000, 1.0, 1e-6, 1.5626656014483145),
+        (0.5, 100, 2.0, 1e-6, 11.262628587112513),
+    ],
+)
+def test_the_noise_is_no_less_than_the_truth_needs_and_not_much_more(
+    rate, steps, target, delta, exact
+):
+    assert exact <= calibrate_noise(target, delta, constant(rate, steps)) <= 1.25 * exact
+
+
+def test_more_is_asked_of_a_longer_run():
+    noises = [calibrate_noise(2.0, 1e-5, constant(0.01, steps)) for steps in (10, 100, 1000)]
+    assert noises == sorted(noises)
+    assert noises[0] < noises[-1]
+
+
+def test_a_target_no_noise_reaches_is_refused_with_what_it_would_cost():
+    with pytest.raises(Unreachable, match=r"epsilon = 0.001: .* still costs .*; raise epsilon"):
+        calibrate_noise(1e-3, 1e-5, constant(1.0, 10**12))
+
+
+def test_noise_up_to_the_stated_bound_is_found():
+    """The docstring promises scales up to 1e5; this run needs one between 65536 and that."""
+    noise = calibrate_noise(5.5, 1e-5, constant(1.0, 10**10))
+    assert 65_536 < noise < 1e5
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, math.nan, math.inf, -math.inf])
+def test_an_epsilon_outside_its_domain_is_refused(epsilon):
+    with pytest.raises(InvalidValue, match=f"epsilon = {epsilon}: must be a number > 0"):
+        calibrate_noise(epsilon, 1e-5, constant())
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, math.nan])
+def test_a_delta_outside_its_domain_is_refused(delta):
+    with pytest.raises(InvalidValue, match=f"delta = {delta}"):
+        calibrate_noise(1.0, delta, constant())
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(InvalidValue, match="method = prv"):
+        calibrate_noise(1.0, 1e-5, constant(), method="prv")
