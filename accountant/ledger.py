@@ -38,6 +38,7 @@ class Ledger:
             leaves nothing behind if it dies.
         delta: δ at which the budget is measured.
         budget: the ε not to pass, or None.
+        resumed: the file must already be a ledger: what was lost cannot count as unspent.
 
     >>> from accountant.events import Gaussian
     >>> ledger = Ledger(None, delta=1e-5, budget=1.0)
@@ -57,6 +58,7 @@ class Ledger:
         delta: float,
         budget: float | None = None,
         relation: Relation = Relation.ADD_OR_REMOVE_ONE,
+        resumed: bool = False,
     ) -> None:
         check_delta(delta)
         check(budget is None or budget > 0, "epsilon", budget, "must be > 0")
@@ -65,20 +67,24 @@ class Ledger:
         self._event_ids: dict[Event, int] = {}
         self._attempt: int | None = None
         self._beyond: RdpAccountant | None = None
+        if resumed and path and not path.exists():
+            raise self._lost()
         try:
             self._db = sqlite3.connect(self._where, isolation_level=None, timeout=1.0)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._open(relation)
+            self._open(relation, resumed)
         except (sqlite3.Error, ValueError, KeyError) as error:
             raise LedgerError(
                 f"ledger {self._where}: {error}; if another process trains this run, wait for it, "
                 "else restore the file: without it no ε can be stated"
             ) from error
 
-    def _open(self, relation: Relation) -> None:
+    def _open(self, relation: Relation, resumed: bool) -> None:
         if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            if resumed:
+                raise self._lost()
             stated = f"INSERT INTO meta VALUES ('relation', '{relation.value}');"
             self._db.executescript("BEGIN;" + _SCHEMA + stated + "COMMIT;")
         row = self._db.execute("SELECT value FROM meta WHERE key = 'relation'").fetchone()
@@ -93,6 +99,12 @@ class Ledger:
         self.accountant = RdpAccountant(relation=relation)
         for event, count in self.events():
             self.accountant.compose(event, count)
+
+    def _lost(self) -> LedgerError:
+        return LedgerError(
+            f"ledger {self._where}: is missing or empty; restore it: without it nobody knows what "
+            "the run has spent"
+        )
 
     @property
     def attempt(self) -> int:
@@ -170,7 +182,7 @@ class Ledger:
         """Record that the reserved step was released, with a checksum of what came out."""
         changed = self._db.execute(
             "UPDATE charge SET checksum = ? WHERE step = ? AND attempt = ? AND checksum IS NULL",
-            (checksum, step, self.attempt),
+            (int(checksum), step, self.attempt),
         ).rowcount
         if changed != 1:
             raise LedgerError(f"step {step}: settled without being reserved")

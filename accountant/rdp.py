@@ -209,7 +209,8 @@ def _search(epsilon_at: Callable[[Array], Array], edge: RdpBound, outward: float
         best = int(np.argmin(values))
         if values[best] < value:
             less, value = near[best], values[best]
-    return RdpBound(float(value), float(1 + less), beyond_grid=bool(value < edge.upper))
+    beyond_grid = less < edge.order - 1 if outward < 1 else less > edge.order - 1
+    return RdpBound(float(value), float(1 + less), bool(beyond_grid))
 
 
 @lru_cache(maxsize=4096)

@@ -177,7 +177,7 @@ class Trainer:
         epochs = map(EpochRecord.from_json, self.folder.read_lines("metrics.jsonl"))
         private = self.folder.read_lines("private/metrics.jsonl")
         self.history = History(list(epochs), private).truncated(self.done)
-        self._open_ledger()
+        self._open_ledger(resumed=True)
         return self
 
     def privacy_spent(self) -> PrivacySpent:
@@ -234,13 +234,14 @@ class Trainer:
             self.folder.write_json("private/contract.json", self._contract())
             self.folder.write_json("private/streams.json", {"root": f"{self.streams.root:x}"})
             save_checkpoint(self.folder.checkpoints, 0, self.model, self.optimizer)
-        self._open_ledger()
+        self._open_ledger(resumed=False)
 
-    def _open_ledger(self) -> None:
+    def _open_ledger(self, *, resumed: bool) -> None:
         self.attempt = 0
         if self.plan:
             path = self.folder.ledger if self.folder else None
-            self.ledger = Ledger(path, delta=self.plan.delta, budget=self.plan.budget)
+            budget = self.plan.budget
+            self.ledger = Ledger(path, delta=self.plan.delta, budget=budget, resumed=resumed)
             self.attempt = self.ledger.begin(
                 first_step=self.done,
                 environment=_environment(self.device),

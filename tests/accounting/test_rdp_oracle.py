@@ -18,6 +18,8 @@ POINTS = [  # q, σ, α, all off the golden grid
     (1e-4, 0.9, 2.7),
     (0.001, 0.05, 1.001),
     (0.004, 1.3, 700.5),
+    (0.01, 0.5, 23.25),  # q exp((α − 1)/(2σ²)) just below e⁴⁰, and
+    (0.01, 0.5, 23.35),  # just above, where a closed form takes over
     (0.02, 3.3, 700.5),
     (0.25, 0.07, 1.001),
     (0.25, 17.0, 5.5),

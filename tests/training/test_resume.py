@@ -252,6 +252,14 @@ def test_two_processes_cannot_train_one_run(tmp_path):
         make_trainer(run_dir=tmp_path / "run").resume()
 
 
+@pytest.mark.parametrize("loss", [os.remove, lambda path: os.truncate(path, 0)])
+def test_a_lost_ledger_does_not_count_as_unspent(tmp_path, loss):
+    interrupted(tmp_path / "run")
+    loss(tmp_path / "run" / "ledger.sqlite")
+    with pytest.raises(LedgerError, match="missing or empty"):
+        make_trainer(run_dir=tmp_path / "run").resume()
+
+
 def test_nothing_is_pickled(tmp_path):
     interrupted(tmp_path / "run")
     suffixes = {p.suffix for p in (tmp_path / "run").rglob("*") if p.is_file()}
