@@ -4,12 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 TRAIN ?=
 
-.PHONY: help install train test test-all lint clean
+.PHONY: help install train test lint clean
 
 help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
-	@echo "make test             every check that takes a few minutes in all"
-	@echo "make test-all         the long checks too"
+	@echo "make test             every check that takes a few minutes in all (CI=1 for the long ones)"
 	@echo "make lint             types and style alone"
 
 install: $(VENV)/installed
@@ -22,11 +21,9 @@ $(VENV)/installed: setup.cfg constraints.txt pyproject.toml
 train: install
 	$(BIN)/python -m dpsgd_torch.train $(TRAIN)
 
+# With CI set, the long checks too.
 test: install lint
-	$(BIN)/python -m pytest -m "not long"
-
-test-all: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(CI),,-m "not long")
 
 lint: install
 	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks
