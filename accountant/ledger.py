@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from accountant.errors import BudgetExceeded, LedgerError, check, check_delta
 from accountant.events import Event, Relation, event_from_json
 from accountant.rdp import RdpAccountant
+from accountant.statement import round_up
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -48,7 +50,7 @@ class Ledger:
     >>> ledger.settle(0, checksum=123)
     >>> ledger.reserve(1, Gaussian(noise_multiplier=1.0))
     Traceback (most recent call last):
-    accountant.errors.BudgetExceeded: step 1 would reach ε = 4.7555 > 1 (δ = 1e-05); ...
+    accountant.errors.BudgetExceeded: step 1 would reach ε = 4.7556 > 1 (δ = 1e-05); ...
     """
 
     def __init__(
@@ -118,23 +120,21 @@ class Ledger:
         The last attempt goes on where its environment is the same, the device repeats bit for
         bit, and the checkpoint lies inside it. Otherwise a new attempt draws and pays afresh.
         """
-        last = self._db.execute(
+        last = self._do(
             "SELECT number, first_step, environment FROM attempt ORDER BY number DESC LIMIT 1"
         ).fetchone()
         if last and repeatable and last[2] == environment and last[1] <= first_step:
             self._attempt = int(last[0])
         else:
             self._attempt = last[0] + 1 if last else 0
-            self._db.execute(
-                "INSERT INTO attempt VALUES (?, ?, ?)", (self.attempt, first_step, environment)
-            )
+            row = (self._attempt, first_step, environment)
+            self._do("INSERT INTO attempt VALUES (?, ?, ?)", row)
         return self.attempt
 
     def end_attempt(self) -> None:
         """Bar the current attempt from being repeated: the next ``begin`` opens another."""
-        self._db.execute(
-            "UPDATE attempt SET first_step = 9223372036854775807 WHERE number = ?", (self.attempt,)
-        )
+        never = 2**63 - 1
+        self._do("UPDATE attempt SET first_step = ? WHERE number = ?", (never, self.attempt))
 
     def is_charged(self, step: int) -> bool:
         """Whether this attempt has already paid for ``step``."""
@@ -180,7 +180,7 @@ class Ledger:
 
     def settle(self, step: int, checksum: int) -> None:
         """Record that the reserved step was released, with a checksum of what came out."""
-        changed = self._db.execute(
+        changed = self._do(
             "UPDATE charge SET checksum = ? WHERE step = ? AND attempt = ? AND checksum IS NULL",
             (int(checksum), step, self.attempt),
         ).rowcount
@@ -191,7 +191,7 @@ class Ledger:
         """Every charge in order, equal neighbours counted together."""
         by_id = {number: event for event, number in self._event_ids.items()}
         runs: list[tuple[Event, int]] = []
-        for (number,) in self._db.execute("SELECT event FROM charge ORDER BY id"):
+        for (number,) in self._do("SELECT event FROM charge ORDER BY id"):
             event = by_id[number]
             if runs and runs[-1][0] == event:
                 runs[-1] = (event, runs[-1][1] + 1)
@@ -201,7 +201,12 @@ class Ledger:
 
     def __len__(self) -> int:
         """Charges so far; a step that was paid twice counts twice."""
-        return int(self._db.execute("SELECT COUNT(*) FROM charge").fetchone()[0])
+        return sum(count for _, count in self.accountant.events)
+
+    def charged_again(self) -> int:
+        """Charges for steps that an earlier attempt had already paid for."""
+        distinct = self._do("SELECT COUNT(DISTINCT step) FROM charge").fetchone()[0]
+        return len(self) - int(distinct)
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy, for a run whose ledger was kept in memory."""
@@ -215,8 +220,17 @@ class Ledger:
     def close(self) -> None:
         self._db.close()
 
+    def _do(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"ledger {self._where}: {error}; nothing goes on without it: free the disk or "
+                "restore the file, then resume"
+            ) from error
+
     def _row(self, step: int) -> tuple[int, int | None] | None:
-        row: tuple[int, int | None] | None = self._db.execute(
+        row: tuple[int, int | None] | None = self._do(
             "SELECT event, checksum FROM charge WHERE step = ? AND attempt = ?",
             (step, self.attempt),
         ).fetchone()
@@ -234,8 +248,8 @@ class Ledger:
         reached = after.epsilon(self.delta)
         if not reached.upper <= budget:
             raise BudgetExceeded(
-                f"step {step} would reach ε = {reached.upper:.4f} > {budget:g} "
-                f"(δ = {self.delta:g}); take fewer epochs, add noise or raise epsilon"
+                f"step {step} would reach ε = {round_up(reached.upper)} > {budget:g} "
+                f"(δ = {self.delta!r}); take fewer epochs, add noise or raise epsilon"
             )
         around = 1 + (reached.order - 1) * np.geomspace(0.8, 1.25, 21)
         self._beyond = RdpAccountant(around, self.relation)

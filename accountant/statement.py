@@ -63,6 +63,6 @@ def state(
     for 1 × Gaussian noise of 5 × sensitivity.
     """
     return (
-        f"(ε, δ)-differential privacy with ε = {round_up(epsilon)} and δ = {delta:g},\n"
+        f"(ε, δ)-differential privacy with ε = {round_up(epsilon)} and δ = {delta!r},\n"
         f"between {RELATION_WORDS[relation]},\nfor {describe_events(events)}."
     )

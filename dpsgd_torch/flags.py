@@ -50,7 +50,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         names = ", ".join(f"--{key.replace('_', '-')}" for key in new_run)
         raise ConfigError(f"resume = {own['resume']}: a run goes on as it began; drop {names}")
     if "epsilon" in given and "noise_multiplier" not in given:
-        given["noise_multiplier"] = given["final_noise_multiplier"] = None
+        given["noise_multiplier"] = None
     dataset, default = given.get("dataset"), preset.config.dataset
     if dataset and dataset != default and "digits" in (dataset, default):
         raise ConfigError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from accountant import PoissonSampled, calibrate_noise, dpsgd_event
 from accountant.errors import check, check_delta
@@ -41,6 +40,9 @@ class Sampling:
     def __post_init__(self) -> None:
         check(self.steps >= 1, "steps", self.steps, "must be at least 1", "raise epochs")
         self.event(0.0)
+
+    def to_json(self) -> dict[str, int]:
+        return dataclasses.asdict(self)
 
     @property
     def rate(self) -> float:
@@ -118,12 +120,3 @@ class PrivacyPlan:
             return dataclasses.replace(self, noise_multiplier=noise)
 
         return scaled(calibrate_noise(epsilon, self.delta, lambda f: scaled(f).events()))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "sampling": dataclasses.asdict(self.sampling),
-            "clip_norm": self.clip_norm.to_json(),
-            "noise_multiplier": self.noise_multiplier.to_json(),
-            "delta": self.delta,
-            "budget": self.budget,
-        }

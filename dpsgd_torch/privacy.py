@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 from accountant.errors import check, check_delta
 from dpsgd_torch.plan import PrivacyPlan, Sampling
-from dpsgd_torch.schedules import Constant, Schedule, as_schedule
+from dpsgd_torch.schedules import Constant, Linear, Schedule, as_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,14 @@ class Privacy:
             "names neither epsilon nor noise_multiplier",
             "give a budget, a noise or both",
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """What was asked, with schedules written out."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            name: value.to_json() if isinstance(value, Constant | Linear) else value
+            for name, value in values.items()
+        }
 
     def plan(self, sampling: Sampling) -> PrivacyPlan:
         """The plan for a run with this sampling, its noise calibrated where it must be."""

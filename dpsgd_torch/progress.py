@@ -83,7 +83,7 @@ class LinePresenter:
         if outcome.spent:
             spent = outcome.spent
             self._say(
-                f"ε = {round_up(spent.epsilon)} at δ = {spent.delta:g} after {spent.steps} steps; "
+                f"ε = {round_up(spent.epsilon)} at δ = {spent.delta!r} after {spent.steps} steps; "
                 f"Opacus says {spent.epsilon_opacus_rdp:.6g}, and on equal orders the two agree to "
                 f"{max(spent.agreement, 1e-16):.0e}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,16 @@ class Linear:
 
 
 Schedule = Constant | Linear
+
+
+def schedule_from_json(data: Mapping[str, Any]) -> Schedule:
+    """The schedule that ``to_json`` wrote.
+
+    >>> schedule_from_json(Linear(2.0, 1.0, 3).to_json())
+    Linear(first=2.0, last=1.0, steps=3)
+    """
+    fields = {name: value for name, value in data.items() if name != "type"}
+    return {"constant": Constant, "linear": Linear}[data["type"]](**fields)
 
 
 def as_schedule(value: float | Schedule) -> Schedule:

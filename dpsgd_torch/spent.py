@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accountant import Ledger
+from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.witness import opacus_epsilon, refuse_disagreement
 
@@ -32,6 +33,7 @@ class PrivacySpent:
     dataset_size: int
     batch_size: int
     steps: int
+    steps_charged_again: int
     planned_steps: int
     noise_multiplier: float
     effective_noise_multiplier: float
@@ -53,8 +55,15 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
     """Price the ledger by both accountants.
 
     Raises:
-        GuaranteeBroken: they differ by more than 1e-6 on equal orders.
+        GuaranteeBroken: they differ by more than 1e-6 on equal orders, or a complete run's ledger,
+            read back from disk, is not what was planned.
     """
+    again = ledger.charged_again()
+    if len(ledger) == plan.sampling.steps and not again and ledger.events() != plan.events():
+        raise GuaranteeBroken(
+            f"ledger: its {len(ledger)} charges are not those of the plan; the run states no ε: "
+            "report it"
+        )
     accountant = ledger.accountant
     bound = accountant.epsilon(plan.delta)
     classic = accountant.epsilon(plan.delta, "rdp-classic")
@@ -75,6 +84,7 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
         dataset_size=plan.sampling.dataset_size,
         batch_size=plan.sampling.batch_size,
         steps=len(ledger),
+        steps_charged_again=again,
         planned_steps=plan.sampling.steps,
         noise_multiplier=plan.step(0).noise_multiplier,
         effective_noise_multiplier=first.event.noise_multiplier,

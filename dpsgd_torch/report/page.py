@@ -61,7 +61,7 @@ def _figures(
         figures.append(("of the non-private twin", f"{twin.epochs[-1].test['accuracy']:.2%}"))
     if spent:
         figures.append(("ε", round_up(spent.epsilon)))
-        figures.append(("δ", f"{spent.delta:g}"))
+        figures.append(("δ", repr(spent.delta)))
         agreement = spent.agreement
         if math.isfinite(agreement):
             figures.append(("Opacus differs by", f"{agreement:.0e}"))

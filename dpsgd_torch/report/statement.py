@@ -21,6 +21,8 @@ _NOT_COVERED = [
     "the number n and the fact that this data set was used: both are taken as public.",
     "the test set, which is taken as public.",
     "attacks on the last bits of floating-point noise [Mironov 2012]: noise is drawn in float32.",
+    "attacks on the pseudo-random generator: keyed with 256 secret bits (64 on a GPU), but the "
+    "Mersenne Twister (Philox on a GPU) is not a cryptographic one.",
 ]
 
 
@@ -58,7 +60,7 @@ def _guarantee(spent: PrivacySpent) -> str:
         )
     return _wrap(
         f"Guarantee: the weights are (ε, δ)-differentially private with ε = "
-        f"{round_up(spent.epsilon)} and δ = {spent.delta:g}, between training sets that differ by "
+        f"{round_up(spent.epsilon)} and δ = {spent.delta!r}, between training sets that differ by "
         f"adding or removing one record (the unit of privacy is one record). It holds for "
         f"{spent.steps} charged steps; in each, every record joined the batch independently with "
         f"probability {spent.sampling_rate:.6g} (Poisson sampling, {spent.batch_size} expected of "
@@ -90,7 +92,11 @@ def _proof(spent: PrivacySpent) -> str:
 def _exceptions(config: RunConfig, has_twin: bool) -> list[str]:
     items = list(_NOT_COVERED)
     if has_twin:
-        items.insert(1, "the non-private twin: its curves in report.html and in private/.")
+        items.insert(
+            1,
+            "the non-private twin, whose curves report.html shows: where the data is private, do "
+            "not publish that page.",
+        )
     if config.seed is not None:
         items.insert(0, "anyone who knows the seed the run was given: the noise can be subtracted.")
     return items
@@ -111,10 +117,12 @@ def _remarks(spent: PrivacySpent, claim: str, stopped: str) -> list[str]:
         remarks.append(_wrap("δ is not below 1/n: publishing one record in full could satisfy it."))
     if stopped:
         remarks.append(_wrap(f"The budget ended the run early: {stopped}"))
-    if spent.steps > spent.planned_steps:
-        again = spent.steps - spent.planned_steps
+    if spent.steps_charged_again:
         remarks.append(
-            _wrap(f"{again} steps were drawn afresh after an interruption and are charged twice.")
+            _wrap(
+                f"{spent.steps_charged_again} of the charges are for steps drawn afresh after an "
+                "interruption: they were paid for again."
+            )
         )
     return remarks
 

@@ -21,9 +21,12 @@ _KEPT = 2
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, charges: int
 ) -> None:
-    """Write ``folder/step-N``: complete and on disk, or not there at all."""
+    """Write ``folder/step-N``: complete and on disk, or not there at all.
+
+    ``charges`` is what the ledger held: one that holds fewer later has lost some.
+    """
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
     for leftover in (partial, final):  # a repeated step writes the same checkpoint again
@@ -34,36 +37,40 @@ def save_checkpoint(
     content = save_tensors({k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()})
     write_durably(partial / "tensors.safetensors", content)
     digest = hashlib.sha256(content).hexdigest()
-    state = {"step": step, "sha256": digest, "optimizer": plain}
-    write_durably(partial / "state.json", json.dumps(state).encode())
+    state = {"step": step, "charges": charges, "sha256": digest, "optimizer": plain}
+    write_durably(partial / "state.json", json.dumps(state, default=float).encode())
     os.rename(partial, final)
     sync_folder(folder)
     for old in _checkpoints(folder)[:-_KEPT]:
         shutil.rmtree(old)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the newest checkpoint into model and optimizer; returns the steps done, 0 if none.
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, int]:
+    """Load the newest checkpoint into model and optimizer; returns the steps and charges then.
 
     Raises:
-        RunError: the newest is damaged; the newest good one is named.
+        RunError: there is none, or the newest is damaged; the newest good one is named.
     """
     found = _checkpoints(folder)
     if not found:
-        return 0
+        raise RunError(f"{folder}: holds no checkpoint to resume from; start a new run")
     try:
         state, tensors = _read(found[-1])
     except (OSError, ValueError, KeyError) as error:
         good = [path.name for path in found[:-1] if _is_good(path)]
-        move = f"the previous good one is {good[-1]}" if good else "no good one is left before it"
-        raise RunError(
-            f"checkpoint {found[-1]}: damaged ({error}); {move}: delete {found[-1].name} to go on "
-            "from there (its steps are repeated, and charged again only if drawn afresh)"
-        ) from error
+        move = (
+            f"the previous good one is {good[-1]}: delete {found[-1].name} to go on from there "
+            "(its steps are repeated, and charged again only if drawn afresh)"
+            if good
+            else "no good one is left before it: start a new run"
+        )
+        raise RunError(f"checkpoint {found[-1]}: damaged ({error}); {move}") from error
     weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
     model.load_state_dict(weights)
     optimizer.load_state_dict(_unflatten(tensors, state["optimizer"]))
-    return int(state["step"])
+    return int(state["step"]), int(state["charges"])
 
 
 def _checkpoints(folder: Path) -> list[Path]:

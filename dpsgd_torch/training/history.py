@@ -34,7 +34,10 @@ class EpochRecord:
 
 @dataclass
 class PrivateRecord:
-    """One line of private/metrics.jsonl: training loss, batch sizes and norms, all un-noised."""
+    """One line of private/metrics.jsonl: training loss, batch sizes and norms, all un-noised.
+
+    It counts the steps that this process took of the epoch.
+    """
 
     loss_sum: float = 0.0
     examples: int = 0
@@ -84,12 +87,13 @@ def evaluate(
     was_training = model.training
     model.eval()
     sums = dict.fromkeys(scores, 0.0)
-    with torch.no_grad():
-        for inputs, targets in zip(
-            data[0].split(batch_size), data[1].split(batch_size), strict=True
-        ):
-            outputs = model(inputs)
-            for name, score in scores.items():
-                sums[name] += float(score(outputs, targets).double().sum())
-    model.train(was_training)
+    try:
+        with torch.no_grad():
+            for start in range(0, len(data[0]), batch_size):
+                inputs, targets = (tensor[start : start + batch_size] for tensor in data)
+                outputs = model(inputs)
+                for name, score in scores.items():
+                    sums[name] += float(score(outputs, targets).double().sum())
+    finally:
+        model.train(was_training)
     return {name: total / len(data[0]) for name, total in sums.items()}

@@ -46,19 +46,23 @@ def train(run: Trainer) -> Iterator[Progress]:
                 run.stopped = str(reason)
                 break
 
+        run.torn = True
+        if not run.model.training:
+            run.model.train()
         plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
         with run.streams.model_rng(attempt=run.attempt, step=step, device=run.device):
             private.add(run.step(run.data, plan, _draw(run, step)))
 
         if run.plan:
             _settle(run, step, on_record)
-        run.done = step + 1
+        run.done, run.torn = step + 1, False
         record = None
         if run.done == ends[epoch - 1]:
             record = _end_epoch(run, epoch, private)
             private = PrivateRecord()
         if run.folder and (record or run.done % run.checkpoint_every == 0):
-            save_checkpoint(run.folder.checkpoints, run.done, run.model, run.optimizer)
+            charges = len(run.ledger) if run.plan else 0
+            save_checkpoint(run.folder.checkpoints, run.done, run.model, run.optimizer, charges)
         yield Progress(run.done, run.sampling.steps, epoch, _spent_so_far(run), record)
 
     if run.stopped and private.batches:  # the budget ended the run inside an epoch
@@ -110,10 +114,11 @@ def _settle(run: Trainer, step: int, on_record: int | None) -> None:
         run.ledger.settle(step, checksum)
     elif on_record != checksum:
         run.ledger.end_attempt()
-        raise GuaranteeBroken(
+        run.broken = (
             f"step {step}: its repetition gave other weights than are on record, so the same noise "
-            "met other gradients; they were discarded: resume once more, with fresh noise"
+            "met other gradients; this trainer releases nothing: resume once more, with fresh noise"
         )
+        raise GuaranteeBroken(run.broken)
 
 
 def _spent_so_far(run: Trainer) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,9 +22,12 @@ class Streams:
 
     * Streams differ by name, by attempt and by step, so noise never meets two gradients: an
       attempt that cannot repeat bit for bit gets a number, and with it draws, of its own.
-    * On the CPU the whole 19,968-bit Mersenne state is filled from the key, since torch's own
-      ``manual_seed`` keeps 32 bits of a seed, few enough to try them all.
-    * The key is the secret that the noise rests on; it is kept out of everything published.
+    * The noise also depends on ``context``, a digest of the run's contract: two runs given one
+      seed never share noise, which could be cancelled between them.
+    * On the CPU the whole Mersenne state is filled from the 256-bit key, since torch's own
+      ``manual_seed`` keeps 32 bits of a seed, few enough to try them all; CUDA takes 64 bits.
+    * The key is the secret that the noise rests on; it is kept out of everything published. The
+      generators are not cryptographic.
 
     >>> streams = Streams(root=7)
     >>> first, again = (streams.numpy("sampling", step=3).random() for _ in range(2))
@@ -32,9 +36,13 @@ class Streams:
     """
 
     root: int = field(default_factory=lambda: secrets.randbits(256), repr=False)
+    context: str = ""
 
     def _seed(self, name: str, attempt: int, step: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence(self.root, spawn_key=(NAMES.index(name), attempt, step))
+        key = [NAMES.index(name), attempt, step]
+        if name == "noise":
+            key += np.frombuffer(hashlib.sha256(self.context.encode()).digest(), np.uint32).tolist()
+        return np.random.SeedSequence(self.root, spawn_key=key, pool_size=8)
 
     def numpy(self, name: str, *, attempt: int = 0, step: int = 0) -> np.random.Generator:
         """A numpy generator at the start of that stream."""

@@ -7,25 +7,23 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import opacus
 import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
 from accountant import Ledger, dpsgd_steps
 from accountant.errors import check
-from dpsgd_torch.errors import DataError, RunError
+from dpsgd_torch.errors import DataError, GuaranteeBroken, RunError
 from dpsgd_torch.plan import Sampling
 from dpsgd_torch.privacy import Privacy
+from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.spent import PrivacySpent, privacy_spent
 from dpsgd_torch.training import validation
 from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
+from dpsgd_torch.training.contract import contract, digest, environment, refuse_changed
 from dpsgd_torch.training.grad_sample import PerExampleGradients
 from dpsgd_torch.training.history import EpochRecord, History
 from dpsgd_torch.training.loop import Progress, train
@@ -34,8 +32,6 @@ from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
-
-CODE_CONTRACT = 1  # raised whenever the order or meaning of a run's random draws changes
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -99,6 +95,7 @@ class Trainer:
     ) -> None:
         check(physical_batch_size >= 1, "physical_batch_size", physical_batch_size, "must be ≥ 1")
         check(checkpoint_every >= 1, "checkpoint_every", checkpoint_every, "must be ≥ 1")
+        check(seed is None or seed >= 0, "seed", seed, "must be ≥ 0")
         self.device = torch.device(device)
         self.data = _on(self.device, train_tensors, "train_tensors")
         test = None if test_tensors is None else _on(self.device, test_tensors, "test_tensors")
@@ -109,11 +106,13 @@ class Trainer:
             microbatch_size=privacy.microbatch_size if privacy else 1,
             steps=dpsgd_steps(dataset_size=declared, batch_size=batch_size, epochs=epochs),
         )
-        self.plan = privacy.plan(self.sampling) if privacy else None
+        self.privacy, self.plan = privacy, privacy.plan(self.sampling) if privacy else None
         self.streams = Streams() if seed is None else Streams(seed)
         self.test, self.given_loss, self.loss = test, loss, per_example(loss)
         self.scores = {"loss": self.loss, **(metrics or {})}
         self.history, self.stopped, self.done = History(), "", 0
+        self.torn, self.broken = False, ""
+        self._spent: PrivacySpent | None = None
         self.folder = None if run_dir is None else RunFolder(Path(run_dir))
         self.physical_batch_size, self.checkpoint_every = physical_batch_size, checkpoint_every
 
@@ -135,8 +134,11 @@ class Trainer:
 
     def run(self) -> Iterator[Progress]:
         """Run step by step, yielding what was reached, for whoever shows progress."""
+        self._refuse_broken()
         if not hasattr(self, "attempt"):
             self.open()
+        if self.torn:  # a step was left half done: what it drew is charged and never drawn again
+            self._begin_attempt(repeatable=False)
         if not self.plan:
             self.step: PlainStep | PrivateStep = PlainStep(
                 self.model,
@@ -165,19 +167,26 @@ class Trainer:
         """
         if self.folder is None:
             raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
-        was, now = self.folder.read_json("private/contract.json"), self._contract()
-        for name in now:
-            if was.get(name) != now[name]:
-                raise RunError(
-                    f"run {self.folder.path}: its {name} changed ({was.get(name)} → {now[name]}); "
-                    "resume with what it began with, or start a new run"
-                )
-        self.streams = Streams(int(self.folder.read_json("private/streams.json")["root"], 16))
-        self.done = load_checkpoint(self.folder.checkpoints, self.model, self.optimizer)
+        kept = self.folder.read_json("private/contract.json")
+        refuse_changed(kept["contract"], contract(self), self.folder.path)
+        if self.plan:
+            noise = schedule_from_json(kept["noise_multiplier"])
+            self.plan = dataclasses.replace(self.plan, noise_multiplier=noise)
+        root = int(self.folder.read_json("private/streams.json")["root"], 16)
+        self.streams = Streams(root, kept["noise_context"])
+        done, charges = load_checkpoint(self.folder.checkpoints, self.model, self.optimizer)
+        self.done = done
         epochs = map(EpochRecord.from_json, self.folder.read_lines("metrics.jsonl"))
         private = self.folder.read_lines("private/metrics.jsonl")
         self.history = History(list(epochs), private).truncated(self.done)
         self._open_ledger(resumed=True)
+        if self.plan and len(self.ledger) < charges:
+            held = len(self.ledger)
+            self.ledger.close()
+            raise RunError(
+                f"ledger {self.folder.ledger}: holds {held} charges, {charges} were made by step "
+                f"{done}: it is an old copy; restore the newest, with its -wal file if it has one"
+            )
         return self
 
     def privacy_spent(self) -> PrivacySpent:
@@ -188,16 +197,21 @@ class Trainer:
         """
         if self.plan is None or not hasattr(self, "ledger"):
             raise RunError("privacy: nothing was charged; pass privacy=… and fit first")
-        return privacy_spent(self.plan, self.ledger)
+        self._refuse_broken()
+        charges = len(self.ledger)
+        if self._spent is None or self._spent.steps != charges:
+            self._spent = privacy_spent(self.plan, self.ledger)
+        return self._spent
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write weights, metrics, ledger and privacy.json to a new or empty folder."""
         folder = RunFolder(Path(path))
+        spent = self.privacy_spent() if self.plan else None
         if self.folder is None or folder.path.resolve() != self.folder.path.resolve():
             folder.create()
             if self.plan:
                 self.ledger.copy_to(folder.ledger)
-        self.write_results(folder, self.privacy_spent() if self.plan else None)
+        self.write_results(folder, spent)
         return folder.path
 
     def write_results(self, folder: RunFolder, spent: PrivacySpent | None) -> None:
@@ -229,44 +243,38 @@ class Trainer:
 
     def open(self) -> None:
         """Create the run folder and the ledger; ``run`` does so unless it was done."""
+        asked = contract(self)
+        context = json.dumps([asked, digest(self.model.state_dict().values())])
+        self.streams = Streams(self.streams.root, hashlib.sha256(context.encode()).hexdigest())
         if self.folder:
             self.folder.create()
-            self.folder.write_json("private/contract.json", self._contract())
+            kept = {
+                "contract": asked,
+                "noise_multiplier": self.plan.noise_multiplier.to_json() if self.plan else None,
+                "noise_context": self.streams.context,
+            }
+            self.folder.write_json("private/contract.json", kept)
             self.folder.write_json("private/streams.json", {"root": f"{self.streams.root:x}"})
-            save_checkpoint(self.folder.checkpoints, 0, self.model, self.optimizer)
+            save_checkpoint(self.folder.checkpoints, 0, self.model, self.optimizer, charges=0)
         self._open_ledger(resumed=False)
 
     def _open_ledger(self, *, resumed: bool) -> None:
+        if self.plan:
+            path, plan = self.folder.ledger if self.folder else None, self.plan
+            self.ledger = Ledger(path, delta=plan.delta, budget=plan.budget, resumed=resumed)
+        self._begin_attempt(repeatable=self.device.type == "cpu")
+
+    def _begin_attempt(self, *, repeatable: bool) -> None:
         self.attempt = 0
         if self.plan:
-            path = self.folder.ledger if self.folder else None
-            budget = self.plan.budget
-            self.ledger = Ledger(path, delta=self.plan.delta, budget=budget, resumed=resumed)
             self.attempt = self.ledger.begin(
-                first_step=self.done,
-                environment=_environment(self.device),
-                repeatable=self.device.type == "cpu",
+                first_step=self.done, environment=environment(self.device), repeatable=repeatable
             )
+        self.torn = False
 
-    def _contract(self) -> dict[str, Any]:
-        """What a resumed run must share with the run it resumes, JSON throughout."""
-        digest = hashlib.sha256()
-        for tensor in self.data:
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        groups = [
-            {name: value for name, value in group.items() if name != "params"}
-            for group in self.optimizer.state_dict()["param_groups"]
-        ]
-        contract = {
-            "code": CODE_CONTRACT,
-            "data": digest.hexdigest(),
-            "model": str(self.model),
-            "loss": getattr(self.given_loss, "__qualname__", str(self.given_loss)),
-            "optimizer": [type(self.optimizer).__name__, groups],
-            "plan": self.plan.to_json() if self.plan else dataclasses.asdict(self.sampling),
-            "physical batch size": self.physical_batch_size,
-        }
-        return dict(json.loads(json.dumps(contract)))
+    def _refuse_broken(self) -> None:
+        if self.broken:
+            raise GuaranteeBroken(self.broken)
 
 
 def _on(device: torch.device, tensors: Sequence[torch.Tensor], name: str) -> Pair:
@@ -276,11 +284,3 @@ def _on(device: torch.device, tensors: Sequence[torch.Tensor], name: str) -> Pai
             f"{name} = tensors of shape {shapes}: must be inputs and targets of equal length > 0"
         )
     return tensors[0].to(device), tensors[1].to(device)
-
-
-def _environment(device: torch.device) -> str:
-    """What must be the same for a step to repeat bit for bit."""
-    parts = [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability()]
-    parts += [f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"]
-    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}"]
-    return ", ".join(parts)

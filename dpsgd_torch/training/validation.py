@@ -48,6 +48,12 @@ def refuse_unreachable(model: nn.Module, optimizer: torch.optim.Optimizer) -> No
     trainable = {p: name for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise ModelError("model: has no trainable parameter; set requires_grad on what to train")
+    for p, name in trainable.items():
+        if p.dtype not in (torch.float32, torch.float64):
+            raise ModelError(
+                f"parameter {name}: is {p.dtype}, in which neither clip nor noise is exact enough; "
+                "train in float32 and convert afterwards"
+            )
     held = {p for group in optimizer.param_groups for p in group["params"]}
     if missing := [name for p, name in trainable.items() if p not in held]:
         raise ModelError(

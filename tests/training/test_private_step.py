@@ -132,6 +132,21 @@ def test_a_non_finite_gradient_contributes_nothing(poison, slots):
         assert torch.allclose(got, clean, atol=1e-8)
 
 
+@pytest.mark.parametrize("size", [26_000, 1_000_000])
+@pytest.mark.parametrize("kind", ["constant", "gaussian", "spiky"])
+def test_large_vectors_are_clipped_in_truth_not_only_in_float32(size, kind):
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn(2, size, generator=generator)
+    gradient = {"constant": torch.ones(2, size), "gaussian": gradient, "spiky": gradient**5}[kind]
+    parameter = nn.Parameter(torch.zeros(size))
+    optimizer = PrivateOptimizer(torch.optim.SGD([parameter], lr=1.0), microbatches=1)
+    optimizer.max_grad_norm = CLIP
+    parameter.summed_grad = torch.zeros(size)
+    parameter.grad_sample = gradient[:1].clone()
+    optimizer.accumulate(None, 1)
+    assert CLIP * (1 - 1e-4) < float(parameter.summed_grad.double().norm()) <= CLIP
+
+
 def has_deviation(noise: torch.Tensor, std: float) -> bool:
     """Two-sided chi-square test, one false alarm in a million."""
     energy = float(noise.double().square().sum()) / std**2

@@ -1,5 +1,6 @@
 """A crash never loses a run, never under-reports ε, and costs nothing where it repeats exactly."""
 
+import json
 import os
 import random
 import shutil
@@ -146,7 +147,7 @@ def test_where_it_cannot_repeat_it_draws_fresh_noise_and_pays_again(
     tmp_path, undisturbed, monkeypatch
 ):
     interrupted(tmp_path / "run")
-    monkeypatch.setattr(trainer_module, "_environment", lambda device: "another machine")
+    monkeypatch.setattr(trainer_module, "environment", lambda device: "another machine")
     resumed = make_trainer(run_dir=tmp_path / "run").resume().fit()
     again = 18 - 14  # steps since the last checkpoint
     assert len(resumed.ledger) == 30 + again
@@ -158,7 +159,7 @@ def test_where_it_cannot_repeat_it_draws_fresh_noise_and_pays_again(
 
 def test_fresh_noise_is_never_the_old_noise_under_other_gradients(tmp_path, monkeypatch):
     interrupted(tmp_path / "run", steps=18)
-    monkeypatch.setattr(trainer_module, "_environment", lambda device: "another machine")
+    monkeypatch.setattr(trainer_module, "environment", lambda device: "another machine")
     first = make_trainer(run_dir=tmp_path / "run").resume()
     assert first.attempt == 1
     progress = first.run()
@@ -224,8 +225,10 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, damage):
     ("changes", "named"),
     [
         ({"data": small_data(seed=2)}, "data"),
-        ({"epochs": 4}, "plan"),
-        ({"privacy": Privacy(noise_multiplier=0.5, delta=1e-3, clip_norm=0.5)}, "plan"),
+        ({"epochs": 4}, "sampling"),
+        ({"privacy": Privacy(noise_multiplier=0.5, delta=1e-3, clip_norm=0.5)}, "privacy"),
+        ({"privacy": None}, "privacy"),
+        ({"loss": torch.nn.MultiMarginLoss()}, "loss"),
         ({"optimizer": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5)}, "optimizer"),
         ({"physical_batch_size": 6}, "physical batch size"),
         ({"model": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))}, "model"),
@@ -258,6 +261,27 @@ def test_a_lost_ledger_does_not_count_as_unspent(tmp_path, loss):
     loss(tmp_path / "run" / "ledger.sqlite")
     with pytest.raises(LedgerError, match="missing or empty"):
         make_trainer(run_dir=tmp_path / "run").resume()
+
+
+def test_an_old_copy_of_the_ledger_is_refused(tmp_path):
+    interrupted(tmp_path / "run", steps=5)
+    shutil.copy(tmp_path / "run" / "ledger.sqlite", tmp_path / "old")
+    trainer = make_trainer(run_dir=tmp_path / "run").resume().fit()
+    trainer.close()
+    shutil.copy(tmp_path / "old", tmp_path / "run" / "ledger.sqlite")
+    with pytest.raises(RunError, match="holds 5 charges, 30 were made"):
+        make_trainer(run_dir=tmp_path / "run").resume()
+
+
+def test_a_calibrated_noise_is_taken_from_the_run_not_calibrated_anew(tmp_path):
+    privacy = Privacy(epsilon=2.0, delta=1e-3, clip_norm=0.5)
+    interrupted(tmp_path / "run", privacy=privacy)
+    kept = tmp_path / "run" / "private" / "contract.json"
+    data = json.loads(kept.read_text())
+    data["noise_multiplier"]["value"] *= 1 + 1e-15  # another machine's last digit
+    kept.write_text(json.dumps(data))
+    resumed = make_trainer(run_dir=tmp_path / "run", privacy=privacy).resume()
+    assert resumed.plan.noise_multiplier.value == data["noise_multiplier"]["value"]
 
 
 def test_nothing_is_pickled(tmp_path):

@@ -1,0 +1,68 @@
+"""What a resumed run must share with the run it resumes, and what repeating a step takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import opacus
+import torch
+
+from dpsgd_torch.errors import RunError
+
+if TYPE_CHECKING:
+    from dpsgd_torch.training.trainer import Trainer
+
+CODE_CONTRACT = 1  # raised whenever the order or meaning of a run's random draws changes
+
+
+def contract(run: Trainer) -> dict[str, Any]:
+    """What was asked for, part by part, JSON throughout.
+
+    A calibrated noise is not in it: another machine may calibrate to another last digit.
+    """
+    groups = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in run.optimizer.state_dict()["param_groups"]
+    ]
+    parts = {
+        "code": CODE_CONTRACT,
+        "data": digest(run.data),
+        "model": str(run.model),
+        "loss": getattr(run.given_loss, "__qualname__", str(run.given_loss)),
+        "optimizer": [type(run.optimizer).__name__, groups],
+        "sampling": run.sampling.to_json(),
+        "privacy": run.privacy.to_json() if run.privacy else None,
+        "physical batch size": run.physical_batch_size,
+    }
+    return dict(json.loads(json.dumps(parts, default=float)))
+
+
+def refuse_changed(was: Mapping[str, Any], now: Mapping[str, Any], run: object) -> None:
+    """Refuse to resume where any part differs, by its name."""
+    for name in now:
+        if was.get(name) != now[name]:
+            raise RunError(
+                f"run {run}: its {name} changed ({was.get(name)} → {now[name]}); resume with what "
+                "it began with, or start a new run"
+            )
+
+
+def digest(tensors: Iterable[torch.Tensor]) -> str:
+    """sha256 of the tensors' bytes."""
+    result = hashlib.sha256()
+    for tensor in tensors:
+        result.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return result.hexdigest()
+
+
+def environment(device: torch.device) -> str:
+    """What must be the same for a step to repeat bit for bit."""
+    parts = [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    parts += [f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"]
+    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}"]
+    return ", ".join(parts)

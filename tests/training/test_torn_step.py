@@ -1,0 +1,84 @@
+"""A step that fails half way is never drawn again with the same noise in the same process."""
+
+import pytest
+import torch
+from small_problem import make_trainer, weights
+
+from dpsgd_torch import GuaranteeBroken
+from dpsgd_torch.training import loop
+
+
+class Interrupted(BaseException):
+    """As a Ctrl-C would be."""
+
+
+def interrupt_at(monkeypatch, step):
+    honest = loop._settle
+
+    def settle(run, at, on_record):
+        if at == step and not run.stopped:
+            run.stopped = " "
+            raise Interrupted
+        honest(run, at, on_record)
+
+    monkeypatch.setattr(loop, "_settle", settle)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_after_an_interruption_the_step_is_drawn_afresh_and_paid_again(
+    monkeypatch, tmp_path, on_disk
+):
+    undisturbed = make_trainer().fit()
+    trainer = make_trainer(run_dir=tmp_path / "run" if on_disk else None)
+    interrupt_at(monkeypatch, 9)
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    first = trainer.attempt
+    trainer.stopped = ""
+    monkeypatch.undo()
+    trainer.fit()
+    assert trainer.attempt == first + 1
+    assert len(trainer.ledger) == 31
+    spent = trainer.privacy_spent()
+    assert spent.steps_charged_again == 1
+    assert spent.epsilon > undisturbed.privacy_spent().epsilon
+
+
+def test_a_trainer_whose_repetition_differed_releases_nothing(tmp_path):
+    first = make_trainer(run_dir=tmp_path / "run")
+    for at in (progress := first.run()):
+        if at.step == 9:
+            break
+    progress.close()
+    first.close()
+    resumed = make_trainer(run_dir=tmp_path / "run").resume()
+    with torch.no_grad():
+        next(resumed.model.parameters()).add_(0.1)  # other weights than the checkpoint's
+    with pytest.raises(GuaranteeBroken):
+        resumed.fit()
+    for use in (resumed.fit, resumed.privacy_spent, lambda: resumed.save(tmp_path / "out")):
+        with pytest.raises(GuaranteeBroken, match="releases nothing"):
+            use()
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_seed_in_two_different_runs_shares_no_noise():
+    one, two = make_trainer(), make_trainer(optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    for trainer in (one, two):
+        trainer.open()
+    draws = [torch.randn(5, generator=t.streams.torch("noise", step=5)) for t in (one, two)]
+    assert not torch.equal(*draws)
+    batches = [t.streams.numpy("sampling", step=5).random() for t in (one, two)]
+    assert batches[0] == batches[1]
+
+
+def test_one_seed_from_other_initial_weights_shares_no_noise_either():
+    other = make_trainer()
+    with torch.no_grad():
+        next(other.model.parameters()).add_(0.1)
+    one = make_trainer()
+    for trainer in (one, other):
+        trainer.open()
+    draws = [torch.randn(5, generator=t.streams.torch("noise", step=5)) for t in (one, other)]
+    assert not torch.equal(*draws)
+    assert not torch.equal(weights(one.model), weights(other.model))
