@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
@@ -15,9 +14,9 @@ from rich.progress import Progress as Bar
 
 from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.plan import PrivacyPlan, Sampling
 from dpsgd_torch.training.history import EpochRecord
 from dpsgd_torch.training.loop import Progress
+from dpsgd_torch.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from dpsgd_torch.run import Outcome
@@ -26,14 +25,7 @@ if TYPE_CHECKING:
 class Presenter(Protocol):
     """Whoever shows a run: told its start, each stretch of training, and its end."""
 
-    def start(
-        self,
-        config: RunConfig,
-        sampling: Sampling,
-        plan: PrivacyPlan | None,
-        folder: Path,
-        done: int,
-    ) -> None: ...
+    def start(self, config: RunConfig, run: Trainer) -> None: ...
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None: ...
 
@@ -50,25 +42,22 @@ def presenter(*, as_json: bool) -> Presenter:
 class LinePresenter:
     """Plain lines: one at the start, one an epoch, a few at the end."""
 
-    def start(
-        self,
-        config: RunConfig,
-        sampling: Sampling,
-        plan: PrivacyPlan | None,
-        folder: Path,
-        done: int,
-    ) -> None:
-        self.budget = plan.budget if plan else None
+    def start(self, config: RunConfig, run: Trainer) -> None:
+        self.budget = run.plan.budget if run.plan else None
         promise = "without privacy"
-        if plan:
-            noise = plan.step(0).noise_multiplier
-            promise = f"noise multiplier {noise:.6g}, clip norm {plan.step(0).clip_norm:g}"
+        if run.plan:
+            first = run.plan.step(0)
+            promise = (
+                f"noise multiplier {first.noise_multiplier:.6g}, clip norm {first.clip_norm:g}"
+            )
             promise += f", budget ε = {self.budget:g}" if self.budget else ""
+        sampling = run.sampling
         self._say(
             f"{config.preset}: {sampling.steps} steps of {sampling.batch_size} expected from "
             f"n = {sampling.dataset_size}, {promise}"
         )
-        self._say(f"run folder: {folder}" + (f", resumed after step {done}" if done else ""))
+        resumed = f", resumed after step {run.done}" if run.done else ""
+        self._say(f"run folder: {_path(run)}{resumed}")
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:
         started = time.monotonic()
@@ -138,15 +127,9 @@ class LivePresenter(LinePresenter):
 class JsonPresenter:
     """One JSON object a line: start, each epoch, end."""
 
-    def start(
-        self,
-        config: RunConfig,
-        sampling: Sampling,
-        plan: PrivacyPlan | None,
-        folder: Path,
-        done: int,
-    ) -> None:
-        self._emit("start", run=str(folder), config=config.to_json(), resumed_after=done)
+    def start(self, config: RunConfig, run: Trainer) -> None:
+        fields = config.to_json()
+        self._emit("start", run=_path(run), config=fields, resumed_after=run.done)
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:
         for at in progress:
@@ -159,3 +142,7 @@ class JsonPresenter:
 
     def _emit(self, event: str, **fields: Any) -> None:
         print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def _path(run: Trainer) -> str:
+    return str(run.folder.path) if run.folder else "none"

@@ -59,7 +59,7 @@ def run(request: Request, present: Presenter) -> Outcome:
     else:
         trainer.open()
         folder.write_json("config.json", config.to_json())
-    present.start(config, trainer.sampling, trainer.plan, folder.path, trainer.done)
+    present.start(config, trainer)
     twin = None
     try:
         present.follow("private" if config.dp else "non-private", trainer.run())
