@@ -27,7 +27,14 @@ def _refuse(message: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m accountant", description=__doc__)
+    parser = _Parser(
+        prog="python -m accountant",
+        description="What DP-SGD costs: the ε of a run, or the noise for an ε.",
+        epilog="Example: python -m accountant epsilon --n 60000 --batch-size 250 "
+        "--noise-multiplier 1.3 --epochs 15 --delta 1e-5. Batches are Poisson samples (each record "
+        "joins with probability batch size / n); neighbours differ by adding or removing one "
+        "record. COMMAND --help explains the flags.",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = _Parser(add_help=False)
     run.add_argument("--n", type=int, required=True, help="records in the training set")
