@@ -51,6 +51,12 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         raise ConfigError(f"resume = {own['resume']}: a run goes on as it began; drop {names}")
     if "epsilon" in given and "noise_multiplier" not in given:
         given["noise_multiplier"] = None
+    if "noise_multiplier" in given and "epsilon" not in given:
+        given["epsilon"] = None
+    idle = [k for k in ("epsilon", "noise_multiplier", "twin") if given.get(k) and k in given]
+    if given.get("dp") is False and idle:
+        names = ", ".join(f"--{key.replace('_', '-')}" for key in idle)
+        raise ConfigError(f"dp = False: leaves {names} without effect; drop one or the other")
     dataset, default = given.get("dataset"), preset.config.dataset
     if dataset and dataset != default and "digits" in (dataset, default):
         raise ConfigError(
@@ -98,7 +104,8 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
             options["action"] = argparse.BooleanOptionalAction
         else:
             options["type"] = next(iter(get_args(types[field.name])), types[field.name])
-            options["metavar"] = options["type"].__name__.upper()
             options["choices"] = field.metadata.get("choices")
+            if not options["choices"]:
+                options["metavar"] = options["type"].__name__.upper()
         what.add_argument(flag, **options)
     return parser

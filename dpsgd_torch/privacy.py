@@ -77,7 +77,7 @@ class Privacy:
             warnings.warn(
                 f"delta = {self.delta:g} is not below 1/n = {1 / sampling.dataset_size:.3g}: "
                 "publishing one record in full could satisfy it; lower delta",
-                stacklevel=2,
+                stacklevel=3,
             )
         plan = PrivacyPlan(
             sampling=sampling,

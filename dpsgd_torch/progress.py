@@ -56,7 +56,7 @@ class LinePresenter:
             f"{config.preset}: {sampling.steps} steps of {sampling.batch_size} expected from "
             f"n = {sampling.dataset_size}, {promise}"
         )
-        resumed = f", resumed after step {run.done}" if run.done else ""
+        resumed = f", resumed after step {run.done}" if run.resumed else ""
         self._say(f"run folder: {_path(run)}{resumed}")
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:
@@ -73,8 +73,8 @@ class LinePresenter:
             spent = outcome.spent
             self._say(
                 f"ε = {round_up(spent.epsilon)} at δ = {spent.delta!r} after {spent.steps} steps; "
-                f"Opacus says {spent.epsilon_opacus_rdp:.6g}, and on equal orders the two agree to "
-                f"{max(spent.agreement, 1e-16):.0e}"
+                f"Opacus says {spent.epsilon_opacus_rdp:.6g} on the common orders, and on equal "
+                f"orders the two agree to {max(spent.agreement, 1e-16):.0e}"
             )
         else:
             self._say("no privacy was asked for, none is promised")

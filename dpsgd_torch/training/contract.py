@@ -45,11 +45,16 @@ def contract(run: Trainer) -> dict[str, Any]:
 def refuse_changed(was: Mapping[str, Any], now: Mapping[str, Any], run: object) -> None:
     """Refuse to resume where any part differs, by its name."""
     for name in now:
-        if was.get(name) != now[name]:
-            raise RunError(
-                f"run {run}: its {name} changed ({was.get(name)} → {now[name]}); resume with what "
-                "it began with, or start a new run"
-            )
+        before, after = was.get(name), now[name]
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys = [key for key in after if before.get(key) != after[key]]
+            before, after = ({key: part.get(key) for key in keys} for part in (before, after))
+        raise RunError(
+            f"run {run}: its {name} changed ({before} → {after}); resume with what it began with, "
+            "or start a new run"
+        )
 
 
 def digest(tensors: Iterable[torch.Tensor]) -> str:

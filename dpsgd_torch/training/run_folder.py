@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +32,30 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.private / "checkpoints"
 
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is there, or an empty folder."""
+        empty_folder = self.path.is_dir() and not any(self.path.iterdir())
+        return empty_folder or not self.path.exists()
+
     def refuse_occupied(self) -> None:
         """Refuse a path that is not a new or empty folder, before any work is done for it."""
-        if self.path.is_dir() and any(self.path.iterdir()):
-            raise RunError(
-                f"out = {self.path}: is not empty; choose a new folder, or --resume {self.path}"
-            )
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"out = {self.path}: is a file; choose a new folder")
+        if not self.is_free:
+            what = "is not empty" if self.path.is_dir() else "is a file"
+            raise RunError(f"out = {self.path}: {what}; choose a new folder, or --resume a run")
         above = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not (above.is_dir() and os.access(above, os.W_OK)):
             raise RunError(f"out = {self.path}: {above} cannot be written; choose another folder")
+
+    def free(self) -> RunFolder:
+        """This folder, or the first free one of NAME-2, NAME-3, …: what was trained is not lost."""
+        numbered = (self.path.with_name(f"{self.path.name}-{n}") for n in itertools.count(2))
+        folder = next(
+            f for f in map(RunFolder, itertools.chain([self.path], numbered)) if f.is_free
+        )
+        if folder != self:
+            warnings.warn(f"{self.path} is taken: saved to {folder.path}", stacklevel=3)
+        return folder
 
     def create(self) -> None:
         """Make the folder; refuses one that holds anything."""
@@ -55,6 +70,8 @@ class RunFolder:
             ) from error
 
     def read_json(self, name: str) -> Any:
+        if not self.path.is_dir():
+            raise RunError(f"resume = {self.path}: there is no such folder; name that of a run")
         try:
             return json.loads((self.path / name).read_text())
         except (OSError, ValueError) as error:

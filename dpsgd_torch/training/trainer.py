@@ -9,14 +9,16 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
 from accountant import Ledger, dpsgd_steps
 from accountant.errors import check
-from dpsgd_torch.errors import DataError, GuaranteeBroken, RunError
+from dpsgd_torch.errors import DataError, GuaranteeBroken, ModelError, RunError
 from dpsgd_torch.plan import Sampling
 from dpsgd_torch.privacy import Privacy
 from dpsgd_torch.schedules import schedule_from_json
@@ -96,9 +98,9 @@ class Trainer:
         check(physical_batch_size >= 1, "physical_batch_size", physical_batch_size, "must be ≥ 1")
         check(checkpoint_every >= 1, "checkpoint_every", checkpoint_every, "must be ≥ 1")
         check(seed is None or seed >= 0, "seed", seed, "must be ≥ 0")
-        self.device = torch.device(device)
-        self.data = _on(self.device, train_tensors, "train_tensors")
-        test = None if test_tensors is None else _on(self.device, test_tensors, "test_tensors")
+        self.data = _on(device, train_tensors, "train_tensors")
+        test = None if test_tensors is None else _on(device, test_tensors, "test_tensors")
+        self.device, self.resumed = torch.device(device), False
         declared = (privacy and privacy.dataset_size) or len(self.data[0])
         self.sampling = Sampling(
             dataset_size=declared,
@@ -117,14 +119,14 @@ class Trainer:
         self.physical_batch_size, self.checkpoint_every = physical_batch_size, checkpoint_every
 
         self.model = model.to(self.device).train()
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        trainable = validation.trainable_parameters(self.model)
         made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(trainable)
         self.optimizer: torch.optim.Optimizer = made
         validation.refuse_unreachable(self.model, self.optimizer)
         if self.plan:
             validation.refuse_mixing_layers(self.model)
             with self._per_sample_gradients() as wrapped:
-                validation.probe(wrapped, self.loss, self.data, self.streams.torch("init", step=1))
+                validation.probe(wrapped, self.loss, self.data, physical_batch_size)
 
     def fit(self) -> Trainer:
         """Run all steps that are left; returns the trainer itself."""
@@ -175,7 +177,7 @@ class Trainer:
         root = int(self.folder.read_json("private/streams.json")["root"], 16)
         self.streams = Streams(root, kept["noise_context"])
         done, charges = load_checkpoint(self.folder.checkpoints, self.model, self.optimizer)
-        self.done = done
+        self.done, self.resumed = done, True
         epochs = map(EpochRecord.from_json, self.folder.read_lines("metrics.jsonl"))
         private = self.folder.read_lines("private/metrics.jsonl")
         self.history = History(list(epochs), private).truncated(self.done)
@@ -204,10 +206,14 @@ class Trainer:
         return self._spent
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write weights, metrics, ledger and privacy.json to a new or empty folder."""
+        """Write weights, metrics, ledger and privacy.json; returns the folder.
+
+        Where ``path`` is taken, a numbered folder beside it is used and a warning says so.
+        """
         folder = RunFolder(Path(path))
         spent = self.privacy_spent() if self.plan else None
         if self.folder is None or folder.path.resolve() != self.folder.path.resolve():
+            folder = folder.free()
             folder.create()
             if self.plan:
                 self.ledger.copy_to(folder.ledger)
@@ -235,7 +241,10 @@ class Trainer:
     @contextlib.contextmanager
     def _per_sample_gradients(self) -> Iterator[PerExampleGradients]:
         """The model with Opacus's hooks on, which are taken off again."""
-        wrapped = PerExampleGradients(self.model)
+        try:
+            wrapped = PerExampleGradients(self.model)
+        except NotImplementedError as error:
+            raise ModelError(f"model: has no per-example gradients in Opacus ({error})") from error
         try:
             yield wrapped
         finally:
@@ -277,10 +286,22 @@ class Trainer:
             raise GuaranteeBroken(self.broken)
 
 
-def _on(device: torch.device, tensors: Sequence[torch.Tensor], name: str) -> Pair:
-    if len(tensors) != 2 or len(tensors[0]) != len(tensors[1]) or len(tensors[0]) == 0:
-        shapes = [tuple(t.shape) for t in tensors]
+def _on(device: str | torch.device, data: Any, name: str) -> Pair:
+    """Inputs and targets as two tensors on ``device``; numpy arrays and TensorDatasets will do."""
+    given = getattr(data, "tensors", data)
+    parts = [
+        torch.from_numpy(part) if isinstance(part, np.ndarray) else part
+        for part in (given if isinstance(given, tuple | list) else ())
+    ]
+    if len(parts) != 2 or not all(isinstance(part, torch.Tensor) for part in parts):
         raise DataError(
-            f"{name} = tensors of shape {shapes}: must be inputs and targets of equal length > 0"
+            f"{name} = {type(data).__name__}: must be a pair of tensors, inputs and targets; "
+            "join batches with torch.cat"
         )
-    return tensors[0].to(device), tensors[1].to(device)
+    if len(parts[0]) != len(parts[1]) or len(parts[0]) == 0:
+        shapes = [tuple(part.shape) for part in parts]
+        raise DataError(f"{name} = tensors of shape {shapes}: must be of equal length > 0")
+    try:
+        return parts[0].to(device), parts[1].to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(f"device = {device}: cannot be used ({error}); try 'cpu'") from error

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
-from opacus.grad_sample import GradSampleModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from dpsgd_torch.errors import ModelError
+from dpsgd_torch.training.grad_sample import PerExampleGradients
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.steps import backward
+
+Gradients = dict[nn.Parameter, torch.Tensor | None]
 
 
 def replace_batchnorm(model: nn.Module) -> nn.Module:
     """Replace every batch norm by a group norm of as many channels, in place.
 
     Group norm looks at one example at a time. Groups hold 16 channels where that divides.
+    Instance norms stop tracking statistics.
 
     >>> replace_batchnorm(nn.Sequential(nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32)))[1]
     GroupNorm(2, 32, eps=1e-05, affine=True, bias=True)
@@ -27,6 +31,9 @@ def replace_batchnorm(model: nn.Module) -> nn.Module:
             channels = child.num_features
             groups = channels // 16 if channels % 16 == 0 else 1
             setattr(model, name, nn.GroupNorm(groups, channels, eps=child.eps))
+        elif isinstance(child, _NormBase):
+            child.track_running_stats = False
+            child.running_mean = child.running_var = child.num_batches_tracked = None
         else:
             replace_batchnorm(child)
     return model
@@ -43,17 +50,29 @@ def refuse_mixing_layers(model: nn.Module) -> None:
             )
 
 
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """What there is to train; refuses a model with nothing."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if not trainable:
+        raise ModelError("model: has no trainable parameter; set requires_grad on what to train")
+    return trainable
+
+
 def refuse_unreachable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """The optimizer must hold the model's trainable parameters, all of them and no other."""
     trainable = {p: name for name, p in model.named_parameters() if p.requires_grad}
-    if not trainable:
-        raise ModelError("model: has no trainable parameter; set requires_grad on what to train")
     for p, name in trainable.items():
         if p.dtype not in (torch.float32, torch.float64):
             raise ModelError(
                 f"parameter {name}: is {p.dtype}, in which neither clip nor noise is exact enough; "
                 "train in float32 and convert afterwards"
             )
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ModelError(
+            f"optimizer {type(optimizer).__name__}: evaluates the loss more than once a step, "
+            "which one release does not pay for; use SGD, Adam or the like"
+        )
     held = {p for group in optimizer.param_groups for p in group["params"]}
     if missing := [name for p, name in trainable.items() if p not in held]:
         raise ModelError(
@@ -67,19 +86,23 @@ def refuse_unreachable(model: nn.Module, optimizer: torch.optim.Optimizer) -> No
         )
 
 
-def probe(
-    model: GradSampleModule, loss: Loss, data: Sequence[torch.Tensor], generator: torch.Generator
-) -> None:
-    """Two runs on made-up examples: the first one's gradient must not feel the second's values.
+def probe(model: PerExampleGradients, loss: Loss, data: Sequence[torch.Tensor], size: int) -> None:
+    """Pairs of runs on made-up examples: no example's gradient may feel what the others hold.
 
-    Uses shapes and dtypes of ``data`` but none of its values. Refuses parameters that the loss
-    does not reach, a loss that is not per example, anything that mixes examples, and buffers that
-    training rewrites: they would carry un-noised traces of the data into the saved model.
+    Uses shapes and dtypes of ``data`` but none of its values, in batches of 2, 5 and ``size``.
+    Refuses parameters that the loss does not reach, a loss that is not per example, what mixes
+    examples, and buffers that training rewrites: they would carry un-noised traces of the data
+    into the saved model. What shows only on some data can pass: it is a net, not a proof.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    one, two = _made_up(data, generator), _made_up(data, generator)
-    mixed = [torch.cat([a[:1], b[1:]]) for a, b in zip(one, two, strict=True)]
-    first = [_first_gradient(model, loss, batch) for batch in (one, mixed)]
+    generator = torch.Generator().manual_seed(0)
+    for count in sorted({2, 5, size}):
+        for kept in {0, count // 2, count - 1} & set(range(count)):
+            one = _made_up(data, count, generator, scale=1.0)
+            other = _made_up(data, count, generator, scale=10.0)
+            for a, b in zip(one, other, strict=True):
+                b[kept] = a[kept]
+            _compare(model, *(_gradient_of(model, loss, batch, kept) for batch in (one, other)))
     for name, buffer in model.named_buffers():
         if not torch.equal(buffer, buffers[name]):
             buffer.copy_(buffers[name])
@@ -87,11 +110,14 @@ def probe(
                 f"buffer {name.removeprefix('_module.')}: changes in a forward pass in training "
                 "mode, and no noise covers it; freeze it or keep it out of the model"
             )
+
+
+def _compare(model: nn.Module, first: Gradients, second: Gradients) -> None:
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
         name = name.removeprefix("_module.")
-        a, b = (gradient[p] for gradient in first)
+        a, b = first[p], second[p]
         if a is None or b is None:
             raise ModelError(
                 f"parameter {name}: the loss does not reach it, so it has no gradient; "
@@ -104,27 +130,38 @@ def probe(
             )
 
 
-def _first_gradient(
-    model: GradSampleModule, loss: Loss, batch: list[torch.Tensor]
-) -> dict[nn.Parameter, torch.Tensor | None]:
+def _gradient_of(
+    model: PerExampleGradients, loss: Loss, batch: list[torch.Tensor], kept: int
+) -> Gradients:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        backward(model, loss, batch[0], batch[1])
-    gradients: dict[nn.Parameter, torch.Tensor | None] = {}
+        try:
+            backward(model, loss, batch[0], batch[1])
+        except ModelError:
+            raise
+        except Exception as error:  # whatever a foreign layer raises, on data made like the user's
+            raise ModelError(
+                f"model: a pass over {len(batch[0])} made-up examples of the data's shape failed "
+                f"({type(error).__name__}: {error}); check shapes and dtypes of inputs and "
+                "targets; replace recurrent and attention layers by those of opacus.layers"
+            ) from error
+    gradients: Gradients = {}
     for p in model.parameters():
         sample = getattr(p, "grad_sample", None)
-        gradients[p] = None if sample is None else sample[0].clone()
+        gradients[p] = None if sample is None else sample[kept].clone()
         p.grad_sample = None
         p.grad = None
     return gradients
 
 
-def _made_up(data: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
+def _made_up(
+    data: Sequence[torch.Tensor], count: int, generator: torch.Generator, scale: float
+) -> list[torch.Tensor]:
     batch = []
     for tensor in data:
-        shape = (2, *tensor.shape[1:])
+        shape = (count, *tensor.shape[1:])
         if tensor.is_floating_point():
-            made = torch.rand(shape, generator=generator, dtype=tensor.dtype)
+            made = scale * torch.rand(shape, generator=generator, dtype=tensor.dtype)
         else:
             made = torch.randint(2, shape, generator=generator).to(tensor.dtype)
         batch.append(made.to(tensor.device))

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from small_problem import make_trainer, sgd, small_model
+from small_problem import make_trainer, sgd, small_data, small_model
 from torch import nn
 
 from accountant import InvalidValue
-from dpsgd_torch import DataError, ModelError, Privacy
+from dpsgd_torch import DataError, ModelError, Privacy, Trainer, replace_batchnorm
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,95 @@ class Mixing(nn.Module):
 def test_a_home_made_layer_that_mixes_examples_is_caught():
     with pytest.raises(ModelError, match="changes with another example"):
         make_trainer(model=Mixing())
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda z, x: z / (z.detach().abs().max() + 1),
+        lambda z, x: z / (x.abs().amax() + 0.1),
+        lambda z, x: z if len(x) < 3 else z - z.mean(0),
+    ],
+)
+def test_subtler_ways_to_mix_examples_are_caught_every_time(mix):
+    class Subtle(Mixing):
+        def forward(self, x):
+            return mix(self.inner(x.flatten(1)), x.flatten(1))
+
+    for _ in range(3):
+        with pytest.raises(ModelError, match="changes with another example"):
+            make_trainer(model=Subtle(), seed=None)
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(6, 3, batch_first=True), nn.MultiheadAttention(6, 1)])
+def test_a_layer_opacus_cannot_differentiate_is_refused_with_what_to_use(layer):
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            x = x.flatten(1, 2)
+            if isinstance(self.layer, nn.LSTM):
+                return self.layer(x)[0][:, -1]
+            return self.layer(x, x, x, need_weights=False)[0][:, -1, :3]
+
+    with pytest.raises(ModelError, match=r"opacus\.layers"):
+        make_trainer(model=Sequence())
+
+
+def test_targets_of_the_wrong_dtype_are_named_as_the_likely_cause():
+    inputs, targets = small_data()
+    with pytest.raises(ModelError, match="dtypes of inputs and targets"):
+        make_trainer(data=(inputs, targets.int()))
+
+
+def test_an_optimizer_that_evaluates_the_loss_many_times_is_refused():
+    with pytest.raises(ModelError, match="LBFGS"):
+        make_trainer(optimizer=lambda p: torch.optim.LBFGS(p))
+
+
+def test_a_frozen_model_is_refused():
+    with pytest.raises(ModelError, match="no trainable parameter"):
+        make_trainer(model=small_model().requires_grad_(False))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [(torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(3, 2), torch.zeros(3))],
+        torch.zeros(20, 2),
+        torch.utils.data.DataLoader(torch.zeros(6, 2), batch_size=3),
+        [[1.0, 2.0], [0, 1]],
+    ],
+)
+def test_data_that_is_not_a_pair_of_tensors_is_refused(data):
+    with pytest.raises(DataError, match="pair of tensors"):
+        Trainer(
+            small_model(),
+            nn.CrossEntropyLoss(),
+            data,
+            privacy=None,
+            batch_size=2,
+            epochs=1,
+            optimizer=sgd,
+        )
+
+
+def test_numpy_arrays_and_tensor_datasets_are_taken():
+    inputs, targets = small_data()
+    make_trainer(data=(inputs.numpy(), targets.numpy()))
+    make_trainer(data=torch.utils.data.TensorDataset(inputs, targets))
+
+
+def test_instance_norms_can_be_mended_too():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.InstanceNorm2d(4, track_running_stats=True),
+        nn.Flatten(),
+        nn.Linear(64, 3),
+    )
+    make_trainer(model=replace_batchnorm(model)).fit()
 
 
 class Remembering(nn.Module):

@@ -127,8 +127,9 @@ def test_save_leaves_what_a_reviewer_needs(tmp_path):
     assert [set(row) for row in rows] == [{"epoch", "step", "test_loss", "epsilon"}] * 3
     private = (folder / "private" / "metrics.jsonl").read_text()
     assert "train_loss" in private
-    with pytest.raises(RunError, match="not empty"):
-        make_trainer().fit().save(tmp_path / "mine")
+    with pytest.warns(UserWarning, match="taken: saved to"):
+        again = make_trainer().fit().save(tmp_path / "mine")
+    assert again == tmp_path / "mine-2"
 
 
 def test_without_privacy_nothing_is_charged_and_nothing_promised(tmp_path):
