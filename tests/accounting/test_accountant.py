@@ -33,7 +33,7 @@ def test_the_order_of_composition_does_not_matter():
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8))
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(max_examples=40)
 def test_splitting_a_count_changes_nothing(counts):
     in_parts = composed([(step(), count) for count in counts])
     at_once = composed([(step(), sum(counts))])
@@ -54,7 +54,7 @@ def test_events_are_listed_once_each_with_their_counts():
 
 
 @given(st.integers(1, 3000), st.floats(0.3, 10.0), st.floats(1e-4, 1.0))
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 def test_one_more_step_never_costs_less(count, noise, rate):
     accountant = composed([(step(rate, noise), count)])
     before = accountant.epsilon(1e-5).upper

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from accountant.conversion import classic, improved
 
-everywhere = settings(deadline=None, derandomize=True, max_examples=200)
+everywhere = settings(max_examples=200)
 orders = st.floats(1.001, 1e5)
 costs = st.floats(0, 1e4)
 deltas = st.floats(-15, -0.01).map(lambda e: 10.0**e)

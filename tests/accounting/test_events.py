@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from accountant import (
@@ -26,7 +26,6 @@ events = gaussians | st.builds(PoissonSampled, sampling_rate=st.floats(0, 1), ev
 
 
 @given(events)
-@settings(deadline=None, derandomize=True)
 def test_an_event_is_read_back_as_it_was_written(event):
     assert event_from_json(json.loads(json.dumps(event.to_json()))) == event
 

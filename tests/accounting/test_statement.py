@@ -11,7 +11,7 @@ from accountant.statement import round_up, state
 
 
 @given(st.floats(0, 1e12), st.integers(0, 9))
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(max_examples=300)
 def test_a_printed_epsilon_is_never_below_the_true_one(value, digits):
     printed = Fraction(round_up(value, digits))
     assert Fraction(value) <= printed < Fraction(value) + Fraction(1, 10**digits)
