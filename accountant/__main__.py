@@ -13,7 +13,7 @@ from accountant.calibrate import calibrate_noise
 from accountant.errors import PrivacyError, check_count
 from accountant.events import Event, dpsgd_event, dpsgd_steps
 from accountant.rdp import COMMON_ORDERS, RdpAccountant, RdpBound
-from accountant.statement import round_up, state
+from accountant.statement import round_up, state, weak_delta
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,11 +105,8 @@ def _report(args: argparse.Namespace, events: list[tuple[Event, int]], **found: 
     for event, count in events:
         accountant.compose(event, count)
     bound = accountant.epsilon(args.delta, args.method)
-    if args.delta >= 1 / args.n:
-        _warn(
-            f"delta = {args.delta:g} is not below 1/n = {1 / args.n:.3g}: publishing one record "
-            "in full could satisfy it; lower --delta"
-        )
+    if weak := weak_delta(args.delta, args.n):
+        _warn(weak)
     if bound.beyond_grid:
         edge = accountant.epsilon(args.delta, args.method, search=False)
         _warn(

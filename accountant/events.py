@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -57,6 +58,16 @@ class PoissonSampled:
 
 
 Event = Gaussian | PoissonSampled
+
+
+def count_runs(events: Iterable[Event]) -> list[tuple[Event, int]]:
+    """Events in order, equal neighbours counted together.
+
+    >>> small, large = Gaussian(noise_multiplier=1.0), Gaussian(noise_multiplier=2.0)
+    >>> [count for _, count in count_runs([small, small, large, small])]
+    [2, 1, 1]
+    """
+    return [(event, len(list(run))) for event, run in itertools.groupby(events)]
 
 
 def event_from_json(data: Mapping[str, Any]) -> Event:

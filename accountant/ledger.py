@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from accountant.errors import BudgetExceeded, LedgerError, check, check_delta
-from accountant.events import Event, Relation, event_from_json
+from accountant.events import Event, Relation, count_runs, event_from_json
 from accountant.rdp import RdpAccountant
 from accountant.statement import round_up
 
@@ -87,8 +87,8 @@ class Ledger:
         if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
             if resumed:
                 raise self._lost()
-            stated = f"INSERT INTO meta VALUES ('relation', '{relation.value}');"
-            self._db.executescript("BEGIN;" + _SCHEMA + stated + "COMMIT;")
+            insert = f"INSERT INTO meta VALUES ('relation', '{relation.value}');"
+            self._db.executescript("BEGIN;" + _SCHEMA + insert + "COMMIT;")
         row = self._db.execute("SELECT value FROM meta WHERE key = 'relation'").fetchone()
         stated = row[0] if row else "missing"
         if stated != relation.value:
@@ -190,14 +190,8 @@ class Ledger:
     def events(self) -> list[tuple[Event, int]]:
         """Every charge in order, equal neighbours counted together."""
         by_id = {number: event for event, number in self._event_ids.items()}
-        runs: list[tuple[Event, int]] = []
-        for (number,) in self._do("SELECT event FROM charge ORDER BY id"):
-            event = by_id[number]
-            if runs and runs[-1][0] == event:
-                runs[-1] = (event, runs[-1][1] + 1)
-            else:
-                runs.append((event, 1))
-        return runs
+        charges = self._do("SELECT event FROM charge ORDER BY id")
+        return count_runs(by_id[number] for (number,) in charges)
 
     def __len__(self) -> int:
         """Charges so far; a step that was paid twice counts twice."""

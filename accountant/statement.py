@@ -24,6 +24,20 @@ def round_up(value: float, digits: int = 4) -> str:
         return f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_CEILING):f}"
 
 
+def weak_delta(delta: float, dataset_size: int) -> str:
+    """What to say of a δ that is not below 1/n; empty where it is.
+
+    >>> weak_delta(1e-5, 60_000)
+    ''
+    """
+    if delta < 1 / dataset_size:
+        return ""
+    return (
+        f"delta = {delta:g} is not below 1/n = {1 / dataset_size:.3g}: publishing one record in "
+        "full could satisfy it; lower delta"
+    )
+
+
 def describe_event(event: Event) -> str:
     """One release, in words.
 

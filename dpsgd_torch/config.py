@@ -11,6 +11,14 @@ from dpsgd_torch.privacy import Privacy
 from dpsgd_torch.schedules import Linear, Schedule, as_schedule
 
 DATASETS = ("mnist", "fashion-mnist", "digits")
+_POSITIVE = (
+    "clip_norm",
+    "final_clip_norm",
+    "noise_multiplier",
+    "final_noise_multiplier",
+    "epsilon",
+    "learning_rate",
+)
 
 
 def _flag(help: str, **options: Any) -> Any:
@@ -64,10 +72,10 @@ class RunConfig:
             count,
             f"must divide the batch of {self.batch_size}; choose a divisor",
         )
-        for name in ("clip_norm", "final_clip_norm", "noise_multiplier", "final_noise_multiplier"):
-            _require_positive(name, getattr(self, name))
-        for name in ("epsilon", "learning_rate"):
-            _require_positive(name, getattr(self, name))
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            within = value is None or 1e-6 <= value <= 1e6
+            _require(within, name, value, "must lie between 1e-6 and 1e6")
         _require(0 < self.delta < 1, "delta", self.delta, "must lie in (0, 1); try --delta 1e-5")
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "must lie in [0, 1)")
         _require(self.seed is None or self.seed >= 0, "seed", self.seed, "must be ≥ 0")
@@ -116,7 +124,3 @@ def _line(first: float, last: float | None, steps: int) -> Schedule:
 def _require(holds: bool, name: str, value: object, rule: str) -> None:
     if not holds:
         raise ConfigError(f"{name} = {value}: {rule}")
-
-
-def _require_positive(name: str, value: float | None) -> None:
-    _require(value is None or 1e-6 <= value <= 1e6, name, value, "must lie between 1e-6 and 1e6")

@@ -47,15 +47,15 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     new_run = [*given, *(["out"] if own["out"] else [])]
     given.pop("preset", None)
     if own["resume"] and new_run:
-        names = ", ".join(f"--{key.replace('_', '-')}" for key in new_run)
+        names = ", ".join(map(_flag, new_run))
         raise ConfigError(f"resume = {own['resume']}: a run goes on as it began; drop {names}")
     if "epsilon" in given and "noise_multiplier" not in given:
         given["noise_multiplier"] = None
     if "noise_multiplier" in given and "epsilon" not in given:
         given["epsilon"] = None
-    idle = [k for k in ("epsilon", "noise_multiplier", "twin") if given.get(k) and k in given]
+    idle = [name for name in ("epsilon", "noise_multiplier", "twin") if given.get(name)]
     if given.get("dp") is False and idle:
-        names = ", ".join(f"--{key.replace('_', '-')}" for key in idle)
+        names = ", ".join(map(_flag, idle))
         raise ConfigError(f"dp = False: leaves {names} without effect; drop one or the other")
     dataset, default = given.get("dataset"), preset.config.dataset
     if dataset and dataset != default and "digits" in (dataset, default):
@@ -66,6 +66,10 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     config = dataclasses.replace(preset.config, **given)
     preset = dataclasses.replace(preset, config=config)
     return Request(preset=preset, **{**own, "json": bool(own["json"])})
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _preset_name(arguments: Sequence[str]) -> str:
@@ -96,7 +100,6 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
     what = parser.add_argument_group(f"what, as in {preset.config.preset} unless given")
     types = get_type_hints(RunConfig)
     for field in dataclasses.fields(RunConfig):
-        flag = "--" + field.name.replace("_", "-")
         default = getattr(preset.config, field.name)
         text = f"{field.metadata['help']} (default: {'none' if default is None else default})"
         options: dict[str, Any] = {"help": text.replace("%", "%%")}
@@ -107,5 +110,5 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
             options["choices"] = field.metadata.get("choices")
             if not options["choices"]:
                 options["metavar"] = options["type"].__name__.upper()
-        what.add_argument(flag, **options)
+        what.add_argument(_flag(field.name), **options)
     return parser

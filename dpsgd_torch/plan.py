@@ -5,21 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from accountant import PoissonSampled, calibrate_noise, dpsgd_event
+from accountant import Event, PoissonSampled, calibrate_noise, count_runs, dpsgd_event
 from accountant.errors import check, check_delta
 from dpsgd_torch.schedules import Schedule
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one step does: clip to ``clip_norm``, add noise of deviation ``noise_std``."""
+    """What one step does: clip to ``clip_norm``, add noise of that many times as much."""
 
     clip_norm: float
     noise_multiplier: float
-
-    @property
-    def noise_std(self) -> float:
-        return self.noise_multiplier * self.clip_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +97,9 @@ class PrivacyPlan:
         """What ``step`` costs."""
         return self.sampling.event(self.step(step).noise_multiplier)
 
-    def events(self) -> list[tuple[PoissonSampled, int]]:
+    def events(self) -> list[tuple[Event, int]]:
         """What the whole run costs, equal neighbours counted together."""
-        runs: list[tuple[PoissonSampled, int]] = []
-        for step in range(self.sampling.steps):
-            event = self.event(step)
-            if runs and runs[-1][0] == event:
-                runs[-1] = (event, runs[-1][1] + 1)
-            else:
-                runs.append((event, 1))
-        return runs
+        return count_runs(map(self.event, range(self.sampling.steps)))
 
     def calibrated(self, epsilon: float) -> PrivacyPlan:
         """This plan with its noise scaled, at every step alike, to cost ``epsilon``."""

@@ -52,7 +52,7 @@ def mnist_tutorial() -> Preset:
 
 
 def mnist_long() -> Preset:
-    return _mnist(
+    return _variant(
         "mnist-long",
         "the same for 15 epochs, with dropout",
         "15 epochs cost ε = 1.1799 by the classic conversion, the 1.18 that is reported for it; "
@@ -63,7 +63,7 @@ def mnist_long() -> Preset:
 
 
 def mnist_microbatch() -> Preset:
-    return _mnist(
+    return _variant(
         "mnist-microbatch",
         "ten microbatches of five, beside a non-private twin",
         "Accounted as if each example were clipped alone, the notebook's run would show ε = 0.7207 "
@@ -80,7 +80,7 @@ def mnist_microbatch() -> Preset:
 
 
 def mnist_lab() -> Preset:
-    return _mnist(
+    return _variant(
         "mnist-lab",
         "noise 0.1: what next to no privacy costs; --no-dp switches it off",
         "At noise 0.1 the best order of the common grid is its lower edge 1.1, with ε = 2325.3 "
@@ -93,7 +93,7 @@ def mnist_lab() -> Preset:
 
 
 def digits() -> Preset:
-    return _mnist(
+    return _variant(
         "digits",
         "scikit-learn's 8×8 digits: offline, in seconds, at ε = 3",
         dataset="digits",
@@ -107,7 +107,7 @@ def digits() -> Preset:
     )
 
 
-def _mnist(name: str, summary: str, claim: str = "", **changes: object) -> Preset:
+def _variant(name: str, summary: str, claim: str = "", **changes: object) -> Preset:
     base = mnist_tutorial().config
     config = dataclasses.replace(base, preset=name, **changes)  # type: ignore[arg-type]
     return Preset(config, summary, claim)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accountant.errors import check, check_delta
+from accountant.statement import weak_delta
 from dpsgd_torch.plan import PrivacyPlan, Sampling
 from dpsgd_torch.schedules import Constant, Linear, Schedule, as_schedule
 
@@ -73,12 +74,8 @@ class Privacy:
 
     def plan(self, sampling: Sampling) -> PrivacyPlan:
         """The plan for a run with this sampling, its noise calibrated where it must be."""
-        if self.delta >= 1 / sampling.dataset_size:
-            warnings.warn(
-                f"delta = {self.delta:g} is not below 1/n = {1 / sampling.dataset_size:.3g}: "
-                "publishing one record in full could satisfy it; lower delta",
-                stacklevel=3,
-            )
+        if weak := weak_delta(self.delta, sampling.dataset_size):
+            warnings.warn(weak, stacklevel=3)
         plan = PrivacyPlan(
             sampling=sampling,
             clip_norm=as_schedule(self.clip_norm),
