@@ -18,14 +18,19 @@ from accountant.errors import (
     Unreachable,
     UnsupportedEvent,
 )
+from accountant.dpsgd import dpsgd_event, dpsgd_steps
 from accountant.events import (
+    DiscreteGaussian,
     Event,
+    ExponentialMechanism,
+    FixedSizeSampled,
     Gaussian,
+    Laplace,
     PoissonSampled,
+    RandomizedResponse,
     Relation,
+    ShuffledEpoch,
     count_runs,
-    dpsgd_event,
-    dpsgd_steps,
     event_from_json,
 )
 from accountant.ledger import Ledger

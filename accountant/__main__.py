@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from accountant.calibrate import calibrate_noise
 from accountant.errors import PrivacyError, check_count
-from accountant.events import Event, dpsgd_event, dpsgd_steps
+from accountant.dpsgd import dpsgd_event, dpsgd_steps
+from accountant.events import Event
 from accountant.rdp import COMMON_ORDERS, RdpAccountant, RdpBound
 from accountant.statement import round_up, state, weak_delta
 

@@ -37,7 +37,7 @@ def calibrate_noise(
     Raises:
         Unreachable: no scale up to 1e5 is enough.
 
-    >>> from accountant.events import dpsgd_event
+    >>> from accountant.dpsgd import dpsgd_event
     >>> def run(noise):
     ...     return [(dpsgd_event(dataset_size=60000, batch_size=250, noise_multiplier=noise), 3600)]
     >>> round(calibrate_noise(0.9422002, 1e-5, run), 4)

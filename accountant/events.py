@@ -2,62 +2,234 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import itertools
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
-from accountant.errors import UnsupportedEvent, check
+from accountant.errors import InvalidValue, UnsupportedEvent, check
 
 
 class Relation(enum.Enum):
-    """Which data sets count as neighbours."""
+    """Which data sets count as neighbours. A guarantee holds for one relation; none convert."""
 
     ADD_OR_REMOVE_ONE = "add_or_remove_one"
+    REPLACE_ONE = "replace_one"
+    LABEL_CHANGE = "label_change"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gaussian:
+class _Written:
+    """Written with the fields that are not at their default, as JSON and as repr."""
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self._fields())
+        return f"{type(self).__name__}({fields})"
+
+    def _fields(self) -> Iterator[tuple[str, Any]]:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value != field.default:
+                yield field.name, value
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": _NAMES[type(self)], **{name: _plain(v) for name, v in self._fields()}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Relation):
+        return value.value
+    return value.to_json() if isinstance(value, _Written) else value
+
+
+def _check_noise(noise_multiplier: float) -> None:
+    check(noise_multiplier >= 0, "noise_multiplier", noise_multiplier, "must be ≥ 0")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Gaussian(_Written):
     """Gaussian noise of standard deviation noise_multiplier × sensitivity.
+
+    The sensitivity is that of ``relation``: replacing a record moves a sum of vectors of norm C
+    by up to 2C, adding one by C.
 
     >>> Gaussian(noise_multiplier=1.3).to_json()
     {'type': 'gaussian', 'noise_multiplier': 1.3}
     """
 
     noise_multiplier: float
+    relation: Relation = Relation.ADD_OR_REMOVE_ONE
 
     def __post_init__(self) -> None:
-        check(self.noise_multiplier >= 0, "noise_multiplier", self.noise_multiplier, "must be ≥ 0")
-
-    def to_json(self) -> dict[str, Any]:
-        return {"type": "gaussian", "noise_multiplier": self.noise_multiplier}
+        _check_noise(self.noise_multiplier)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PoissonSampled:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Laplace(_Written):
+    """Laplace noise of scale noise_multiplier × sensitivity, added to one number.
+
+    >>> Laplace(noise_multiplier=10.0)  # pure ε = 0.1
+    Laplace(noise_multiplier=10.0)
+    """
+
+    noise_multiplier: float
+    relation: Relation = Relation.ADD_OR_REMOVE_ONE
+
+    def __post_init__(self) -> None:
+        _check_noise(self.noise_multiplier)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DiscreteGaussian(_Written):
+    """Discrete Gaussian noise on the integers, added to an integer.
+
+    P(k) ∝ exp(−k²/(2σ²)) with σ = noise_multiplier × sensitivity [Canonne, Kamath, Steinke 2020].
+    """
+
+    noise_multiplier: float
+    sensitivity: int = 1
+    relation: Relation = Relation.ADD_OR_REMOVE_ONE
+
+    def __post_init__(self) -> None:
+        _check_noise(self.noise_multiplier)
+        whole = self.sensitivity >= 1 and self.sensitivity % 1 == 0
+        check(whole, "sensitivity", self.sensitivity, "must be a whole number ≥ 1")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RandomizedResponse(_Written):
+    """One of ``categories`` answers: uniform with probability noise_parameter, else the truth.
+
+    The truth is told with probability 1 − p + p/k in all.
+    """
+
+    noise_parameter: float
+    categories: int = 2
+    relation: Relation = Relation.REPLACE_ONE
+
+    def __post_init__(self) -> None:
+        p, k = self.noise_parameter, self.categories
+        check(0 <= p <= 1, "noise_parameter", p, "must lie in [0, 1]")
+        check(k >= 2 and k % 1 == 0, "categories", k, "must be a whole number ≥ 2")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ExponentialMechanism(_Written):
+    """A choice by the exponential mechanism, or by any ε-bounded-range mechanism.
+
+    The log-probabilities of any two outcomes move by at most ``epsilon`` relative to each other
+    [Durfee, Rogers 2019, Def. 3.1].
+    """
+
+    epsilon: float
+    relation: Relation = Relation.REPLACE_ONE
+
+    def __post_init__(self) -> None:
+        check(self.epsilon >= 0, "epsilon", self.epsilon, "must be ≥ 0")
+
+
+Mechanism = Gaussian | Laplace | DiscreteGaussian | RandomizedResponse | ExponentialMechanism
+
+
+def _check_sampled(event: Mechanism, wanted: Relation, sampler: str) -> None:
+    if event.relation is not wanted:
+        raise UnsupportedEvent(
+            f"relation = {event.relation.value}: {sampler} is analysed for {wanted.value} only; "
+            "state the event for that relation, or do not sample"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PoissonSampled(_Written):
     """A release computed on a Poisson sample of the records.
 
     * Each record joins the sample independently of every other, with probability sampling_rate.
     * The sample is drawn afresh for each release and never shown.
     * The sample's size is random and may be zero; the release happens all the same.
+    * Neighbours differ by the group_size records of one person, each sampled by itself.
     """
 
     sampling_rate: float
-    event: Gaussian
+    event: Mechanism
+    group_size: int = 1
 
     def __post_init__(self) -> None:
         rate = self.sampling_rate
         check(0 <= rate <= 1, "sampling_rate", rate, "must lie in [0, 1]")
+        _check_sampled(self.event, Relation.ADD_OR_REMOVE_ONE, "Poisson sampling")
+        if self.group_size != 1 and not isinstance(self.event, Gaussian):
+            raise UnsupportedEvent(
+                f"group_size = {self.group_size}: a sampled group is analysed for Gaussian noise "
+                "only; choose another mechanism"
+            )
 
-    def to_json(self) -> dict[str, Any]:
-        event = self.event.to_json()
-        return {"type": "poisson_sampled", "sampling_rate": self.sampling_rate, "event": event}
+    @property
+    def relation(self) -> Relation:
+        return self.event.relation
 
 
-Event = Gaussian | PoissonSampled
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FixedSizeSampled(_Written):
+    """A Gaussian release computed on a sample of fixed size, drawn without replacement.
+
+    * Every subset of batch_size among dataset_size records is equally likely.
+    * The sample is drawn afresh for each release and never shown.
+    * Neighbours differ by one record replaced; both sizes are public.
+    """
+
+    dataset_size: int
+    batch_size: int
+    event: Gaussian
+
+    def __post_init__(self) -> None:
+        n, m = self.dataset_size, self.batch_size
+        check(n >= 1 and n % 1 == 0, "dataset_size", n, "must be a whole number ≥ 1")
+        check(0 <= m <= n and m % 1 == 0, "batch_size", m, f"must lie between 0 and {n}")
+        _check_sampled(self.event, Relation.REPLACE_ONE, "sampling at a fixed size")
+
+    @property
+    def sampling_rate(self) -> float:
+        return self.batch_size / self.dataset_size
+
+    @property
+    def relation(self) -> Relation:
+        return self.event.relation
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ShuffledEpoch(_Written):
+    """One pass over the data in shuffled batches of a fixed size, one release a batch.
+
+    * Each record is in exactly one batch, so an epoch costs what one release costs.
+    * Nothing is claimed for the shuffle: the order of the batches may be known.
+    * Neighbours differ by one record replaced: adding one would move others between batches.
+    """
+
+    event: Mechanism
+
+    def __post_init__(self) -> None:
+        if self.event.relation is Relation.ADD_OR_REMOVE_ONE:
+            _check_sampled(self.event, Relation.REPLACE_ONE, "a shuffled epoch")
+
+    @property
+    def relation(self) -> Relation:
+        return self.event.relation
+
+
+Event = Mechanism | PoissonSampled | FixedSizeSampled | ShuffledEpoch
+
+_TYPES: dict[str, type[Event]] = {
+    "gaussian": Gaussian,
+    "laplace": Laplace,
+    "discrete_gaussian": DiscreteGaussian,
+    "randomized_response": RandomizedResponse,
+    "exponential_mechanism": ExponentialMechanism,
+    "poisson_sampled": PoissonSampled,
+    "fixed_size_sampled": FixedSizeSampled,
+    "shuffled_epoch": ShuffledEpoch,
+}
+_NAMES: dict[type, str] = {kind: name for name, kind in _TYPES.items()}
 
 
 def count_runs(events: Iterable[Event]) -> list[tuple[Event, int]]:
@@ -77,58 +249,18 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     >>> event_from_json(event.to_json()) == event
     True
     """
-    match data:
-        case {"type": "gaussian", "noise_multiplier": noise}:
-            return Gaussian(noise_multiplier=noise)
-        case {"type": "poisson_sampled", "sampling_rate": rate, "event": inner}:
-            event = event_from_json(inner)
-            if isinstance(event, Gaussian):
-                return PoissonSampled(sampling_rate=rate, event=event)
-    raise UnsupportedEvent(f"event {dict(data)!r}: not one this version can price; upgrade")
-
-
-def dpsgd_event(
-    *, dataset_size: int, batch_size: int, noise_multiplier: float, microbatch_size: int = 1
-) -> PoissonSampled:
-    """One step of DP-SGD, as it is charged under add/remove of one record.
-
-    A record alone under its clip moves the sum by at most C. In a microbatch of several it
-    moves one clipped vector from anywhere in the ball of radius C to anywhere else, 2C, so the
-    noise counts for half.
-
-    >>> dpsgd_event(dataset_size=60000, batch_size=50, noise_multiplier=1.2, microbatch_size=5)
-    ... # doctest: +NORMALIZE_WHITESPACE
-    PoissonSampled(sampling_rate=0.0008333333333333334,
-                   event=Gaussian(noise_multiplier=0.6))
-    """
-    check(dataset_size >= 1, "n", dataset_size, "must be at least 1 record")
-    check(
-        1 <= batch_size <= dataset_size,
-        "batch_size",
-        batch_size,
-        f"must lie between 1 and n = {dataset_size}",
-        "lower the batch size",
-    )
-    check(
-        microbatch_size >= 1 and batch_size % microbatch_size == 0,
-        "microbatch_size",
-        microbatch_size,
-        f"must divide the batch of {batch_size}",
-        "choose a divisor",
-    )
-    sensitivity = 1 if microbatch_size == 1 else 2
-    return PoissonSampled(
-        sampling_rate=batch_size / dataset_size,
-        event=Gaussian(noise_multiplier=noise_multiplier / sensitivity),
-    )
-
-
-def dpsgd_steps(*, dataset_size: int, batch_size: int, epochs: float) -> int:
-    """Steps that pass over n records ``epochs`` times in expectation, rounded up.
-
-    >>> dpsgd_steps(dataset_size=60000, batch_size=250, epochs=15)
-    3600
-    """
-    check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
-    check(epochs >= 0 and math.isfinite(epochs), "epochs", epochs, "must be a number ≥ 0")
-    return math.ceil(Fraction(str(epochs)) * dataset_size / batch_size)
+    fields = dict(data)
+    try:
+        kind = _TYPES[fields.pop("type")]
+        if "relation" in fields:
+            fields["relation"] = Relation(fields["relation"])
+        if "event" in fields:
+            inner = event_from_json(fields["event"])
+            fields["event"] = inner if isinstance(inner, Mechanism) else None
+        return kind(**fields)
+    except InvalidValue:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UnsupportedEvent(
+            f"event {dict(data)!r}: not one this version can price; upgrade"
+        ) from None

@@ -1,0 +1,44 @@
+"""What was composed: each distinct event with its count, all under one neighbouring relation."""
+
+from __future__ import annotations
+
+from accountant.errors import UnsupportedEvent, check_count
+from accountant.events import Event, Relation
+
+
+class Composition:
+    """Counts of events; the one place where counts add up.
+
+    >>> from accountant.events import Gaussian
+    >>> so_far = Composition().add(Gaussian(noise_multiplier=2.0), 3)
+    >>> so_far.add(Gaussian(noise_multiplier=2.0), 4).events
+    [(Gaussian(noise_multiplier=2.0), 7)]
+    """
+
+    def __init__(self, relation: Relation | None = None) -> None:
+        self.relation = relation
+        self._counts: dict[Event, int] = {}
+
+    def add(self, event: Event, count: int = 1) -> Composition:
+        """Count ``event`` again, in place."""
+        check_count("count", count)
+        if self.relation not in (None, event.relation):
+            raise UnsupportedEvent(
+                f"relation = {event.relation.value}: what is composed so far is stated for "
+                f"{self.relation.value}, and relations do not add up; state all events for one"
+            )
+        if count:
+            self.relation = event.relation
+            self._counts[event] = self._counts.get(event, 0) + int(count)
+        return self
+
+    def copy(self) -> Composition:
+        """An independent composition of the same."""
+        twin = Composition(self.relation)
+        twin._counts = dict(self._counts)
+        return twin
+
+    @property
+    def events(self) -> list[tuple[Event, int]]:
+        """Each distinct event with its count, in the order of first use."""
+        return list(self._counts.items())

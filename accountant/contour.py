@@ -1,0 +1,261 @@
+r"""δ(ε) of a composition by a contour integral, between bounds that provably hold.
+
+Let L be the sum of the privacy losses of all releases, independent under P, with transform
+M(s) = E_P[exp(sL)], the product of those of the releases, and δ(ε) = E_P[(1 − exp(ε − L))₊].
+
+**One more release.** Follow the run by a Gaussian release of noise multiplier 1/ς, whose loss N
+is normal of mean ς²/2 and variance ς². More is released, so δ_ς(ε) ≥ δ(ε). And not much more:
+(1 − exp(−t))₊ smoothed by N is the Black–Scholes value Φ(t/ς + ς/2) − exp(−t) Φ(t/ς − ς/2), whose
+derivative by ς is φ(t/ς + ς/2); for v ≤ ς, φ(t/v + v/2) ≤ exp(ς²/8) φ(t/ς + ς/2); so
+
+    δ_ς(ε) − ς² exp(ς²/8) p_ς(ε)  ≤  δ(ε)  ≤  δ_ς(ε),
+
+p_ς the density of L + N under P. The gap is of second order in ς, and ς is ours to choose.
+
+**Inversion.** With M_ς(s) = M(s) exp(ς² s(s + 1)/2) and any t > 0, along s = t + iu,
+
+    δ_ς(ε) = 1/(2π) ∫ M_ς(s) exp(−sε) / (s (s + 1)) du,    p_ς(ε) = 1/(2π) ∫ M_ς(s) exp(−sε) du.
+
+**Discretisation.** By Poisson's summation formula the sum over u = kΔ exceeds the integral by
+exactly Σ_{m≠0} exp(tmW) δ_ς(ε + mW), W = 2π/Δ: never negative, so an upper bound stays one. For the
+lower bound it is subtracted, as bounded by δ_ς(x) ≤ 1 on the left and by
+δ_ς(x) ≤ M_ς(λ) exp(−λx)/(1 + λ), λ > t, on the right.
+
+**Truncation.** |M(t + iu)| ≤ M(t) Π_i min(1, V_i/|u|)^{n_i} (``Pair.log_decay``), and the Gaussian
+factor is exp(−ς²u²/2), so what lies beyond |u| = U is bounded in closed form and added.
+
+**Floating point.** Each release's transform is known to within a relative κ (quadrature and
+Fourier sum, ``pairs.GOAL`` and ``fourier.ERROR``); |φ + κ|^n − |φ|^n bounds what that does to the
+n-fold power, rounding of the sums is counted in units of the last place, and both are added.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accountant.fourier import ERROR, fourier_sums
+from accountant.pairs import GOAL, Array, Pair, cumulants, log_moment
+
+_EPS = float(np.finfo(np.float64).eps)
+_TILTS = 1.12 ** np.arange(-14.0, 11.0)  # considered, around the saddle point
+_LEAST_TILT, _MOST_TILT = 1e-6, 1e12
+_MOST_NODES = 1 << 22
+
+
+class TooFine(Exception):
+    """The integral would take more nodes than memory allows."""
+
+
+class Sum:
+    """Independent privacy losses to add up: pairs with counts, and plain Gaussian noise."""
+
+    def __init__(self, parts: list[tuple[Pair, int]], gaussian_variance: float = 0.0) -> None:
+        self.parts = parts
+        self.gaussian_variance = gaussian_variance
+        self._known: dict[float, tuple[float, float, float]] = {}
+
+    def cumulants(self, tilt: float) -> tuple[float, float, float]:
+        """log M(tilt), and mean and variance of L under the tilted P, from few points."""
+        if tilt not in self._known:
+            v = self.gaussian_variance
+            total = np.array([v * tilt * (tilt + 1) / 2, v * (tilt + 0.5), v])
+            for pair, count in self.parts:
+                total += count * np.array(cumulants(pair.coarse(tilt), tilt))
+            self._known[tilt] = (float(total[0]), float(total[1]), float(total[2]))
+        return self._known[tilt]
+
+
+@dataclass(frozen=True)
+class Saddle:
+    """Where the integrand is smallest, and a first estimate of ε and δ there."""
+
+    tilts: Array
+    moments: Array  # log M at the tilts
+    slope: float  # −d log δ/dε, about
+    epsilon: float
+    log_delta: float
+
+
+def saddle(total: Sum, *, log_delta: float | None = None, epsilon: float = 0.0) -> Saddle:
+    """The saddle point for a given δ, or else for a given ε."""
+
+    def log_prefactor(tilt: float, variance: float) -> float:
+        return math.log1p(tilt) + math.log1p(tilt * math.sqrt(2 * math.pi * variance))
+
+    def rises(tilt: float) -> float:
+        moment, mean, variance = total.cumulants(tilt)
+        if log_delta is None:
+            return mean - epsilon - 1 / tilt
+        return tilt * mean - moment + log_prefactor(tilt, variance) + log_delta
+
+    centre = _crossing(rises, 5 / math.sqrt(max(total.cumulants(1.0)[2], 1e-18)))
+    tilts = centre * _TILTS
+    known = [total.cumulants(tilt) for tilt in tilts]
+    moments = np.array([moment for moment, _, _ in known])
+    prefactors = np.array([log_prefactor(t, v) for t, (_, _, v) in zip(tilts, known, strict=True)])
+    if log_delta is None:
+        log_delta = min(float(np.nanmin(moments - tilts * epsilon - prefactors)), -1e-3)
+    else:
+        epsilon = float(np.nanmin((moments - log_delta - prefactors) / tilts))
+    return Saddle(tilts, moments, centre, epsilon, log_delta)
+
+
+def _crossing(rises: Callable[[float], float], start: float) -> float:
+    """Where an increasing function of the tilt crosses zero, to a tenth."""
+    low = high = min(max(start, _LEAST_TILT), _MOST_TILT)
+    if rises(start) > 0:
+        while low > _LEAST_TILT and rises(low) > 0:
+            low, high = low / 2, low
+    else:
+        while high < _MOST_TILT and not rises(high) > 0:
+            low, high = high, high * 2
+    for _ in range(3):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if rises(middle) > 0 else (middle, high)
+    return math.sqrt(low * high)
+
+
+@dataclass(frozen=True)
+class Contour:
+    """Where to integrate: along Re s = tilt, at nodes 2π/period apart, up to |Im s| = reach."""
+
+    tilt: float
+    period: float
+    reach: float
+    smoothing: float  # ς²
+    beyond: float  # λ, for the aliases on the right
+    log_moment_beyond: float  # log M_ς(λ), rounded up
+
+
+def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
+    """The contour of the fewest nodes whose aliases and tails are below slack × δ."""
+    tilts, moments = near.tilts, near.moments + smoothing * near.tilts * (near.tilts + 1) / 2
+    log_small = near.log_delta + math.log(slack)
+    variance = total.gaussian_variance + smoothing
+    best = math.inf, 0, 0, 0.0
+    for i, tilt in enumerate(tilts[:-3]):
+        with np.errstate(invalid="ignore"):
+            right = moments[i + 1 :] - tilts[i + 1 :] * near.epsilon - log_small
+            right /= tilts[i + 1 :] - tilt
+        if not np.isfinite(right).any():
+            continue
+        j = int(np.nanargmin(right))
+        period = max(-log_small / tilt, float(right[j]))
+        above = max(float(moments[i]) - tilt * near.epsilon - log_small, 1.0)
+        cost = period * math.sqrt(2 * above / variance)
+        if cost < best[0]:
+            best = cost, i, i + 1 + j, period
+    _, i, j, period = best
+    decay = _Decay(total, float(tilts[i]), smoothing)
+    reach = decay.falls_to(log_small - 3 - float(moments[i]) + float(tilts[i]) * near.epsilon, 6 / period)
+    return Contour(
+        float(tilts[i]), period, reach, smoothing, float(tilts[j]), float(moments[j]) + 1.0
+    )
+
+
+class _Decay:
+    """log of a bound on |M_ς(t + iu)| / M_ς(t) that falls as u grows."""
+
+    def __init__(self, total: Sum, tilt: float, smoothing: float) -> None:
+        self.variance = total.gaussian_variance + smoothing
+        self.log_v = np.array([pair.log_decay(tilt) for pair, _ in total.parts])
+        self.counts = np.array([count for _, count in total.parts], dtype=np.float64)
+
+    def __call__(self, u: float) -> float:
+        falls = np.maximum(math.log(u) - self.log_v, 0.0)
+        return -self.variance * u * u / 2 - float(self.counts @ falls)
+
+    def falls_to(self, level: float, start: float) -> float:
+        """The least u at which the bound is at ``level``, to a hundredth."""
+        low = high = start
+        while self(high) > level:
+            low, high = high, 2 * high
+        for _ in range(6):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if self(middle) > level else (low, middle)
+        return high
+
+    def log_tail(self, u: float) -> float:
+        """log of a bound on the integral from u on."""
+        power = float(self.counts[self.log_v < math.log(u)].sum())
+        return self(u) - math.log(max(self.variance * u, (power - 1) / u))
+
+
+class Inversion:
+    """The transform along a contour, from which δ follows at any ε near where it was placed."""
+
+    def __init__(self, total: Sum, contour: Contour) -> None:
+        self.contour = contour
+        t, step = contour.tilt, 2 * math.pi / contour.period
+        count = math.ceil(contour.reach / step) + 1
+        if count > _MOST_NODES:
+            raise TooFine
+        self._u = u = step * np.arange(count)
+        variance = total.gaussian_variance + contour.smoothing
+        self._log_moment = variance * t * (t + 1) / 2
+        self._rounding = 8 * _EPS * abs(self._log_moment)
+        log_phi = -variance * u**2 / 2 + 1j * (variance * (t + 0.5) * u)
+        log_grown = log_phi.real.copy()
+        for pair, n in total.parts:
+            phi, kappa, moment = _transform(pair, t, contour.period, u)
+            with np.errstate(divide="ignore"):
+                log_phi += n * np.log(phi)
+            log_grown += n * np.log(np.abs(phi) + kappa)
+            self._log_moment += n * moment
+            self._rounding += n * (2e-13 * abs(moment) + GOAL)
+        size = np.exp(log_phi.real)
+        weights = np.full(count, step / math.pi)
+        weights[0] /= 2
+        denominator = (t + 1j * u) * (t + 1 + 1j * u)
+        self._density = weights * size * np.exp(1j * np.where(size > 0, log_phi.imag, 0.0))
+        self._delta = self._density / denominator
+        phases = 4 * _EPS * (1 + np.abs(log_phi.imag) + np.abs(log_phi.real))
+        error = weights * (np.exp(log_grown) - size + np.where(size > 0, phases * size, 0.0))
+        tail = math.exp(max(_Decay(total, t, contour.smoothing).log_tail(float(u[-1])), -745.0))
+        self._error_delta = float((error / np.abs(denominator)).sum())
+        self._error_delta += tail / math.pi / float(np.abs(denominator[-1]))
+        self._error_density = float(error.sum()) + tail / math.pi
+
+    def delta(self, epsilon: float) -> tuple[float, float]:
+        """A lower and an upper bound on δ(ε)."""
+        c = self.contour
+        exponent = self._log_moment - c.tilt * epsilon
+        if exponent > 600:
+            return 0.0, 1.0
+        wave = np.exp(-1j * (self._u * epsilon))
+        shaky = 4 * _EPS * (float(self._u[-1]) * abs(epsilon) + 8)
+        error = self._error_delta + shaky * float(np.abs(self._delta).sum())
+        error_density = self._error_density + shaky * float(np.abs(self._density).sum())
+        delta = float((self._delta * wave).real.sum())
+        density = float((self._density * wave).real.sum())
+        gap = c.smoothing * math.exp(c.smoothing / 8) * (density + error_density)
+        relative = self._rounding + 8 * _EPS * (abs(exponent) + c.tilt * abs(epsilon) + 1)
+        peak = math.exp(exponent)
+        low = peak * (delta - error - gap) * (1 - relative) - self._aliases(epsilon)
+        return max(low, 0.0), min(peak * (delta + error) * (1 + relative), 1.0)
+
+    def _aliases(self, epsilon: float) -> float:
+        c = self.contour
+        left, right = c.tilt * c.period, (c.beyond - c.tilt) * c.period
+        level = c.log_moment_beyond - c.beyond * epsilon - math.log1p(c.beyond)
+        return 1 / math.expm1(left) + math.exp(min(level, 700.0)) / math.expm1(min(right, 700.0))
+
+
+def _transform(
+    pair: Pair, tilt: float, period: float, u: Array
+) -> tuple[NDArray[np.complex128], Array, float]:
+    """φ(u) = M(t + iu)/M(t) at the nodes, its error, and log M(t)."""
+    nodes = pair.nodes(tilt, float(u[-1]))
+    weight = nodes.log_q + (1 + tilt) * nodes.loss
+    weight = np.exp(weight - weight.max())
+    weight /= weight.sum()
+    keep = weight > 1e-22
+    loss, weight = nodes.loss[keep], weight[keep]
+    phi = fourier_sums(loss / period, weight, u.size)
+    kappa = ERROR + 2 * GOAL + 8 * _EPS * u * float(weight @ np.abs(loss))
+    return phi, kappa, log_moment(nodes, tilt)

@@ -1,0 +1,208 @@
+"""The pairs that dominate each event, and the pairs that its worst neighbours attain."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+from scipy.stats import binom
+
+from accountant.errors import UnsupportedEvent
+from accountant.events import (
+    DiscreteGaussian,
+    Event,
+    ExponentialMechanism,
+    FixedSizeSampled,
+    Gaussian,
+    Laplace,
+    Mechanism,
+    PoissonSampled,
+    RandomizedResponse,
+    ShuffledEpoch,
+)
+from accountant.pairs import REACH, Array, Curve, Mixture, Pair, Panels, Points
+
+
+@dataclass(frozen=True)
+class Domination:
+    """Pairs for an event whose neighbours come in two kinds, such as record added and removed.
+
+    ``upper`` dominates neighbours of either kind in turn; ``lower`` is attained by actual
+    neighbours, so that between the two lies the truth. A composition takes the same kind throughout.
+    """
+
+    upper: tuple[Pair, Pair]
+    lower: tuple[Pair, Pair]
+
+
+def gaussian_variance(event: Event) -> float | None:
+    """The variance of the privacy loss where the event is plain Gaussian noise, else None.
+
+    >>> gaussian_variance(Gaussian(noise_multiplier=2.0))
+    0.25
+    """
+    match event:
+        case Gaussian(noise_multiplier=noise) if noise > 0:
+            return 1 / noise / noise
+        case PoissonSampled(sampling_rate=1, event=Gaussian(noise_multiplier=noise)) if noise > 0:
+            return (event.group_size / noise) ** 2
+        case FixedSizeSampled(event=inner) if event.batch_size == event.dataset_size:
+            return gaussian_variance(inner)
+        case ShuffledEpoch(event=inner):
+            return gaussian_variance(inner)
+    return None
+
+
+def reveals(event: Event) -> float:
+    """The probability that the event shows the record beyond any doubt: 0 if there is noise.
+
+    >>> reveals(PoissonSampled(sampling_rate=0.1, event=Gaussian(noise_multiplier=0.0)))
+    0.1
+    """
+    match event:
+        case Gaussian() | Laplace() | DiscreteGaussian():
+            return float(event.noise_multiplier == 0)
+        case RandomizedResponse(noise_parameter=p):
+            return float(p == 0)
+        case ExponentialMechanism(epsilon=epsilon):
+            return float(math.isinf(epsilon))
+        case PoissonSampled(sampling_rate=q, event=inner):
+            return reveals(inner) * -math.expm1(event.group_size * _log1p(-q))
+        case FixedSizeSampled(event=inner):
+            return reveals(inner) * event.sampling_rate
+        case ShuffledEpoch(event=inner):
+            return reveals(inner)
+
+
+def _log1p(x: float) -> float:
+    return math.log1p(x) if x > -1 else -math.inf
+
+
+def domination(event: Event) -> Domination:
+    """The pairs of ONE release of ``event``."""
+    match event:
+        case PoissonSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
+            k = event.group_size
+            weights = tuple(float(b) for b in binom.pmf(np.arange(k + 1), k, q))
+            return _exact(Mixture(weights, 1 / noise), Mixture(weights, 1 / noise, exchanged=True))
+        case PoissonSampled(sampling_rate=q, event=inner):
+            base = _pair(inner)
+            return _exact(_sampled(base, q), _sampled(base, q, exchanged=True))
+        case FixedSizeSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
+            both = _either_way(q, 1 / noise)
+            apart = (Mixture((1 - q, q), 1 / noise), Mixture((1 - q, q), 1 / noise, exchanged=True))
+            return Domination((both, both), apart)
+        case ShuffledEpoch(event=inner):
+            return domination(inner)
+    pair = _pair(event)
+    return _exact(pair, pair)
+
+
+def _exact(removed: Pair, added: Pair) -> Domination:
+    pairs = (removed, added)
+    return Domination(pairs, pairs)
+
+
+def _pair(event: Mechanism) -> Panels | Points:
+    match event:
+        case Laplace(noise_multiplier=noise):
+            return _laplace(1 / noise)
+        case DiscreteGaussian(noise_multiplier=noise, sensitivity=sensitivity):
+            return _discrete_gaussian(noise * sensitivity, sensitivity)
+        case RandomizedResponse(noise_parameter=p, categories=k):
+            return _randomized_response(p, k)
+        case ExponentialMechanism(epsilon=epsilon):
+            return _bounded_range(epsilon)
+    raise UnsupportedEvent(f"event {event!r}: no privacy-loss analysis; use method rdp")
+
+
+def _laplace(epsilon: float) -> Panels:
+    """Q = Laplace at 0, P at 1: the loss is ±ε outside [0, 1] and linear inside."""
+
+    def inside(loss: NDArray) -> tuple[NDArray, NDArray]:
+        return math.log(0.25) - (loss + epsilon) / 2, loss
+
+    atoms = (np.array([math.log(0.5), math.log(0.5) - epsilon]), np.array([-epsilon, epsilon]))
+    return Panels((inside,), lambda _: (-epsilon, epsilon), atoms)
+
+
+def _bounded_range(epsilon: float) -> Panels:
+    """The pair of the largest divergence of any ε-bounded-range mechanism, at every ε' at once.
+
+    For |x| ≤ ε that divergence is (1 − exp((x − ε)/2))²/(1 − exp(−ε)), the maximum over t of the
+    two-outcome mechanisms with losses t and t − ε [Dong, Durfee, Rogers 2020, Lemma 3.2]; its
+    derivative gives the density of the loss under Q, exp(−(x + ε)/2) / (2 (1 − exp(−ε))).
+    """
+    norm = math.log(2) + math.log(-math.expm1(-epsilon)) if epsilon > 0 else 0.0
+
+    def density(loss: NDArray) -> tuple[NDArray, NDArray]:
+        return -(loss + epsilon) / 2 - norm, loss
+
+    none = np.empty(0)
+    if epsilon == 0:
+        return Panels((), lambda _: (0.0, 0.0), (np.zeros(1), np.zeros(1)))
+    return Panels((density,), lambda _: (-epsilon, epsilon), (none, none))
+
+
+def _randomized_response(p: float, k: int) -> Points:
+    truth, other = 1 - p + p / k, p / k
+    loss = math.log1p((1 - p) / other)
+    log_q = np.log(np.array([other, truth] + [(k - 2) * other] * (k > 2)))
+    losses = np.array([loss, -loss, 0.0][: log_q.size])
+    return Points(lambda _: (log_q, losses))
+
+
+def _discrete_gaussian(sigma: float, shift: int) -> Points:
+    """Q at 0 and P at ``shift``, on the integers that matter [Canonne, Kamath, Steinke 2020]."""
+
+    def atoms(tilt: float) -> tuple[Array, Array]:
+        margin = math.ceil(REACH * sigma) + 1
+        j = np.arange(-margin, margin + math.ceil((1 + tilt) * shift) + 1.0)
+        norm = np.exp(-0.5 * (np.arange(-margin, margin + 1) / sigma) ** 2).sum()
+        return -0.5 * (j / sigma) ** 2 - math.log(norm), shift * (2 * j - shift) / (2 * sigma**2)
+
+    return Points(atoms)
+
+
+def _sampled(pair: Panels | Points, q: float, *, exchanged: bool = False) -> Panels | Points:
+    """Poisson sampling, (1 − q) Q + q P against Q [Zhu, Dong, Wang 2022, Theorem 11]."""
+
+    def mix(log_q: NDArray, loss: NDArray) -> tuple[NDArray, NDArray]:
+        mixed = np.log1p(q * np.expm1(loss))
+        return (log_q + mixed, -mixed) if exchanged else (log_q, mixed)
+
+    if isinstance(pair, Points):
+        atoms = pair.atoms
+        return Points(lambda tilt: mix(*atoms(tilt)))
+
+    def along(curve: Curve) -> Curve:
+        return lambda z: mix(*curve(z))
+
+    return Panels(tuple(along(curve) for curve in pair.curves), pair.ends, mix(*pair.atoms))
+
+
+def _either_way(q: float, spacing: float) -> Panels:
+    """Sampling at a fixed size: the larger of both directions at every ε, in one pair.
+
+    For ε ≥ 0 the divergence is that of (1 − q) Q + q P against Q, for ε < 0 that of P against
+    (1 − q) P + q Q [Balle, Barthe, Gaboardi 2018, Theorem 9]. So positive losses are distributed
+    as in the first, negative ones as in the second, and the rest of the mass is at zero.
+    """
+    mixture = Mixture((1 - q, q), spacing)
+
+    def gained(z: NDArray) -> tuple[NDArray, NDArray]:
+        return mixture.curve(z)
+
+    def lost(z: NDArray) -> tuple[NDArray, NDArray]:
+        log_q, loss = mixture.curve(z)
+        return log_q + loss, -loss
+
+    def ends(tilt: float) -> tuple[float, float]:
+        return spacing / 2, REACH + (1 + tilt) * spacing
+
+    at_zero = (1 - q) * (1 - 2 * ndtr(-spacing / 2))
+    atom = np.array([math.log(at_zero)]) if q < 1 else np.empty(0)
+    return Panels((gained, lost), ends, (atom, np.zeros(atom.size)))
