@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from scipy import optimize
 
 from accountant.contour import Inversion, Saddle, Sum, TooFine, place, saddle
 
@@ -27,7 +26,7 @@ def epsilon_bounds(
     ceiling = _rdp_epsilon(near)
     if ceiling <= enough:
         return 0.0, ceiling
-    lower, upper = 0.0, math.inf
+    lower, upper, last = 0.0, math.inf, math.inf
     smoothing = _TIMID * width(max(near.epsilon, 0.0)) / (1 + near.slope)
     for _ in range(_ATTEMPTS):
         wanted = width(max(near.epsilon, 0.0))
@@ -42,8 +41,9 @@ def epsilon_bounds(
         lower, upper = max(lower, low), min(upper, high)
         if upper <= 0:
             return 0.0, 0.0
-        if upper - lower <= width(upper) or upper <= enough:
+        if upper - lower <= width(upper) or upper <= enough or high - low > 0.8 * last:
             break
+        last = high - low
         near = replace(near, epsilon=(low + high) / 2 if low > 0 else high)
         smoothing *= min(0.7 * width(upper) / (high - low), 0.5)
     return lower, upper
@@ -60,7 +60,8 @@ def delta_bounds(total: Sum, epsilon: float, width: float) -> tuple[float, float
         except TooFine:
             smoothing *= 16
             continue
-        low, high = inversion.delta(epsilon)
+        low = inversion.delta(epsilon + inversion.shift)[0]
+        high = inversion.delta(epsilon - inversion.shift)[1]
         lower, upper = max(lower, low), min(upper, high)
         if upper - lower <= width * upper or upper < 1e-300:
             break
@@ -84,27 +85,39 @@ def _rdp_epsilon(near: Saddle) -> float:
 def _crossings(
     inversion: Inversion, delta: float, near: Saddle, wanted: float
 ) -> tuple[float, float]:
-    """An ε whose δ is surely at least δ, and one whose δ is surely at most δ."""
-    step = max(wanted, 1 / near.slope)
-    tolerance = max(wanted * 1e-3, 4e-16 * abs(near.epsilon), 1e-300)
-    found = []
-    for side in (0, 1):
+    """An ε ≥ 0 whose δ is surely at least δ (or 0), and one whose δ is surely at most δ."""
+    tolerance = max(wanted * 1e-3, 4e-16 * near.epsilon, 1e-300)
+    start = max(near.epsilon, 0.0)
 
-        def excess(epsilon: float, side: int = side) -> float:
-            return math.log(max(inversion.delta(epsilon)[side], 1e-320)) - math.log(delta)
+    def excess(side: int) -> Callable[[float], float]:
+        return lambda epsilon: (
+            math.log(max(inversion.delta(epsilon)[side], 1e-320)) - math.log(delta)
+        )
 
-        low, high, reach = near.epsilon - step, near.epsilon + step, step
-        while excess(low) < 0 and reach < 1e9 * step:
-            low, reach = low - 2 * reach, 2 * reach
-        reach = step
-        while excess(high) > 0 and reach < 1e9 * step:
-            high, reach = high + 2 * reach, 2 * reach
-        if excess(low) < 0 or excess(high) > 0:
-            found.append(-math.inf if side == 0 else math.inf)
-            continue
-        root = float(optimize.brentq(excess, low, high, xtol=tolerance, rtol=1e-15))
-        outward = -tolerance if side == 0 else tolerance
-        while (excess(root) < 0) if side == 0 else (excess(root) > 0):
-            root, outward = root + outward, 2 * outward
-        found.append(root)
-    return found[0], found[1]
+    high = _descend(excess(1), start, near.slope, tolerance, outward=1.0)
+    low = _descend(excess(0), high if high < math.inf else start, near.slope, tolerance, -1.0)
+    return max(low - inversion.shift, 0.0), high + inversion.shift if high else 0.0
+
+
+def _descend(
+    excess: Callable[[float], float], start: float, slope: float, tolerance: float, outward: float
+) -> float:
+    """Where a falling function crosses zero, by secants, and then outward to the safe side."""
+    epsilon, value = start, excess(start)
+    for _ in range(60):
+        if epsilon <= 0 and value <= 0:
+            return 0.0 if outward > 0 else -math.inf
+        if abs(value) <= tolerance * slope:
+            break
+        further = max(epsilon + min(max(value / slope, -10 / slope), 10 / slope), 0.0)
+        next_value = excess(further)
+        if further != epsilon and (value - next_value) / (further - epsilon) > 0:
+            slope = (value - next_value) / (further - epsilon)
+        epsilon, value = further, next_value
+    step = tolerance
+    for _ in range(60):
+        if value * outward <= 0:
+            return epsilon
+        epsilon, step = epsilon + outward * step, 2 * step
+        value = excess(epsilon)
+    return outward * math.inf

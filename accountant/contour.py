@@ -44,7 +44,8 @@ from accountant.pairs import GOAL, Array, Pair, cumulants, log_moment
 _EPS = float(np.finfo(np.float64).eps)
 _TILTS = 1.12 ** np.arange(-14.0, 11.0)  # considered, around the saddle point
 _LEAST_TILT, _MOST_TILT = 1e-6, 1e12
-_MOST_NODES = 1 << 22
+_MOST_NODES = 1 << 20
+_TURN, _TERMS = 3.0, 32  # exp(ix) for |x| ≤ 3: the next term weighs 6e-22
 
 
 class TooFine(Exception):
@@ -133,10 +134,15 @@ class Contour:
 
 
 def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
-    """The contour of the fewest nodes whose aliases and tails are below slack × δ."""
+    """The contour of the fewest nodes whose aliases and tails are below slack × δ.
+
+    Away from the saddle point the integrand is larger than δ, and its rounding with it; a tilt
+    pays for that as for nodes.
+    """
     tilts, moments = near.tilts, near.moments + smoothing * near.tilts * (near.tilts + 1) / 2
     log_small = near.log_delta + math.log(slack)
     variance = total.gaussian_variance + smoothing
+    noise = ERROR * (1 + 0.01 * sum(count for _, count in total.parts))
     best = math.inf, 0, 0, 0.0
     for i, tilt in enumerate(tilts[:-3]):
         with np.errstate(invalid="ignore"):
@@ -146,8 +152,9 @@ def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
             continue
         j = int(np.nanargmin(right))
         period = max(-log_small / tilt, float(right[j]))
-        above = max(float(moments[i]) - tilt * near.epsilon - log_small, 1.0)
-        cost = period * math.sqrt(2 * above / variance)
+        above = float(moments[i]) - tilt * near.epsilon - near.log_delta
+        nodes = period * math.sqrt(2 * max(above - math.log(slack), 1.0) / variance)
+        cost = nodes * (1 + math.exp(min(above, 200.0)) * noise / slack) ** 2
         if cost < best[0]:
             best = cost, i, i + 1 + j, period
     _, i, j, period = best
@@ -199,15 +206,16 @@ class Inversion:
         variance = total.gaussian_variance + contour.smoothing
         self._log_moment = variance * t * (t + 1) / 2
         self._rounding = 8 * _EPS * abs(self._log_moment)
+        self.shift = 0.0  # bounds on δ(ε) hold for an ε moved by no more than this
         log_phi = -variance * u**2 / 2 + 1j * (variance * (t + 0.5) * u)
         log_grown = log_phi.real.copy()
         for pair, n in total.parts:
-            phi, kappa, moment = _transform(pair, t, contour.period, u)
-            with np.errstate(divide="ignore"):
-                log_phi += n * np.log(phi)
-            log_grown += n * np.log(np.abs(phi) + kappa)
-            self._log_moment += n * moment
-            self._rounding += n * (2e-13 * abs(moment) + GOAL)
+            one = _transform(pair, t, contour.period, u)
+            log_phi += n * one.log_phi
+            log_grown += n * np.logaddexp(one.log_phi.real, np.log(one.kappa))
+            self._log_moment += n * one.log_moment
+            self._rounding += n * (2e-13 * abs(one.log_moment) + GOAL)
+            self.shift += n * one.shift
         size = np.exp(log_phi.real)
         weights = np.full(count, step / math.pi)
         weights[0] /= 2
@@ -215,22 +223,23 @@ class Inversion:
         self._density = weights * size * np.exp(1j * np.where(size > 0, log_phi.imag, 0.0))
         self._delta = self._density / denominator
         phases = 4 * _EPS * (1 + np.abs(log_phi.imag) + np.abs(log_phi.real))
-        error = weights * (np.exp(log_grown) - size + np.where(size > 0, phases * size, 0.0))
+        growth = np.expm1(np.minimum(log_grown - log_phi.real, 700.0))
+        error = weights * np.where(size > 0, size * (growth + phases), np.exp(log_grown))
         tail = math.exp(max(_Decay(total, t, contour.smoothing).log_tail(float(u[-1])), -745.0))
         self._error_delta = float((error / np.abs(denominator)).sum())
         self._error_delta += tail / math.pi / float(np.abs(denominator[-1]))
         self._error_density = float(error.sum()) + tail / math.pi
 
     def delta(self, epsilon: float) -> tuple[float, float]:
-        """A lower and an upper bound on δ(ε)."""
+        """A lower bound on δ(ε − shift) and an upper bound on δ(ε + shift)."""
         c = self.contour
         exponent = self._log_moment - c.tilt * epsilon
         if exponent > 600:
             return 0.0, 1.0
         wave = np.exp(-1j * (self._u * epsilon))
-        shaky = 4 * _EPS * (float(self._u[-1]) * abs(epsilon) + 8)
-        error = self._error_delta + shaky * float(np.abs(self._delta).sum())
-        error_density = self._error_density + shaky * float(np.abs(self._density).sum())
+        shaky = 4 * _EPS * (self._u * abs(epsilon) + 8)
+        error = self._error_delta + float(shaky @ np.abs(self._delta))
+        error_density = self._error_density + float(shaky @ np.abs(self._density))
         delta = float((self._delta * wave).real.sum())
         density = float((self._density * wave).real.sum())
         gap = c.smoothing * math.exp(c.smoothing / 8) * (density + error_density)
@@ -246,16 +255,71 @@ class Inversion:
         return 1 / math.expm1(left) + math.exp(min(level, 700.0)) / math.expm1(min(right, 700.0))
 
 
-def _transform(
-    pair: Pair, tilt: float, period: float, u: Array
-) -> tuple[NDArray[np.complex128], Array, float]:
-    """φ(u) = M(t + iu)/M(t) at the nodes, its error, and log M(t)."""
+@dataclass(frozen=True)
+class _Transform:
+    """log φ(u) for φ(u) = M(t + iu)/M(t) at the nodes, the error of φ, and log M(t).
+
+    Rounded losses are losses moved a little: by ``shift`` in the mean, which moves ε by as much,
+    and by less than ``kappa`` in what else they do to φ.
+    """
+
+    log_phi: NDArray[np.complex128]
+    kappa: Array
+    log_moment: float
+    shift: float
+
+
+def _transform(pair: Pair, tilt: float, period: float, u: Array) -> _Transform:
     nodes = pair.nodes(tilt, float(u[-1]))
     weight = nodes.log_q + (1 + tilt) * nodes.loss
     weight = np.exp(weight - weight.max())
     weight /= weight.sum()
-    keep = weight > 1e-22
-    loss, weight = nodes.loss[keep], weight[keep]
-    phi = fourier_sums(loss / period, weight, u.size)
-    kappa = ERROR + 2 * GOAL + 8 * _EPS * u * float(weight @ np.abs(loss))
-    return phi, kappa, log_moment(nodes, tilt)
+    loss, weight = nodes.loss[weight > 1e-22], weight[weight > 1e-22]
+    mean = float(weight @ loss)
+    shift = 8 * _EPS * (abs(mean) + float(weight @ np.abs(loss)))
+    psi = np.empty(u.size, dtype=np.complex128)
+    kappa = np.empty(u.size)
+    start = 0
+    for stop in _bands(u.size):
+        psi[start:stop], kappa[start:stop] = _psi(loss - mean, weight, period, u[:stop], start)
+        start = stop
+    square = 2 * psi.real + np.abs(psi) ** 2
+    far_off = np.log(np.maximum(np.abs(1 + psi), kappa))
+    size = np.where(square > -0.5, np.log1p(np.maximum(square, -0.5)) / 2, far_off)
+    angle = np.arctan2(psi.imag, 1 + psi.real) + u * mean
+    return _Transform(size + 1j * angle, kappa, log_moment(nodes, tilt), shift)
+
+
+def _bands(count: int) -> list[int]:
+    """Low frequencies apart from high ones: what turns little there is summed exactly."""
+    return [count // 1024, count // 32, count] if count > 4096 else [count]
+
+
+def _psi(
+    loss: Array, weight: Array, period: float, u: Array, start: int
+) -> tuple[NDArray[np.complex128], Array]:
+    """E[exp(iuL)] − 1 from u[start] on, for L of mean zero, and its error.
+
+    Points that turn little are summed by their moments, of which what is rounded is small when
+    the losses are; the others by Fourier sums.
+    """
+    turn = loss * u[-1]
+    near = np.abs(turn) <= _TURN
+    x = 1j * (u[start:] / u[-1])
+    psi = np.zeros(x.size, dtype=np.complex128)
+    turn, weight_near = turn[near], weight[near]
+    moments = [weight_near.sum()]
+    power = weight_near
+    for _ in range(_TERMS):
+        power = power * turn
+        moments.append(power.sum())
+    for k in range(_TERMS, 0, -1):
+        psi = (psi + moments[k] / math.factorial(k)) * x
+    square = float(weight_near @ loss[near] ** 2)
+    kappa = 2 * GOAL + 8 * _EPS * square * u[start:] ** 2
+    if not near.all():
+        far, weight_far = loss[~near], weight[~near]
+        mass = float(weight_far.sum())
+        psi += fourier_sums(far / period, weight_far, u.size)[start:] - mass
+        kappa += ERROR * mass + 16 * _EPS * float(weight_far @ np.abs(far)) * u[start:]
+    return psi, kappa
