@@ -9,7 +9,9 @@ An *event* is what was released (frozen data); what it costs is a pure function 
 ε ≤ 0.9422 at order 17
 """
 
+from accountant.bounds import DeltaBounds, EpsilonBounds, RdpBound
 from accountant.calibrate import calibrate_noise
+from accountant.dpsgd import dpsgd_event, dpsgd_steps
 from accountant.errors import (
     BudgetExceeded,
     InvalidValue,
@@ -18,7 +20,6 @@ from accountant.errors import (
     Unreachable,
     UnsupportedEvent,
 )
-from accountant.dpsgd import dpsgd_event, dpsgd_steps
 from accountant.events import (
     DiscreteGaussian,
     Event,
@@ -34,28 +35,33 @@ from accountant.events import (
     event_from_json,
 )
 from accountant.ledger import Ledger
-from accountant.rdp import (
-    COMMON_ORDERS,
-    RdpAccountant,
-    RdpBound,
-    rdp_gaussian,
-    rdp_poisson_sampled_gaussian,
-    renyi_divergence,
-)
+from accountant.pld import PldAccountant
+from accountant.rdp import COMMON_ORDERS, RdpAccountant
+from accountant.renyi import renyi_divergence
+from accountant.sampled_gaussian import rdp_gaussian, rdp_poisson_sampled_gaussian
 
 __all__ = [
     "COMMON_ORDERS",
     "BudgetExceeded",
+    "DeltaBounds",
+    "DiscreteGaussian",
+    "EpsilonBounds",
     "Event",
+    "ExponentialMechanism",
+    "FixedSizeSampled",
     "Gaussian",
     "InvalidValue",
+    "Laplace",
     "Ledger",
     "LedgerError",
+    "PldAccountant",
     "PoissonSampled",
     "PrivacyError",
+    "RandomizedResponse",
     "RdpAccountant",
     "RdpBound",
     "Relation",
+    "ShuffledEpoch",
     "Unreachable",
     "UnsupportedEvent",
     "calibrate_noise",

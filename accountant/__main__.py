@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from accountant.bounds import RdpBound
 from accountant.calibrate import calibrate_noise
-from accountant.errors import PrivacyError, check_count
 from accountant.dpsgd import dpsgd_event, dpsgd_steps
+from accountant.errors import PrivacyError, check_count
 from accountant.events import Event
-from accountant.rdp import COMMON_ORDERS, RdpAccountant, RdpBound
+from accountant.rdp import COMMON_ORDERS, RdpAccountant
 from accountant.statement import round_up, state, weak_delta
 
 

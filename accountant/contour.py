@@ -159,7 +159,8 @@ def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
             best = cost, i, i + 1 + j, period
     _, i, j, period = best
     decay = _Decay(total, float(tilts[i]), smoothing)
-    reach = decay.falls_to(log_small - 3 - float(moments[i]) + float(tilts[i]) * near.epsilon, 6 / period)
+    log_peak = float(moments[i] - tilts[i] * near.epsilon)
+    reach = decay.falls_to(log_small - 3 - log_peak, 6 / period)
     return Contour(
         float(tilts[i]), period, reach, smoothing, float(tilts[j]), float(moments[j]) + 1.0
     )

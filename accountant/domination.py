@@ -31,7 +31,8 @@ class Domination:
     """Pairs for an event whose neighbours come in two kinds, such as record added and removed.
 
     ``upper`` dominates neighbours of either kind in turn; ``lower`` is attained by actual
-    neighbours, so that between the two lies the truth. A composition takes the same kind throughout.
+    neighbours, so that the truth lies
+    between the two. A composition takes the same kind throughout.
     """
 
     upper: tuple[Pair, Pair]

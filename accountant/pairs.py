@@ -81,7 +81,8 @@ class Mixture:
             exponent = self.spacing * (z - self.spacing / 2)
             loss = _log_mixture(exponent, float(b[0]), self.weights[0])
         else:
-            exponents = self.spacing * (np.multiply.outer(j, z) - (j**2 * self.spacing / 2)[:, None])
+            middle = (j**2 * self.spacing / 2)[:, None]
+            exponents = self.spacing * (np.multiply.outer(j, z) - middle)
             shift = np.maximum(exponents.real.max(axis=0), 0.0)
             terms = b @ np.exp(exponents - shift) + self.weights[0] * np.exp(-shift)
             with np.errstate(over="ignore", invalid="ignore"):

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 
 from accountant.bounds import DeltaBounds, EpsilonBounds
+from accountant.certify import delta_bounds, epsilon_bounds
 from accountant.composition import Composition
 from accountant.contour import Sum
-from accountant.certify import delta_bounds, epsilon_bounds
 from accountant.domination import Domination, domination, gaussian_variance, reveals
 from accountant.errors import check, check_delta
 from accountant.events import Event, Relation
-from accountant.gaussian import ROUNDING, gaussian_epsilon, gaussian_log_delta
+from accountant.gaussian import gaussian_epsilon, gaussian_log_delta
 
 
 class PldAccountant:
@@ -69,8 +69,8 @@ class PldAccountant:
         if kinds.revealed > 0:
             return EpsilonBounds(math.inf if kinds.revealed > delta else 0.0, math.inf)
         if kinds.mu is not None:
-            epsilon = gaussian_epsilon(kinds.mu, delta)
-            return EpsilonBounds(epsilon * (1 - ROUNDING), epsilon * (1 + ROUNDING))
+            epsilon, error = gaussian_epsilon(kinds.mu, delta)
+            return EpsilonBounds(max(epsilon - error, 0.0), epsilon + error)
         lower = upper = 0.0
         for above, below in kinds.sums():
             low, high = epsilon_bounds(above, delta, _absolute(width), enough=lower)
@@ -88,9 +88,7 @@ class PldAccountant:
         if kinds.revealed > 0:
             return DeltaBounds(kinds.revealed, 1.0)
         if kinds.mu is not None:
-            delta = math.exp(gaussian_log_delta(kinds.mu, epsilon)) if kinds.mu else 0.0
-            delta = delta if kinds.mu else max(-math.expm1(epsilon), 0.0)
-            return DeltaBounds(delta * (1 - ROUNDING), min(delta * (1 + ROUNDING), 1.0))
+            return _gaussian_delta(kinds.mu, epsilon)
         lower = upper = 0.0
         for above, below in kinds.sums():
             low, high = delta_bounds(above, epsilon, width)
@@ -103,7 +101,17 @@ class PldAccountant:
 def _absolute(width: float | None) -> Callable[[float], float]:
     if width is not None:
         return lambda epsilon: max(width * epsilon, 1e-15)
-    return lambda epsilon: 1e-4 * max(1.0, epsilon) if epsilon >= 0.01 else max(1e-3 * epsilon, 1e-9)
+    return lambda epsilon: max(1e-3 * epsilon if epsilon < 0.01 else 1e-4 * max(1.0, epsilon), 1e-9)
+
+
+def _gaussian_delta(mu: float, epsilon: float) -> DeltaBounds:
+    nothing = max(-math.expm1(epsilon), 0.0)
+    log_delta, error = gaussian_log_delta(mu, epsilon) if mu else (-math.inf, math.inf)
+    if math.isinf(error):  # the total variation distance is below μ/2, and not to be told from 0
+        return DeltaBounds(nothing, min(nothing + mu / 2, 1.0))
+    return DeltaBounds(
+        math.exp(log_delta) * (1 - error), min(math.exp(log_delta) * (1 + error), 1.0)
+    )
 
 
 class _Kinds:

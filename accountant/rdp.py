@@ -1,118 +1,29 @@
-"""Rényi curve of each event, and the accountant that adds the curves up."""
+"""The accountant that adds up Rényi curves."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from accountant.bounds import RdpBound
+from accountant.composition import Composition
 from accountant.conversion import CONVERSIONS
-from accountant.errors import check, check_count, check_delta
-from accountant.events import Event, Gaussian, PoissonSampled, Relation
+from accountant.errors import check, check_delta
+from accountant.events import Event, Relation
+from accountant.renyi import renyi_divergence
+from accountant.sampled_gaussian import check_orders
 
 Array = NDArray[np.float64]
 
 COMMON_ORDERS: Array = np.concatenate([np.arange(11, 110) / 10, np.arange(12.0, 64.0)])
 """The orders most accountants share: 1.1 to 10.9 by 0.1, then 12 to 63."""
 
-_REACH = 12.0  # standard deviations: a Gaussian tail beyond it weighs 4e-33
-_NEGLIGIBLE = 50.0  # e-folds below the largest integrand: 2e-22
-_ROUNDING = 2e-13  # added to every quadrature: its measured error stays below 5e-14
-_LEAST_NOISE = 1e-3  # below it a closed bound is good enough
-_DOMINANT = 40.0  # log of the second term over the first from which on Minkowski is exact
 _LOWEST, _HIGHEST = 1e-5, 1e5  # α − 1 where the search beyond the grid gives up
-
-
-def rdp_gaussian(noise_multiplier: float, orders: ArrayLike) -> Array:
-    """Rényi divergence of one Gaussian release, at each order [Mironov 2017, Prop. 7].
-
-    >>> rdp_gaussian(2.0, np.array([8.0]))
-    array([1.])
-    """
-    orders = _check_orders(orders)
-    check(noise_multiplier >= 0, "noise_multiplier", noise_multiplier, "must be ≥ 0")
-    if noise_multiplier == 0:
-        return np.full(orders.shape, np.inf)
-    with np.errstate(over="ignore"):
-        return orders / 2 / noise_multiplier / noise_multiplier
-
-
-def rdp_poisson_sampled_gaussian(
-    sampling_rate: float, noise_multiplier: float, orders: ArrayLike
-) -> Array:
-    r"""Rényi divergence of one Gaussian release over a Poisson sample, at each order.
-
-    With q the rate, σ the noise multiplier and z ~ N(0, 1), this is log(A) / (α − 1) for
-
-        A = E[(1 + x)^α],   x = q (exp(z/σ − 1/(2σ²)) − 1),
-
-    the larger of the two directions of add/remove [Mironov, Talwar, Zhang 2019, Theorem 4
-    and Sec. 3.3]. Since E[x] = 0, A − 1 = E[(1 + x)^α − 1 − αx], whose integrand is never
-    negative, so nothing cancels however small the divergence is. The integral is a
-    trapezoidal sum over an even lattice, which converges geometrically because the integrand is
-    analytic in a strip of half-width πσ; its measured relative error is below 5e-14, and the
-    value is raised by 2e-13 so that rounding falls on the safe side.
-
-    Minkowski's inequality in L^α, log A ≤ α log(1 − q + q exp((α − 1)/(2σ²))), takes the
-    integral's place where the last term is e^40 or more, and exceeds it by e^−40 there; also
-    below σ = 1e-3.
-
-    Args:
-        sampling_rate: q, in [0, 1].
-        noise_multiplier: σ ≥ 0, the noise's standard deviation over the sensitivity.
-        orders: any shape, each a real number > 1.
-
-    Returns:
-        Divergences in nats, of the shape of ``orders``; never negative, ∞ for σ = 0.
-
-    >>> rdp_poisson_sampled_gaussian(0.01, 1.0, [1.5, 2.0]).round(9)
-    array([0.00012725, 0.00017181])
-    """
-    orders = _check_orders(orders)
-    check(0 <= sampling_rate <= 1, "sampling_rate", sampling_rate, "must lie in [0, 1]")
-    check(noise_multiplier >= 0, "noise_multiplier", noise_multiplier, "must be ≥ 0")
-    if sampling_rate == 0 or math.isinf(noise_multiplier):
-        return np.zeros(orders.shape)
-    if sampling_rate == 1 or noise_multiplier == 0:
-        return rdp_gaussian(noise_multiplier, orders)
-    flat = orders.ravel()
-    with np.errstate(over="ignore"):
-        log_power = (flat - 1) / 2 / noise_multiplier / noise_multiplier + math.log(sampling_rate)
-    log_a = flat * np.logaddexp(math.log1p(-sampling_rate), log_power)
-    if noise_multiplier >= _LEAST_NOISE:
-        open_ = np.flatnonzero(log_power < _DOMINANT)
-        open_ = open_[np.argsort(flat[open_])]
-        for block in _blocks(flat[open_], noise_multiplier):
-            where = open_[block]
-            log_a[where] = _log_moment(sampling_rate, noise_multiplier, flat[where])
-    return (log_a / (flat - 1)).reshape(orders.shape) * (1 + _ROUNDING)
-
-
-def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
-    """The Rényi curve of ONE release of ``event``, at each order.
-
-    >>> renyi_divergence(Gaussian(noise_multiplier=2.0), [8.0, 16.0])
-    array([1., 2.])
-    """
-    match event:
-        case Gaussian(noise_multiplier=noise):
-            return rdp_gaussian(noise, orders)
-        case PoissonSampled(sampling_rate=rate, event=Gaussian(noise_multiplier=noise)):
-            return rdp_poisson_sampled_gaussian(rate, noise, orders)
-
-
-@dataclass(frozen=True)
-class RdpBound:
-    """An upper bound on ε and the Rényi order that gave it (NaN where ε = ∞)."""
-
-    upper: float
-    order: float
-    beyond_grid: bool = False
 
 
 class RdpAccountant:
@@ -121,44 +32,46 @@ class RdpAccountant:
     * Guarantee: for every δ, what was composed is (upper, δ)-DP under ``relation``.
     * Composition of adaptively chosen releases is covered [Mironov 2017, Prop. 1].
 
+    >>> from accountant.events import Gaussian, PoissonSampled
     >>> step = PoissonSampled(sampling_rate=250/60000, event=Gaussian(noise_multiplier=1.3))
     >>> bound = RdpAccountant().compose(step, 3600).epsilon(delta=1e-5)
     >>> round(bound.upper, 7), float(bound.order)
     (0.9422002, 17.0)
     """
 
-    def __init__(
-        self, orders: ArrayLike = COMMON_ORDERS, relation: Relation = Relation.ADD_OR_REMOVE_ONE
-    ) -> None:
-        self.orders = np.sort(np.atleast_1d(_check_orders(orders)))
-        self.relation = relation
-        self._counts: dict[Event, int] = {}
+    def __init__(self, orders: ArrayLike = COMMON_ORDERS, relation: Relation | None = None) -> None:
+        self.orders = np.sort(np.atleast_1d(check_orders(orders)))
+        self._composition = Composition(relation)
         # Runs of one event are priced by multiplication, so that a long run rounds once.
         self._closed = np.zeros(self.orders.shape)
         self._open: tuple[Event | None, int, Array] = (None, 0, self._closed)
 
     def compose(self, event: Event, count: int = 1) -> RdpAccountant:
         """Add ``count`` releases of ``event``, in place; returns the accountant itself."""
-        check_count("count", count)
+        self._composition.add(event, count)
         if count:
             last, so_far, curve = self._open
             if event != last:
                 self._closed = self.rdp()
                 so_far, curve = 0, _curve(event, tuple(self.orders))
-            self._open = (event, so_far + count, curve)
-            self._counts[event] = self._counts.get(event, 0) + count
+            self._open = (event, so_far + int(count), curve)
         return self
 
     def copy(self) -> RdpAccountant:
         """An independent accountant that has composed the same."""
         twin = copy.copy(self)  # the arrays are shared: none is ever written in place
-        twin._counts = dict(self._counts)
+        twin._composition = self._composition.copy()
         return twin
 
     @property
     def events(self) -> list[tuple[Event, int]]:
         """Each distinct event with its count, in the order of first use."""
-        return list(self._counts.items())
+        return self._composition.events
+
+    @property
+    def relation(self) -> Relation | None:
+        """The relation of what was composed."""
+        return self._composition.relation
 
     def rdp(self, orders: ArrayLike | None = None) -> Array:
         """The composed Rényi curve, at the accountant's own orders unless others are given."""
@@ -178,7 +91,7 @@ class RdpAccountant:
         """
         check_delta(delta)
         check(method in CONVERSIONS, "method", method, f"must be one of {', '.join(CONVERSIONS)}")
-        if not self._counts:
+        if not self.events:
             return RdpBound(0.0, float(self.orders[-1]))
         convert = CONVERSIONS[method]
         values = convert(self.orders, self.rdp(), delta)
@@ -218,78 +131,3 @@ def _curve(event: Event, orders: tuple[float, ...]) -> Array:
     curve = renyi_divergence(event, np.array(orders))
     curve.setflags(write=False)
     return curve
-
-
-def _check_orders(orders: ArrayLike) -> Array:
-    orders = np.asarray(orders, dtype=np.float64)
-    valid = orders.size > 0 and bool(np.all(orders > 1) and np.all(np.isfinite(orders)))
-    check(valid, "orders", orders, "must be finite and above 1", "start at 1.01")
-    return orders
-
-
-def _log_moment(q: float, sigma: float, alpha: Array) -> Array:
-    """log A of ascending orders that share one lattice, by the trapezoidal rule."""
-    step = min(0.5, 0.4 * sigma)  # strip of width πσ: e^(−2π·πσ/step) = 4e-22
-    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-        log_terms = _log_integrand(q, sigma, alpha, _lattice(q, sigma, alpha, step))
-        peak = np.maximum(log_terms.max(axis=1, keepdims=True), -1e300)  # −∞ if all vanish
-        total = np.exp(log_terms - peak).sum(axis=1)
-        return np.logaddexp(0.0, peak[:, 0] + np.log(total * step / math.sqrt(2 * math.pi)))
-
-
-def _blocks(ascending: Array, sigma: float) -> Iterator[slice]:
-    """Orders to share a lattice: alike, and few where it is long."""
-    start = 0
-    while start < ascending.size:
-        alike = ascending[start:] < 64 * ascending[start]
-        near = ascending[start:] < 100 * sigma
-        size = max(int((alike & near).sum()), min(8, int(alike.sum())))
-        yield slice(start, start + size)
-        start += size
-
-
-def _lattice(q: float, sigma: float, alpha: Array, step: float) -> Array:
-    """The multiples of ``step`` at which the integrand of any order is not negligible.
-
-    Left of −_REACH and right of max(α, 2)/σ + _REACH a Gaussian bounds it. Where that is far,
-    cells about one wide are dropped in between when they and their neighbours are negligible:
-    the logarithm of (1 + x)^α exp(−u²/2) has a second derivative ≥ −1, so inside a cell it is at
-    most 1/8 above the larger end.
-    """
-    stop = max(alpha[-1], 2.0) / sigma + _REACH
-    stride = max(1, round(1 / step))
-    edges = np.arange(math.floor(-_REACH / step), math.ceil(stop / step) + stride, stride)
-    if edges.size * stride > 400:
-        log_terms = _log_integrand(q, sigma, alpha, edges * step)
-        matters = (log_terms > log_terms.max(axis=1, keepdims=True) - _NEGLIGIBLE).any(axis=0)
-        for _ in range(2):
-            matters[1:] |= matters[:-1]
-            matters[:-1] |= matters[1:]
-        edges = edges[matters]
-    nodes = (edges[:, None] + np.arange(stride)).ravel() * step
-    return np.asarray(nodes, dtype=np.float64)
-
-
-def _log_integrand(q: float, sigma: float, alpha: Array, u: Array) -> Array:
-    """log((1 + x)^α − 1 − αx) − u²/2, of shape (orders, nodes), for ascending orders."""
-    w = (u - 0.5 / sigma) / sigma
-    x = np.where(w < 700, q * np.expm1(np.minimum(w, 700)), np.exp(w + math.log(q)))
-    log_ratio = np.where(w < 700, np.log1p(np.minimum(x, 1e305)), math.log(q) + w)
-    near = np.abs(x) < min(1 / alpha[-1], 0.15)
-    excess = np.empty((alpha.size, u.size))
-
-    # Binomial series: ratios of terms below 0.15 or factorial, so 24 terms leave 1e-18.
-    k = np.arange(2, 26)
-    coefficients = np.cumprod((alpha[:, None] - k + 1) / k, axis=1) * alpha[:, None]
-    series = coefficients @ x[near] ** k[:, None]
-    excess[:, near] = np.log(np.maximum(series, 0.0))
-
-    far = ~near
-    log_1px, less = log_ratio[far], alpha[:, None] - 1
-    power = alpha[:, None] * log_1px
-    direct = (1 + x[far]) * np.expm1(less * log_1px) - less * x[far]
-    in_logs = power + np.log1p(
-        -np.exp(-less * log_1px) * (alpha[:, None] - less * np.exp(-log_1px))
-    )
-    excess[:, far] = np.where(power > 30, in_logs, np.log(np.maximum(direct, 0.0)))
-    return np.asarray(excess - u * u / 2)

@@ -1,0 +1,85 @@
+"""Rényi curve of each event: what ONE release costs, at real orders."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from accountant.domination import domination, reveals
+from accountant.events import (
+    Event,
+    ExponentialMechanism,
+    FixedSizeSampled,
+    Gaussian,
+    PoissonSampled,
+    ShuffledEpoch,
+)
+from accountant.fixed_size import rdp_fixed_size_gaussian
+from accountant.pairs import Nodes, Pair, log_moment
+from accountant.sampled_gaussian import (
+    check_orders,
+    rdp_gaussian,
+    rdp_poisson_sampled_gaussian,
+)
+
+Array = NDArray[np.float64]
+
+_ROUNDING = 2e-13  # above the error of ``pairs.log_moment``
+
+
+def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
+    """The Rényi curve of ONE release of ``event``, at each order, for its worst neighbours.
+
+    Args:
+        event: what was released.
+        orders: any shape, each a real number > 1.
+
+    Returns:
+        Divergences in nats, of the shape of ``orders``; never negative, never below the truth.
+
+    >>> renyi_divergence(Gaussian(noise_multiplier=2.0), [8.0, 16.0])
+    array([1., 2.])
+    """
+    orders = check_orders(orders)
+    match event:
+        case Gaussian(noise_multiplier=noise):
+            return rdp_gaussian(noise, orders)
+        case PoissonSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise), group_size=1):
+            return rdp_poisson_sampled_gaussian(q, noise, orders)
+        case FixedSizeSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
+            return rdp_fixed_size_gaussian(q, noise, orders)
+        case ShuffledEpoch(event=inner):
+            return renyi_divergence(inner, orders)
+    if reveals(event):
+        return np.full(orders.shape, math.inf)
+    if isinstance(event, ExponentialMechanism):
+        curve = [_bounded_range(event.epsilon, order) for order in orders.ravel()]
+    else:
+        pairs = set(domination(event).upper)
+        curve = [max(_of_pair(pair, order) for pair in pairs) for order in orders.ravel()]
+    return np.array(curve).reshape(orders.shape) * (1 + _ROUNDING)
+
+
+def _of_pair(pair: Pair, order: float) -> float:
+    """log E_P[exp((α − 1) L)] / (α − 1), by the points the pair is handed on as."""
+    return max(log_moment(pair.nodes(order - 1, 0.0), order - 1), 0.0) / (order - 1)
+
+
+def _bounded_range(epsilon: float, order: float) -> float:
+    """The largest divergence of an ε-bounded-range mechanism [Dong, Durfee, Rogers 2020].
+
+    The worst has two outcomes, of losses t and t − ε (Lemma 3.2 there); with
+    A = (1 − exp(−(α−1)ε))/(1 − exp(−ε)) and B = exp(−(α−1)ε), the moment of order α − 1 is
+    exp((α−1)t) (A (1 − exp(t − ε)) + B), largest at exp(t − ε) = (1 − 1/α)(1 + B/A).
+    """
+    if epsilon == 0:
+        return 0.0
+    b = math.exp(-(order - 1) * epsilon)
+    a = -math.expm1(-(order - 1) * epsilon) / -math.expm1(-epsilon)
+    t = epsilon + math.log1p(-1 / order) + math.log1p(b / a)
+    high = -math.expm1(t - epsilon) / -math.expm1(-epsilon)  # P's mass at loss t
+    log_q = np.array([math.log(high) - t, math.log1p(-high) - (t - epsilon)])
+    moment = log_moment(Nodes(log_q, np.array([t, t - epsilon])), order - 1)
+    return max(moment, 0.0) / (order - 1)
