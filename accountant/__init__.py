@@ -10,8 +10,13 @@ An *event* is what was released (frozen data); what it costs is a pure function 
 """
 
 from accountant.bounds import DeltaBounds, EpsilonBounds, RdpBound
-from accountant.calibrate import calibrate_noise
-from accountant.dpsgd import dpsgd_event, dpsgd_steps
+from accountant.calibration import (
+    calibrate,
+    calibrate_noise,
+    calibrate_sampling_rate,
+    calibrate_steps,
+)
+from accountant.dpsgd import Sampler, dpsgd_event, dpsgd_events, dpsgd_steps
 from accountant.errors import (
     BudgetExceeded,
     InvalidValue,
@@ -34,11 +39,14 @@ from accountant.events import (
     count_runs,
     event_from_json,
 )
+from accountant.gdp import gdp_epsilon, gdp_mu
+from accountant.groups import for_group
 from accountant.ledger import Ledger
 from accountant.pld import PldAccountant
 from accountant.rdp import COMMON_ORDERS, RdpAccountant
 from accountant.renyi import renyi_divergence
 from accountant.sampled_gaussian import rdp_gaussian, rdp_poisson_sampled_gaussian
+from accountant.tradeoff import attacker_power
 
 __all__ = [
     "COMMON_ORDERS",
@@ -61,14 +69,23 @@ __all__ = [
     "RdpAccountant",
     "RdpBound",
     "Relation",
+    "Sampler",
     "ShuffledEpoch",
     "Unreachable",
     "UnsupportedEvent",
+    "attacker_power",
+    "calibrate",
     "calibrate_noise",
+    "calibrate_sampling_rate",
+    "calibrate_steps",
     "count_runs",
     "dpsgd_event",
+    "dpsgd_events",
     "dpsgd_steps",
     "event_from_json",
+    "for_group",
+    "gdp_epsilon",
+    "gdp_mu",
     "rdp_gaussian",
     "rdp_poisson_sampled_gaussian",
     "renyi_divergence",

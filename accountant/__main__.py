@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from accountant.bounds import RdpBound
-from accountant.calibrate import calibrate_noise
+from accountant.calibration import calibrate_noise
 from accountant.dpsgd import dpsgd_event, dpsgd_steps
 from accountant.errors import PrivacyError, check_count
 from accountant.events import Event

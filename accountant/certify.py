@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from accountant.contour import Inversion, Saddle, Sum, TooFine, place, saddle
+from accountant.contour import Inversion, Saddle, Sum, place, saddle
+from accountant.pairs import TooFine
 
 _ATTEMPTS = 8
 _TIMID = 0.8  # of the width asked for, what smoothing may take at first

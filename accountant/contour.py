@@ -39,17 +39,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accountant.fourier import ERROR, fourier_sums
-from accountant.pairs import GOAL, Array, Pair, cumulants, log_moment
+from accountant.pairs import GOAL, Array, Pair, TooFine, cumulants, log_moment
 
 _EPS = float(np.finfo(np.float64).eps)
 _TILTS = 1.12 ** np.arange(-14.0, 11.0)  # considered, around the saddle point
 _LEAST_TILT, _MOST_TILT = 1e-6, 1e12
 _MOST_NODES = 1 << 20
 _TURN, _TERMS = 3.0, 32  # exp(ix) for |x| ≤ 3: the next term weighs 6e-22
-
-
-class TooFine(Exception):
-    """The integral would take more nodes than memory allows."""
 
 
 class Sum:
@@ -162,8 +158,20 @@ def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
     log_peak = float(moments[i] - tilts[i] * near.epsilon)
     reach = decay.falls_to(log_small - 3 - log_peak, 6 / period)
     return Contour(
-        float(tilts[i]), period, reach, smoothing, float(tilts[j]), float(moments[j]) + 1.0
+        tilt=float(tilts[i]),
+        period=period,
+        reach=reach,
+        smoothing=smoothing,
+        beyond=float(tilts[j]),
+        log_moment_beyond=_log_moment_above(total, float(tilts[j]), smoothing),
     )
+
+
+def _log_moment_above(total: Sum, tilt: float, smoothing: float) -> float:
+    """An upper bound on log M_ς(tilt)."""
+    moments = [n * log_moment(pair.nodes(tilt, 0.0), tilt) for pair, n in total.parts]
+    gaussian = (total.gaussian_variance + smoothing) * tilt * (tilt + 1) / 2
+    return (gaussian + sum(moments)) * (1 + 1e-12) + 1e-6
 
 
 class _Decay:
@@ -203,7 +211,7 @@ class Inversion:
         count = math.ceil(contour.reach / step) + 1
         if count > _MOST_NODES:
             raise TooFine
-        self._u = u = step * np.arange(count)
+        self._u = u = np.multiply(step, np.arange(count), dtype=np.float64)
         variance = total.gaussian_variance + contour.smoothing
         self._log_moment = variance * t * (t + 1) / 2
         self._rounding = 8 * _EPS * abs(self._log_moment)

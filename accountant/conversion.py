@@ -19,6 +19,11 @@ def classic(orders: Array, rdp: Array, delta: float) -> Array:
     return np.maximum(rdp - np.log(delta) / (orders - 1), 0.0)
 
 
+def classic_log_delta(orders: Array, rdp: Array, epsilon: float) -> Array:
+    """The log δ at which ``classic`` gives ε."""
+    return np.asarray((orders - 1) * (rdp - epsilon))
+
+
 def improved(orders: Array, rdp: Array, delta: float) -> Array:
     """ε at each order [Canonne, Kamath, Steinke 2020, Prop. 12; Balle et al. 2020, Thm. 21].
 
@@ -32,7 +37,16 @@ def improved(orders: Array, rdp: Array, delta: float) -> Array:
     return np.maximum(epsilon, 0.0)
 
 
+def improved_log_delta(orders: Array, rdp: Array, epsilon: float) -> Array:
+    """The log δ at which ``improved`` gives ε."""
+    return np.asarray((orders - 1) * (rdp - epsilon + np.log1p(-1 / orders)) - np.log(orders))
+
+
 CONVERSIONS: dict[str, Callable[[Array, Array, float], Array]] = {
     "rdp": improved,
     "rdp-classic": classic,
+}
+LOG_DELTAS: dict[str, Callable[[Array, Array, float], Array]] = {
+    "rdp": improved_log_delta,
+    "rdp-classic": classic_log_delta,
 }

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import binom
 
@@ -21,9 +20,10 @@ from accountant.events import (
     Mechanism,
     PoissonSampled,
     RandomizedResponse,
+    Relation,
     ShuffledEpoch,
 )
-from accountant.pairs import REACH, Array, Curve, Mixture, Pair, Panels, Points
+from accountant.pairs import REACH, Array, Complex, Curve, Mixture, Pair, Panels, Points
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,23 @@ def reveals(event: Event) -> float:
             return reveals(inner)
 
 
+def spares(event: Event) -> bool:
+    """Whether the event says nothing of any record."""
+    match event:
+        case PoissonSampled(sampling_rate=0) | FixedSizeSampled(batch_size=0):
+            return True
+        case (
+            PoissonSampled(event=inner) | FixedSizeSampled(event=inner) | ShuffledEpoch(event=inner)
+        ):
+            return spares(inner)
+        case Gaussian() | Laplace() | DiscreteGaussian():
+            return math.isinf(event.noise_multiplier)
+        case RandomizedResponse(noise_parameter=p):
+            return p == 1
+        case ExponentialMechanism(epsilon=epsilon):
+            return epsilon == 0
+
+
 def _log1p(x: float) -> float:
     return math.log1p(x) if x > -1 else -math.inf
 
@@ -85,21 +102,36 @@ def _log1p(x: float) -> float:
 def domination(event: Event) -> Domination:
     """The pairs of ONE release of ``event``."""
     match event:
+        case PoissonSampled(
+            sampling_rate=q, event=Gaussian(noise_multiplier=noise, relation=Relation.REPLACE_ONE)
+        ):  # attained where the replaced record's own vector is zero, half the way
+            both = _either_way(q, 1 / noise)
+            half = 0.5 / noise
+            return Domination((both, both), _both_ways(_one(q), half).lower)
         case PoissonSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
             k = event.group_size
-            weights = tuple(float(b) for b in binom.pmf(np.arange(k + 1), k, q))
-            return _exact(Mixture(weights, 1 / noise), Mixture(weights, 1 / noise, exchanged=True))
+            log_weights = tuple(float(w) for w in binom.logpmf(np.arange(k + 1), k, q))
+            return _both_ways(log_weights, 1 / noise)
         case PoissonSampled(sampling_rate=q, event=inner):
             base = _pair(inner)
             return _exact(_sampled(base, q), _sampled(base, q, exchanged=True))
         case FixedSizeSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
             both = _either_way(q, 1 / noise)
-            apart = (Mixture((1 - q, q), 1 / noise), Mixture((1 - q, q), 1 / noise, exchanged=True))
-            return Domination((both, both), apart)
+            return Domination((both, both), _both_ways(_one(q), 1 / noise).lower)
         case ShuffledEpoch(event=inner):
             return domination(inner)
     pair = _pair(event)
     return _exact(pair, pair)
+
+
+def _one(q: float) -> tuple[float, float]:
+    """One record, in the sample with probability q."""
+    return math.log1p(-q), math.log(q)
+
+
+def _both_ways(log_weights: tuple[float, ...], spacing: float) -> Domination:
+    added = Mixture(log_weights, spacing, exchanged=True)
+    return _exact(Mixture(log_weights, spacing), added)
 
 
 def _exact(removed: Pair, added: Pair) -> Domination:
@@ -123,7 +155,7 @@ def _pair(event: Mechanism) -> Panels | Points:
 def _laplace(epsilon: float) -> Panels:
     """Q = Laplace at 0, P at 1: the loss is ±ε outside [0, 1] and linear inside."""
 
-    def inside(loss: NDArray) -> tuple[NDArray, NDArray]:
+    def inside(loss: Complex) -> tuple[Complex, Complex]:
         return math.log(0.25) - (loss + epsilon) / 2, loss
 
     atoms = (np.array([math.log(0.5), math.log(0.5) - epsilon]), np.array([-epsilon, epsilon]))
@@ -139,7 +171,7 @@ def _bounded_range(epsilon: float) -> Panels:
     """
     norm = math.log(2) + math.log(-math.expm1(-epsilon)) if epsilon > 0 else 0.0
 
-    def density(loss: NDArray) -> tuple[NDArray, NDArray]:
+    def density(loss: Complex) -> tuple[Complex, Complex]:
         return -(loss + epsilon) / 2 - norm, loss
 
     none = np.empty(0)
@@ -171,7 +203,7 @@ def _discrete_gaussian(sigma: float, shift: int) -> Points:
 def _sampled(pair: Panels | Points, q: float, *, exchanged: bool = False) -> Panels | Points:
     """Poisson sampling, (1 − q) Q + q P against Q [Zhu, Dong, Wang 2022, Theorem 11]."""
 
-    def mix(log_q: NDArray, loss: NDArray) -> tuple[NDArray, NDArray]:
+    def mix(log_q: Complex, loss: Complex) -> tuple[Complex, Complex]:
         mixed = np.log1p(q * np.expm1(loss))
         return (log_q + mixed, -mixed) if exchanged else (log_q, mixed)
 
@@ -186,18 +218,19 @@ def _sampled(pair: Panels | Points, q: float, *, exchanged: bool = False) -> Pan
 
 
 def _either_way(q: float, spacing: float) -> Panels:
-    """Sampling at a fixed size: the larger of both directions at every ε, in one pair.
+    """One record replaced in a sample: the larger of both directions at every ε, in one pair.
 
     For ε ≥ 0 the divergence is that of (1 − q) Q + q P against Q, for ε < 0 that of P against
-    (1 − q) P + q Q [Balle, Barthe, Gaboardi 2018, Theorem 9]. So positive losses are distributed
+    (1 − q) P + q Q [Balle, Barthe, Gaboardi 2018, Theorems 2 and 9; the former gives the same for
+    Poisson samples under replace-one]. So positive losses are distributed
     as in the first, negative ones as in the second, and the rest of the mass is at zero.
     """
-    mixture = Mixture((1 - q, q), spacing)
+    mixture = Mixture(_one(q), spacing)
 
-    def gained(z: NDArray) -> tuple[NDArray, NDArray]:
+    def gained(z: Complex) -> tuple[Complex, Complex]:
         return mixture.curve(z)
 
-    def lost(z: NDArray) -> tuple[NDArray, NDArray]:
+    def lost(z: Complex) -> tuple[Complex, Complex]:
         log_q, loss = mixture.curve(z)
         return log_q + loss, -loss
 

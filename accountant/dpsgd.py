@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from fractions import Fraction
 
-from accountant.errors import check
-from accountant.events import Gaussian, PoissonSampled
+from accountant.errors import UnsupportedEvent, check, check_count
+from accountant.events import (
+    Event,
+    FixedSizeSampled,
+    Gaussian,
+    PoissonSampled,
+    Relation,
+    ShuffledEpoch,
+)
+
+
+class Sampler(enum.Enum):
+    """How batches are drawn."""
+
+    POISSON = "poisson"
+    FIXED_SIZE = "fixed"
+    SHUFFLED = "shuffled"
 
 
 def dpsgd_event(
@@ -19,9 +35,7 @@ def dpsgd_event(
     noise counts for half.
 
     >>> dpsgd_event(dataset_size=60000, batch_size=50, noise_multiplier=1.2, microbatch_size=5)
-    ... # doctest: +NORMALIZE_WHITESPACE
-    PoissonSampled(sampling_rate=0.0008333333333333334,
-                   event=Gaussian(noise_multiplier=0.6))
+    PoissonSampled(sampling_rate=0.0008333333333333334, event=Gaussian(noise_multiplier=0.6))
     """
     check(dataset_size >= 1, "n", dataset_size, "must be at least 1 record")
     check(
@@ -42,6 +56,58 @@ def dpsgd_event(
     return PoissonSampled(
         sampling_rate=batch_size / dataset_size,
         event=Gaussian(noise_multiplier=noise_multiplier / sensitivity),
+    )
+
+
+def dpsgd_events(
+    *,
+    dataset_size: int,
+    batch_size: int,
+    noise_multiplier: float,
+    steps: int,
+    microbatch_size: int = 1,
+    sampler: Sampler = Sampler.POISSON,
+    relation: Relation | None = None,
+) -> list[tuple[Event, int]]:
+    """A whole run, as it is charged under the sampler's own relation or the one asked for.
+
+    Poisson samples are analysed for add/remove and for replace-one, the others for replace-one
+    alone. Replacing a record moves the sum by up to 2C, in a microbatch or out of it.
+
+    >>> run = dict(dataset_size=1000, batch_size=100, noise_multiplier=2.0, steps=25)
+    >>> dpsgd_events(**run)
+    [(PoissonSampled(sampling_rate=0.1, event=Gaussian(noise_multiplier=2.0)), 25)]
+    >>> dpsgd_events(**run, sampler=Sampler.SHUFFLED)[0][1]  # epochs, the last one begun
+    3
+    """
+    check_count("steps", steps)
+    step = dpsgd_event(
+        dataset_size=dataset_size,
+        batch_size=batch_size,
+        noise_multiplier=noise_multiplier,
+        microbatch_size=microbatch_size,
+    )
+    replaced = Gaussian(noise_multiplier=noise_multiplier / 2, relation=Relation.REPLACE_ONE)
+    match sampler, relation:
+        case Sampler.POISSON, None | Relation.ADD_OR_REMOVE_ONE:
+            return [(step, steps)]
+        case Sampler.POISSON, Relation.REPLACE_ONE:
+            return [(PoissonSampled(sampling_rate=step.sampling_rate, event=replaced), steps)]
+        case Sampler.FIXED_SIZE, None | Relation.REPLACE_ONE:
+            fixed = FixedSizeSampled(
+                dataset_size=dataset_size, batch_size=batch_size, event=replaced
+            )
+            return [(fixed, steps)]
+        case Sampler.SHUFFLED, None | Relation.REPLACE_ONE:
+            return [
+                (
+                    ShuffledEpoch(event=replaced),
+                    math.ceil(Fraction(steps * batch_size, dataset_size)),
+                )
+            ]
+    raise UnsupportedEvent(
+        f"relation = {relation.value if relation else None}: {sampler.value} batches have no "
+        "analysis for it; choose replace_one, or Poisson samples"
     )
 
 

@@ -148,6 +148,8 @@ class PoissonSampled(_Written):
     * The sample is drawn afresh for each release and never shown.
     * The sample's size is random and may be zero; the release happens all the same.
     * Neighbours differ by the group_size records of one person, each sampled by itself.
+    * Under REPLACE_ONE the sensitivity must be at least what adding a record moves, as it is for
+      sums of clipped vectors.
     """
 
     sampling_rate: float
@@ -157,8 +159,13 @@ class PoissonSampled(_Written):
     def __post_init__(self) -> None:
         rate = self.sampling_rate
         check(0 <= rate <= 1, "sampling_rate", rate, "must lie in [0, 1]")
-        _check_sampled(self.event, Relation.ADD_OR_REMOVE_ONE, "Poisson sampling")
-        if self.group_size != 1 and not isinstance(self.event, Gaussian):
+        if self.event.relation is not Relation.REPLACE_ONE or not isinstance(self.event, Gaussian):
+            _check_sampled(self.event, Relation.ADD_OR_REMOVE_ONE, "Poisson sampling")
+        k = self.group_size
+        check(k >= 1 and k % 1 == 0, "group_size", k, "must be a whole number ≥ 1")
+        if k != 1 and self.relation is Relation.REPLACE_ONE:
+            _check_sampled(self.event, Relation.ADD_OR_REMOVE_ONE, "a sampled group")
+        if k != 1 and not isinstance(self.event, Gaussian):
             raise UnsupportedEvent(
                 f"group_size = {self.group_size}: a sampled group is analysed for Gaussian noise "
                 "only; choose another mechanism"

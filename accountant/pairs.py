@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 Array = NDArray[np.float64]
-Curve = Callable[[NDArray], tuple[NDArray, NDArray]]
+Complex = NDArray[Any]  # real outcomes, or complex ones where a bound looks off the line
+Curve = Callable[[Complex], tuple[Complex, Complex]]
 """Outcome → (log density under Q, privacy loss); analytic, so it takes complex outcomes too."""
 
 GOAL = 1e-17
@@ -28,7 +29,12 @@ GOAL = 1e-17
 REACH = 9.5  # standard deviations: a Gaussian density beyond it is below 1e-20 of its peak
 _NEGLIGIBLE = 50.0  # e-folds below the largest weight
 _MARGIN = 1.0  # e-folds added where a bound is read off a lattice
+_MOST_COARSE, _MOST_POINTS = 150_000, 1 << 21
 _SHRINK = 0.7 ** np.arange(28.0)
+
+
+class TooFine(Exception):
+    """An integral would take more points than memory and patience allow."""
 
 
 @dataclass(frozen=True)
@@ -66,48 +72,59 @@ class Mixture:
     chosen so that this is below GOAL.
     """
 
-    weights: tuple[float, ...]
+    log_weights: tuple[float, ...]
     spacing: float
     exchanged: bool = False
 
     @property
-    def _strip(self) -> float:
-        return min(1.4 / (self.spacing * (len(self.weights) - 1)), 3.0)
+    def most(self) -> int:
+        """k, the most records."""
+        return len(self.log_weights) - 1
 
-    def curve(self, z: NDArray) -> tuple[NDArray, NDArray]:
-        j = np.arange(1, len(self.weights))
-        b = np.array(self.weights[1:])
-        if b.size == 1:  # the common case, without the axis
+    @property
+    def _strip(self) -> float:
+        return min(1.4 / (self.spacing * self.most), 3.0)
+
+    def _log_terms(self, z: Complex) -> Complex:
+        """log b_j dN(jμ, 1)/dN(0, 1) at z, of shape (k + 1, z.size)."""
+        j = np.arange(self.most + 1)
+        middle = j**2 * self.spacing / 2 - np.array(self.log_weights) / self.spacing
+        return self.spacing * (np.multiply.outer(j, z) - middle[:, None])
+
+    def curve(self, z: Complex) -> tuple[Complex, Complex]:
+        """log density under Q, and privacy loss, at each outcome."""
+        if self.most == 1:  # the common case, without the axis
             exponent = self.spacing * (z - self.spacing / 2)
-            loss = _log_mixture(exponent, float(b[0]), self.weights[0])
+            loss = _log_mixture(exponent, *(math.exp(w) for w in self.log_weights))
         else:
-            middle = (j**2 * self.spacing / 2)[:, None]
-            exponents = self.spacing * (np.multiply.outer(j, z) - middle)
-            shift = np.maximum(exponents.real.max(axis=0), 0.0)
-            terms = b @ np.exp(exponents - shift) + self.weights[0] * np.exp(-shift)
-            with np.errstate(over="ignore", invalid="ignore"):
-                small = b @ np.expm1(np.where(shift < 1, exponents, 0))
-            loss = np.where(shift < 1, np.log1p(small), shift + np.log(terms))
+            terms = self._log_terms(z)
+            shift = np.maximum(terms.real.max(axis=0), 0.0)
+            j = np.arange(1, self.most + 1)[:, None]
+            excess = np.expm1(
+                np.where(shift > 0, 0, self.spacing * (j * z - j**2 * self.spacing / 2))
+            )
+            small = np.exp(self.log_weights[1:]) @ excess
+            loss = np.where(
+                shift > 0, shift + np.log(np.exp(terms - shift).sum(axis=0)), np.log1p(small)
+            )
         log_q = -z * z / 2 - 0.5 * math.log(2 * math.pi)
         return (log_q + loss, -loss) if self.exchanged else (log_q, loss)
 
-    def _slope(self, z: Array) -> Array:
-        """|dL/dz|: μ times the expected number of records, given z."""
-        j = np.arange(len(self.weights))[:, None]
-        log_terms = np.log(np.array(self.weights))[:, None] + self.spacing * (
-            j * z - j**2 * self.spacing / 2
-        )
-        terms = np.exp(log_terms - log_terms.max(axis=0))
-        return np.asarray(self.spacing * (j * terms).sum(axis=0) / terms.sum(axis=0))
+    def _log_slope(self, z: Array) -> Array:
+        """log |dL/dz|, where dL/dz is μ times the expected number of records, given z."""
+        terms = self._log_terms(z)
+        held = terms[1:] + np.log(np.arange(1, self.most + 1))[:, None]
+        log_held = logsumexp(held, axis=0) - logsumexp(terms, axis=0)
+        return np.asarray(math.log(self.spacing) + log_held)
 
     def _ends(self, tilt: float) -> tuple[float, float]:
         """Outside, the tilted density falls at least as fast as a Gaussian from REACH on."""
-        far = REACH + self.spacing * (len(self.weights) - 1)
+        far = REACH + self.spacing * self.most
         if not self.exchanged:
             return -REACH, far + tilt * (far - REACH)
         low = -REACH
         for _ in range(20):  # −z > REACH + tilt·slope(z) from there on to the left
-            further = -REACH - tilt * float(self._slope(np.array([low]))[0])
+            further = -REACH - tilt * math.exp(float(self._log_slope(np.array([low]))[0]))
             if further > low - 0.1:
                 break
             low = further
@@ -116,15 +133,19 @@ class Mixture:
     def _lattice(self, tilt: float, step: float) -> tuple[Array, Array, Array, Array]:
         """Multiples of step with log Q, loss and log weight there."""
         low, high = self._ends(tilt)
+        if high - low > _MOST_POINTS * step:
+            raise TooFine
         z = step * np.arange(math.floor(low / step), math.ceil(high / step) + 1)
         log_q, loss = self.curve(z)
         weight = log_q + (1 + tilt) * loss
-        core = REACH + self.spacing * (len(self.weights) - 1)
+        core = REACH + self.spacing * self.most
         keep = (z < core) | (weight > weight.max() - _NEGLIGIBLE)
         return z[keep], log_q[keep], loss[keep], weight[keep]
 
     def coarse(self, tilt: float) -> Nodes:
         step = min(0.25, self._strip / 4)
+        if self._ends(tilt)[1] > _MOST_COARSE * step:
+            raise TooFine
         _, log_q, loss, _ = self._lattice(tilt, step)
         return Nodes(log_q + math.log(step), loss)
 
@@ -152,23 +173,18 @@ class Mixture:
         It is summed over a lattice so fine that what a cell hides at a turning point is below a
         twentieth of the value there, and raised by a quarter.
         """
-        bend = 1 + (2 + tilt) * (self._slope_limit**2) / 4
-        step = min(0.1, math.sqrt(0.4 / bend / (len(self.weights))))
+        bend = 1 + (2 + tilt) * ((self.spacing * self.most) ** 2) / 4
+        step = min(0.1, math.sqrt(0.4 / bend / (self.most + 1)))
         low, high = self._ends(tilt)
-        z = np.arange(low - self._slope_limit, high + step, step)
+        z = np.arange(low - self.spacing * self.most, high + step, step)
         log_q, loss = self.curve(z)
         weight = log_q + (1 + tilt) * loss
-        with np.errstate(divide="ignore"):
-            ratio = weight - logsumexp(weight) - math.log(step) - np.log(self._slope(z))
+        ratio = weight - logsumexp(weight) - math.log(step) - self._log_slope(z)
         peak = float(ratio.max())
         return peak + math.log(1.25 * np.abs(np.diff(np.exp(ratio - peak))).sum())
 
-    @property
-    def _slope_limit(self) -> float:
-        return self.spacing * (len(self.weights) - 1)
 
-
-def _log_mixture(exponent: NDArray, q: float, rest: float) -> NDArray:
+def _log_mixture(exponent: Complex, rest: float, q: float) -> Complex:
     """log(rest + q e^x), exact for small x, finite for large, in the strip |Im x| < π/2."""
     shift = np.maximum(exponent.real, 0.0)
     large = shift + np.log(rest * np.exp(-shift) + q * np.exp(exponent - shift))

@@ -9,10 +9,12 @@ from accountant.bounds import DeltaBounds, EpsilonBounds
 from accountant.certify import delta_bounds, epsilon_bounds
 from accountant.composition import Composition
 from accountant.contour import Sum
-from accountant.domination import Domination, domination, gaussian_variance, reveals
+from accountant.domination import Domination, domination, gaussian_variance, reveals, spares
 from accountant.errors import check, check_delta
 from accountant.events import Event, Relation
 from accountant.gaussian import gaussian_epsilon, gaussian_log_delta
+from accountant.pairs import TooFine
+from accountant.rdp import RdpAccountant
 
 
 class PldAccountant:
@@ -31,7 +33,9 @@ class PldAccountant:
     (0.8529795, 0.8529795)
     """
 
-    def __init__(self, relation: Relation | None = None) -> None:
+    def __init__(self, relation: Relation | None = None, width: float | None = None) -> None:
+        check(width is None or 0 < width < math.inf, "width", width, "must be a number > 0")
+        self.width = width
         self._composition = Composition(relation)
 
     def compose(self, event: Event, count: int = 1) -> PldAccountant:
@@ -41,7 +45,7 @@ class PldAccountant:
 
     def copy(self) -> PldAccountant:
         """An independent accountant that has composed the same."""
-        twin = PldAccountant()
+        twin = PldAccountant(width=self.width)
         twin._composition = self._composition.copy()
         return twin
 
@@ -60,10 +64,12 @@ class PldAccountant:
 
         Args:
             delta: δ in (0, 1).
-            width: of the interval, relative to ε. Left out, it is 1e-4 × max(1, ε), or 1e-3 × ε
-                below ε = 0.01. Where doubles cannot resolve it, the interval comes out wider.
+            width: of the interval, relative to ε; the accountant's own if left out. If that was
+                left out too, it is 1e-4 × max(1, ε), or 1e-3 × ε below ε = 0.01. Where doubles
+                cannot resolve it, the interval comes out wider.
         """
         check_delta(delta)
+        width = self.width if width is None else width
         check(width is None or 0 < width < math.inf, "width", width, "must be a number > 0")
         kinds = _Kinds(self.events)
         if kinds.revealed > 0:
@@ -72,11 +78,19 @@ class PldAccountant:
             epsilon, error = gaussian_epsilon(kinds.mu, delta)
             return EpsilonBounds(max(epsilon - error, 0.0), epsilon + error)
         lower = upper = 0.0
-        for above, below in kinds.sums():
-            low, high = epsilon_bounds(above, delta, _absolute(width), enough=lower)
-            if below is not above:
-                low, _ = epsilon_bounds(below, delta, _absolute(width), enough=lower)
-            lower, upper = max(lower, low), max(upper, high)
+        try:
+            for above, below in kinds.sums():
+                low, high = epsilon_bounds(above, delta, _absolute(width), enough=lower)
+                if below is not above:
+                    low, _ = epsilon_bounds(below, delta, _absolute(width), enough=lower)
+                lower, upper = max(lower, low), max(upper, high)
+        except TooFine:
+            upper = math.inf
+        if math.isinf(upper):  # noise below a hundredth: Rényi's bound is within a few percent
+            by_rdp = RdpAccountant()
+            for event, count in self.events:
+                by_rdp.compose(event, count)
+            upper = by_rdp.epsilon(delta).upper
         return EpsilonBounds(lower, upper)
 
     def delta(self, epsilon: float, width: float = 1e-4) -> DeltaBounds:
@@ -90,11 +104,14 @@ class PldAccountant:
         if kinds.mu is not None:
             return _gaussian_delta(kinds.mu, epsilon)
         lower = upper = 0.0
-        for above, below in kinds.sums():
-            low, high = delta_bounds(above, epsilon, width)
-            if below is not above:
-                low, _ = delta_bounds(below, epsilon, width)
-            lower, upper = max(lower, low), max(upper, high)
+        try:
+            for above, below in kinds.sums():
+                low, high = delta_bounds(above, epsilon, width)
+                if below is not above:
+                    low, _ = delta_bounds(below, epsilon, width)
+                lower, upper = max(lower, low), max(upper, high)
+        except TooFine:
+            upper = 1.0
         return DeltaBounds(lower, upper)
 
 
@@ -122,6 +139,8 @@ class _Kinds:
         self.variance = 0.0
         self.parts: list[tuple[Domination, int]] = []
         for event, n in events if not self.revealed else ():
+            if spares(event):
+                continue
             variance = gaussian_variance(event)
             if variance is None:
                 self.parts.append((domination(event), n))

@@ -10,9 +10,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accountant.bounds import RdpBound
+from accountant.bounds import DeltaBounds, RdpBound
 from accountant.composition import Composition
-from accountant.conversion import CONVERSIONS
+from accountant.conversion import CONVERSIONS, LOG_DELTAS
 from accountant.errors import check, check_delta
 from accountant.events import Event, Relation
 from accountant.renyi import renyi_divergence
@@ -39,7 +39,14 @@ class RdpAccountant:
     (0.9422002, 17.0)
     """
 
-    def __init__(self, orders: ArrayLike = COMMON_ORDERS, relation: Relation | None = None) -> None:
+    def __init__(
+        self,
+        orders: ArrayLike = COMMON_ORDERS,
+        relation: Relation | None = None,
+        method: str = "rdp",
+    ) -> None:
+        check(method in CONVERSIONS, "method", method, f"must be one of {', '.join(CONVERSIONS)}")
+        self.method = method
         self.orders = np.sort(np.atleast_1d(check_orders(orders)))
         self._composition = Composition(relation)
         # Runs of one event are priced by multiplication, so that a long run rounds once.
@@ -81,14 +88,16 @@ class RdpAccountant:
         _, count, curve = self._open
         return self._closed + count * curve if count else self._closed
 
-    def epsilon(self, delta: float, method: str = "rdp", *, search: bool = True) -> RdpBound:
+    def epsilon(self, delta: float, method: str | None = None, *, search: bool = True) -> RdpBound:
         """The smallest ε over the orders.
 
         Args:
             delta: δ in (0, 1).
-            method: ``"rdp"`` (improved conversion) or ``"rdp-classic"``.
+            method: ``"rdp"`` (improved conversion) or ``"rdp-classic"``; the accountant's own if
+                left out.
             search: where the best order is at an edge of the grid, look beyond it.
         """
+        method = method or self.method
         check_delta(delta)
         check(method in CONVERSIONS, "method", method, f"must be one of {', '.join(CONVERSIONS)}")
         if not self.events:
@@ -103,6 +112,20 @@ class RdpAccountant:
             outward = 0.5 if best == 0 else 2.0
             return _search(lambda a: convert(a, self.rdp(a), delta), bound, outward)
         return bound
+
+    def delta(self, epsilon: float, method: str | None = None) -> DeltaBounds:
+        """An upper bound on δ at ε, the smallest over the orders.
+
+        >>> from accountant.events import Gaussian
+        >>> accountant = RdpAccountant().compose(Gaussian(noise_multiplier=5.0))
+        >>> f"{accountant.delta(accountant.epsilon(1e-5).upper).upper:.3g}"
+        '1e-05'
+        """
+        check(epsilon >= 0, "epsilon", epsilon, "must be ≥ 0")
+        if not self.events or epsilon == math.inf:
+            return DeltaBounds(0.0, 0.0)
+        log_delta = LOG_DELTAS[method or self.method](self.orders, self.rdp(), epsilon)
+        return DeltaBounds(0.0, math.exp(min(float(log_delta.min()), 0.0)))
 
 
 def _search(epsilon_at: Callable[[Array], Array], edge: RdpBound, outward: float) -> RdpBound:

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
 
-from accountant.domination import domination, reveals
+from accountant.domination import domination, reveals, spares
 from accountant.events import (
     Event,
     ExponentialMechanism,
@@ -17,7 +18,7 @@ from accountant.events import (
     ShuffledEpoch,
 )
 from accountant.fixed_size import rdp_fixed_size_gaussian
-from accountant.pairs import Nodes, Pair, log_moment
+from accountant.pairs import Mixture, Nodes, Pair, log_moment
 from accountant.sampled_gaussian import (
     check_orders,
     rdp_gaussian,
@@ -27,6 +28,7 @@ from accountant.sampled_gaussian import (
 Array = NDArray[np.float64]
 
 _ROUNDING = 2e-13  # above the error of ``pairs.log_moment``
+_WIDE = 60.0  # deviations between the two ends of an integral that is worth its points
 
 
 def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
@@ -54,6 +56,8 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
             return renyi_divergence(inner, orders)
     if reveals(event):
         return np.full(orders.shape, math.inf)
+    if spares(event):
+        return np.zeros(orders.shape)
     if isinstance(event, ExponentialMechanism):
         curve = [_bounded_range(event.epsilon, order) for order in orders.ravel()]
     else:
@@ -63,8 +67,23 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
 
 
 def _of_pair(pair: Pair, order: float) -> float:
-    """log E_P[exp((α − 1) L)] / (α − 1), by the points the pair is handed on as."""
+    """log E_P[exp((α − 1) L)] / (α − 1), by the points the pair is handed on as.
+
+    For a group whose integral would take too many points, by Minkowski's inequality in L^α, or by
+    that of the means in the other direction.
+    """
+    if isinstance(pair, Mixture) and pair.spacing * pair.most * order > _WIDE:
+        return _mixture_bound(pair, order)
     return max(log_moment(pair.nodes(order - 1, 0.0), order - 1), 0.0) / (order - 1)
+
+
+def _mixture_bound(pair: Mixture, order: float) -> float:
+    j, log_b = np.arange(pair.most + 1), np.array(pair.log_weights)
+    square = (j * pair.spacing) ** 2 / 2
+    if not pair.exchanged:
+        return float(order / (order - 1) * logsumexp(log_b + (order - 1) * square))
+    mean = float(np.exp(log_b) @ j) * pair.spacing
+    return (order - 1) * mean**2 / 2 + float(np.exp(log_b) @ square)
 
 
 def _bounded_range(epsilon: float, order: float) -> float:

@@ -1,0 +1,272 @@
+"""Every accountant behind one call, each in a process of its own.
+
+An *ask* takes the parts of a run, as (sampling rate, noise multiplier, steps), and δ; it answers
+(lower, upper), or (None, ε) where the tool gives one number. Every tool sees the same parts, the
+Poisson-sampled Gaussian also at a rate of 1, as a trainer hands them on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import multiprocessing
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from accountant import Gaussian, PldAccountant, PoissonSampled, RdpAccountant
+
+Part = tuple[float, float, int]
+Answer = tuple[float | None, float]
+Ask = Callable[[list[Part], float], Answer]
+
+WARM_UP: tuple[list[Part], float] = ([(0.01, 1.0, 100)], 1e-5)
+START = 120.0  # seconds a tool may take to be imported and warmed
+REPEATS, QUICK = 3, 1.0  # what answers within QUICK seconds is timed REPEATS times
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One accountant of one package; ``prepare`` imports it."""
+
+    package: str
+    prepare: Callable[[], Ask]
+    slow: bool = False  # left out by --quick
+
+    @property
+    def ours(self) -> bool:
+        return self.package == "accountant"
+
+
+def release(rate: float, noise: float) -> PoissonSampled:
+    return PoissonSampled(sampling_rate=rate, event=Gaussian(noise_multiplier=noise))
+
+
+def ours_exact(width: float | None = None) -> Ask:
+    def ask(parts: list[Part], delta: float) -> Answer:
+        accountant = PldAccountant()
+        for rate, noise, steps in parts:
+            accountant.compose(release(rate, noise), steps)
+        bounds = accountant.epsilon(delta, width)
+        return bounds.lower, bounds.upper
+
+    return ask
+
+
+def ours_rdp() -> Ask:
+    def ask(parts: list[Part], delta: float) -> Answer:
+        accountant = RdpAccountant()
+        for rate, noise, steps in parts:
+            accountant.compose(release(rate, noise), steps)
+        return None, accountant.epsilon(delta).upper
+
+    return ask
+
+
+def dp_accounting(kind: str) -> Ask:
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, pld, rdp
+
+    new = {"rdp": rdp.RdpAccountant, "pld": pld.PLDAccountant}[kind]
+
+    def ask(parts: list[Part], delta: float) -> Answer:
+        accountant = new()
+        for rate, noise, steps in parts:
+            accountant.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(noise)), steps)
+        return None, accountant.get_epsilon(delta)
+
+    return ask
+
+
+def dp_accounting_bracket() -> Ask:
+    """Its optimistic and its pessimistic estimate, at the default interval of 1e-4."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    def estimate(parts: list[Part], delta: float, pessimistic: bool) -> float:
+        total = pld.identity(pessimistic_estimate=pessimistic)
+        for rate, noise, steps in parts:
+            one = pld.from_gaussian_mechanism(
+                noise,
+                sampling_prob=rate,
+                pessimistic_estimate=pessimistic,
+                use_connect_dots=pessimistic,  # there is no other optimistic one
+            )
+            total = total.compose(one.self_compose(steps))
+        return total.get_epsilon_for_delta(delta)
+
+    return lambda parts, delta: (estimate(parts, delta, False), estimate(parts, delta, True))
+
+
+def opacus(mechanism: str) -> Ask:
+    from opacus.accountants import create_accountant
+
+    def ask(parts: list[Part], delta: float) -> Answer:
+        accountant = create_accountant(mechanism)
+        if mechanism == "gdp" and len(parts) > 1:
+            raise ValueError("noise must stay constant")  # it would price the last part alone
+        accountant.history = [(noise, rate, steps) for rate, noise, steps in parts]
+        return None, accountant.get_epsilon(delta)
+
+    return ask
+
+
+def prv_accountant(error: float) -> Ask:
+    """Its interval, for an allowed error in ε; that in δ is δ/1000, as its manual advises."""
+    from prv_accountant import PoissonSubsampledGaussianMechanism, PRVAccountant
+
+    def ask(parts: list[Part], delta: float) -> Answer:
+        accountant = PRVAccountant(
+            prvs=[PoissonSubsampledGaussianMechanism(rate, noise) for rate, noise, _ in parts],
+            max_self_compositions=[steps for _, _, steps in parts],
+            eps_error=error,
+            delta_error=delta / 1000,
+        )
+        lower, _, upper = accountant.compute_epsilon(delta, [steps for _, _, steps in parts])
+        return lower, upper
+
+    return ask
+
+
+def autodp() -> Ask:
+    """The composition that its NoisySGD_Mechanism makes, of any parts."""
+    from autodp.mechanism_zoo import ExactGaussianMechanism
+    from autodp.transformer_zoo import AmplificationBySampling, Composition
+
+    def ask(parts: list[Part], delta: float) -> Answer:
+        sample = AmplificationBySampling(PoissonSampling=True)
+        sampled = [
+            sample(ExactGaussianMechanism(noise), rate, improved_bound_flag=True)
+            for rate, noise, _ in parts
+        ]
+        total = Composition()(sampled, [steps for _, _, steps in parts])
+        return None, total.get_approxDP(delta)
+
+    return ask
+
+
+EXACT, NARROW = "ours, exact", "ours, exact, width 1e-8"
+TOOLS: dict[str, Tool] = {
+    EXACT: Tool("accountant", ours_exact),
+    NARROW: Tool("accountant", functools.partial(ours_exact, 1e-8)),
+    "ours, RDP": Tool("accountant", ours_rdp),
+    "dp_accounting RDP": Tool("dp_accounting", functools.partial(dp_accounting, "rdp")),
+    "dp_accounting PLD": Tool("dp_accounting", functools.partial(dp_accounting, "pld")),
+    "dp_accounting PLD, both": Tool("dp_accounting", dp_accounting_bracket, slow=True),
+    "Opacus RDP": Tool("opacus", functools.partial(opacus, "rdp")),
+    "Opacus PRV": Tool("opacus", functools.partial(opacus, "prv")),
+    "Opacus GDP": Tool("opacus", functools.partial(opacus, "gdp")),
+    "prv_accountant ±0.1": Tool("prv_accountant", functools.partial(prv_accountant, 0.1)),
+    "prv_accountant ±0.01": Tool(
+        "prv_accountant", functools.partial(prv_accountant, 0.01), slow=True
+    ),
+    "autodp RDP": Tool("autodp", autodp),
+}
+
+
+class Worker:
+    """A tool in a process of its own, started afresh when it overruns its time or dies."""
+
+    def __init__(self, name: str, *, limit: float, memory: int) -> None:
+        self.name, self.limit, self.memory = name, limit, memory
+        self._process: Any = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def ask(self, parts: list[Part], delta: float) -> dict[str, Any]:
+        """lower, upper, seconds and peaks of memory in MiB; or else what failed."""
+        try:
+            if self._process is None:
+                self._start()
+            self._pipe.send((parts, delta))
+            if self._pipe.poll(self.limit):
+                return self._pipe.recv()
+            failure = f"over {self.limit:g} s"
+        except (EOFError, OSError):
+            failure = "died"
+        self._stop()
+        return {"failure": failure}
+
+    def _start(self) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        arguments = (self.name, self.memory, theirs)
+        self._process = spawn.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+        if not self._pipe.poll(START):
+            raise EOFError
+        self._pipe.recv()
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._process = None
+
+
+def _serve(name: str, memory: int, pipe: Any) -> None:
+    """The worker's side: answer until the other end hangs up."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    tool = TOOLS[name]
+    with contextlib.nullcontext() if tool.ours else _quiet():
+        ask = tool.prepare()
+        imported = peak_mib()
+        ask(*WARM_UP)
+        pipe.send("ready")
+        while True:
+            try:
+                question = pipe.recv()
+            except EOFError:
+                return
+            answer = _answer(ask, tool.package, *question)
+            peak = peak_mib()
+            pipe.send({**answer, "peak_mib": peak, "grown_mib": peak - imported})
+
+
+def _answer(ask: Ask, package: str, parts: list[Part], delta: float) -> dict[str, Any]:
+    seconds: list[float] = []
+    try:
+        while len(seconds) < (REPEATS if not seconds or seconds[0] < QUICK else 1):
+            _forget(package)
+            started = time.perf_counter()
+            lower, upper = ask(parts, delta)
+            seconds.append(time.perf_counter() - started)
+    except Exception as error:
+        return {"failure": type(error).__name__.lstrip("_").replace("Array", "")}
+    lower, upper = None if lower is None else float(lower), float(upper)
+    if math.isnan(upper):
+        return {"failure": "nan"}
+    return {"lower": lower, "upper": upper, "seconds": median(seconds)}
+
+
+def _forget(package: str) -> None:
+    """Empty the package's caches: a repeat must not find the answer there."""
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        for value in list(vars(sys.modules[name]).values()):
+            if isinstance(value, functools._lru_cache_wrapper):
+                value.cache_clear()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing of what a peer warns of or logs is shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        yield
+
+
+def peak_mib() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -1,0 +1,105 @@
+"""δ of ε and ε of δ, exactly: the interval holds values known to 25 digits, and is narrow."""
+
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from accountant import Gaussian, Laplace, PldAccountant, PoissonSampled, RandomizedResponse
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def rows(table, kind):
+    lines = (GOLDEN / table).read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def holds(bounds, value):
+    """Compared without rounding: a double against 25 digits."""
+    return Fraction(bounds.lower) <= Fraction(value) <= Fraction(bounds.upper)
+
+
+def relative_width(bounds):
+    return (bounds.upper - bounds.lower) / bounds.upper if bounds.upper else 0.0
+
+
+def plain(mu):
+    return PldAccountant().compose(Gaussian(noise_multiplier=1 / mu))
+
+
+def test_epsilon_of_plain_gaussian_noise_is_held_to_nine_digits():
+    found = rows("mechanisms_exact.jsonl", "gaussian_eps")
+    assert len(found) == 48
+    for row in found:
+        bounds = plain(row["mu"]).epsilon(row["delta"])
+        assert holds(bounds, row["value"]), (row, bounds)
+        assert relative_width(bounds) <= 1e-9, (row, bounds)
+
+
+def test_delta_of_plain_gaussian_noise_is_held_to_nine_digits():
+    found = rows("mechanisms_exact.jsonl", "gaussian_delta")
+    assert len(found) == 38
+    for row in found:
+        bounds = plain(row["mu"]).delta(row["eps"])
+        assert holds(bounds, row["value"]), (row, bounds)
+        assert relative_width(bounds) <= 1e-9, (row, bounds)
+
+
+def check_delta(event, row):
+    bounds = PldAccountant().compose(event, row["steps"]).delta(row["eps"])
+    assert holds(bounds, row["value"]), (row, bounds)
+    assert relative_width(bounds) <= 2e-4, (row, bounds)
+
+
+def test_delta_of_repeated_answers_is_held():
+    """ε₀-randomized response: the truth with probability exp(ε₀)/(1 + exp(ε₀))."""
+    found = rows("mechanisms_exact.jsonl", "delta_rr_composed")
+    assert len(found) == 63
+    for row in found:
+        check_delta(RandomizedResponse(noise_parameter=2 / (1 + math.exp(row["eps0"]))), row)
+
+
+def test_delta_of_repeated_laplace_noise_is_held():
+    found = rows("mechanisms_exact.jsonl", "delta_laplace_composed")
+    assert len(found) == 48
+    for row in found:
+        check_delta(Laplace(noise_multiplier=row["scale"]), row)
+
+
+def composed(*parts):
+    accountant = PldAccountant()
+    for event, count in parts:
+        accountant.compose(event, count)
+    return accountant
+
+
+def sampled(rate, event):
+    return PoissonSampled(sampling_rate=rate, event=event)
+
+
+LAPLACE_RUNS = [  # parts, δ, ε, tolerance: the first two by a peer, the last exact
+    ([(Laplace(noise_multiplier=1.0), 3), (Laplace(noise_multiplier=2.0), 2)], 1e-14, 4.0, 1e-6),
+    ([(sampled(0.2, Laplace(noise_multiplier=0.5)), 3)], 1e-14, 2.46964, 1e-3),
+    (
+        [
+            (sampled(0.005, Gaussian(noise_multiplier=0.8)), 100),
+            (Gaussian(noise_multiplier=8.0), 200),
+            (Laplace(noise_multiplier=10.0), 100),
+        ],
+        1e-6,
+        11.14920034385383,
+        0.0,
+    ),
+]
+
+
+@pytest.mark.parametrize(("parts", "delta", "known", "tolerance"), LAPLACE_RUNS)
+def test_laplace_noise_composed_with_others_costs_the_known_epsilon(
+    parts, delta, known, tolerance
+):
+    bounds = composed(*parts).epsilon(delta)
+    assert bounds.lower - tolerance <= known <= bounds.upper + tolerance
+    assert bounds.upper - bounds.lower <= 2e-4 * known
