@@ -38,7 +38,7 @@ class Accountant(Protocol):
 
 def exact() -> PldAccountant:
     """The exact accountant, with an interval narrow enough to calibrate by."""
-    return PldAccountant(width=3e-7)
+    return PldAccountant(width=3e-7, most_events=128)
 
 
 def cost(events: Events, delta: float, accountant: Callable[[], Accountant] = exact) -> float:
@@ -86,7 +86,7 @@ def calibrate(
     """
     check(0 < epsilon < math.inf, "epsilon", epsilon, "must be a number > 0")
     check_delta(delta)
-    check(0 < min(between) and max(between) < math.inf, "between", between, "must be > 0")
+    check(min(between) > 0 and max(between) < math.inf, "between", between, "must be > 0")
 
     def by(accountant: Callable[[], Accountant]) -> Callable[[float], float]:
         return lambda value: cost(events_at(value), delta, accountant) / epsilon
@@ -113,7 +113,7 @@ def _affordable(
     factor: float,
     tolerance: float,
 ) -> float:
-    """The costliest value with spent(value) ≤ 1, to ``tolerance``; the cheapest if there is none."""
+    """The costliest value with spent(value) ≤ 1, to ``tolerance``, or else the cheapest."""
     costly, cheap = between
     direction = 1 if cheap > costly else -1
     known: dict[float, float] = {}
@@ -190,7 +190,7 @@ def calibrate_sampling_rate(
     >>> def run(rate):
     ...     return [(PoissonSampled(sampling_rate=rate, event=Gaussian(noise_multiplier=1.0)), 100)]
     >>> round(calibrate_sampling_rate(1.0, 1e-6, run), 5)
-    0.01102
+    0.01053
     """
     return calibrate(
         epsilon,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from accountant.contour import Inversion, Saddle, Sum, place, saddle
+from accountant.contour import Inversion, Saddle, Sum, log_moment_above, place, saddle
 from accountant.pairs import TooFine
 
 _ATTEMPTS = 8
@@ -24,7 +24,7 @@ def epsilon_bounds(
     already stands from elsewhere.
     """
     near = saddle(total, log_delta=math.log(delta))
-    ceiling = _rdp_epsilon(near)
+    ceiling = _rdp_epsilon(total, near) if enough else math.inf
     if ceiling <= enough:
         return 0.0, ceiling
     lower, upper, last = 0.0, math.inf, math.inf
@@ -76,11 +76,15 @@ def _slack(wanted: float, near: Saddle) -> float:
     return min(max(wanted * near.slope / 40, 1e-12), 1e-2)
 
 
-def _rdp_epsilon(near: Saddle) -> float:
-    """An upper bound from the moments alone [Canonne, Kamath, Steinke 2020, Prop. 12]."""
+def _rdp_epsilon(total: Sum, near: Saddle) -> float:
+    """An upper bound from one moment alone [Canonne, Kamath, Steinke 2020, Prop. 12]."""
     t = near.tilts
-    epsilon = (near.moments * (1 + 1e-9) - near.log_delta - np.log1p(t)) / t + np.log(t / (1 + t))
-    return max(float(np.nanmin(epsilon)), 0.0)
+    epsilon = (near.moments - near.log_delta - np.log1p(t)) / t + np.log(t / (1 + t))
+    best = float(t[int(np.nanargmin(epsilon))])
+    moment = log_moment_above(total, best, 0.0)
+    return max(
+        (moment - near.log_delta - math.log1p(best)) / best + math.log(best / (1 + best)), 0.0
+    )
 
 
 def _crossings(

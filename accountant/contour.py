@@ -163,11 +163,11 @@ def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
         reach=reach,
         smoothing=smoothing,
         beyond=float(tilts[j]),
-        log_moment_beyond=_log_moment_above(total, float(tilts[j]), smoothing),
+        log_moment_beyond=log_moment_above(total, float(tilts[j]), smoothing),
     )
 
 
-def _log_moment_above(total: Sum, tilt: float, smoothing: float) -> float:
+def log_moment_above(total: Sum, tilt: float, smoothing: float) -> float:
     """An upper bound on log M_ς(tilt)."""
     moments = [n * log_moment(pair.nodes(tilt, 0.0), tilt) for pair, n in total.parts]
     gaussian = (total.gaussian_variance + smoothing) * tilt * (tilt + 1) / 2

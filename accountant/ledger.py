@@ -7,12 +7,11 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from accountant.errors import BudgetExceeded, LedgerError, check, check_delta
+from accountant.budget import Budget
+from accountant.errors import LedgerError, check, check_delta
 from accountant.events import Event, Relation, count_runs, event_from_json
+from accountant.pld import PldAccountant
 from accountant.rdp import RdpAccountant
-from accountant.statement import round_up
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -40,6 +39,7 @@ class Ledger:
             leaves nothing behind if it dies.
         delta: δ at which the budget is measured.
         budget: the ε not to pass, or None.
+        planned: what the whole run means to charge; priced once, it need not be at each step.
         resumed: the file must already be a ledger: what was lost cannot count as unspent.
 
     >>> from accountant.events import Gaussian
@@ -50,7 +50,7 @@ class Ledger:
     >>> ledger.settle(0, checksum=123)
     >>> ledger.reserve(1, Gaussian(noise_multiplier=1.0))
     Traceback (most recent call last):
-    accountant.errors.BudgetExceeded: step 1 would reach ε = 4.7556 > 1 (δ = 1e-05); ...
+    accountant.errors.BudgetExceeded: step 1 would reach ε = 4.4020 > 1 (δ = 1e-05); ...
     """
 
     def __init__(
@@ -59,16 +59,17 @@ class Ledger:
         *,
         delta: float,
         budget: float | None = None,
+        planned: list[tuple[Event, int]] | None = None,
         relation: Relation = Relation.ADD_OR_REMOVE_ONE,
         resumed: bool = False,
     ) -> None:
         check_delta(delta)
         check(budget is None or budget > 0, "epsilon", budget, "must be > 0")
-        self.delta, self.budget, self.relation = delta, budget, relation
+        self.delta, self.relation = delta, relation
+        self.budget = Budget(budget, delta, planned) if budget else None
         self._where = str(path or ":memory:")
         self._event_ids: dict[Event, int] = {}
         self._attempt: int | None = None
-        self._beyond: RdpAccountant | None = None
         if resumed and path and not path.exists():
             raise self._lost()
         try:
@@ -149,7 +150,7 @@ class Ledger:
         if self.is_charged(step):
             raise LedgerError(f"step {step}: already charged in attempt {self.attempt}")
         if self.budget is not None:
-            self._refuse_overdraft(step, event, self.budget)
+            self.budget.refuse_overdraft(step, self.accountant, event)
         number = self._event_ids.get(event)
         text = json.dumps(event.to_json(), sort_keys=True, default=float)
         try:
@@ -168,8 +169,6 @@ class Ledger:
             raise LedgerError(f"ledger {self._where}: step {step}: {error}") from error
         self._event_ids[event] = number
         self.accountant.compose(event)
-        if self._beyond is not None:
-            self._beyond.compose(event)
 
     def repeat(self, step: int, event: Event) -> int | None:
         """The checksum on record for a step about to be repeated, or None if unsettled."""
@@ -192,6 +191,13 @@ class Ledger:
         by_id = {number: event for event, number in self._event_ids.items()}
         charges = self._do("SELECT event FROM charge ORDER BY id")
         return count_runs(by_id[number] for (number,) in charges)
+
+    def epsilon(self) -> float:
+        """The least ε known to hold for every charge so far, at the ledger's δ."""
+        exact = PldAccountant(relation=self.relation, most_events=64)
+        for event, count in self.accountant.events:
+            exact.compose(event, count)
+        return exact.epsilon(self.delta).upper
 
     def __len__(self) -> int:
         """Charges so far; a step that was paid twice counts twice."""
@@ -229,23 +235,3 @@ class Ledger:
             (step, self.attempt),
         ).fetchone()
         return row
-
-    def _refuse_overdraft(self, step: int, event: Event, budget: float) -> None:
-        after = self.accountant.copy().compose(event)
-        if after.epsilon(self.delta, search=False).upper <= budget:
-            return
-        # Beyond the grid a search prices every event anew: keep the orders that it finds.
-        if self._beyond is not None:
-            beyond = self._beyond.copy().compose(event)
-            if beyond.epsilon(self.delta, search=False).upper <= budget:
-                return
-        reached = after.epsilon(self.delta)
-        if not reached.upper <= budget:
-            raise BudgetExceeded(
-                f"step {step} would reach ε = {round_up(reached.upper)} > {budget:g} "
-                f"(δ = {self.delta!r}); take fewer epochs, add noise or raise epsilon"
-            )
-        around = 1 + (reached.order - 1) * np.geomspace(0.8, 1.25, 21)
-        self._beyond = RdpAccountant(around, self.relation)
-        for past, count in self.accountant.events:
-            self._beyond.compose(past, count)

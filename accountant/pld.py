@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from accountant.bounds import DeltaBounds, EpsilonBounds
 from accountant.certify import delta_bounds, epsilon_bounds
+from accountant.coarsening import coarser
 from accountant.composition import Composition
 from accountant.contour import Sum
 from accountant.domination import Domination, domination, gaussian_variance, reveals, spares
@@ -24,6 +25,7 @@ class PldAccountant:
       are analysed tightly; the argument is in ``accountant.contour``.
     * Sampling at a fixed size: lower is attained by neighbours, upper holds for all of them, and
       what lies between is not known to be either.
+    * More than ``most_events`` distinct noises are told by fewer, the interval wider for it.
     * Composition of adaptively chosen releases is covered [Zhu, Dong, Wang 2022, Theorem 10].
 
     >>> from accountant.events import Gaussian, PoissonSampled
@@ -33,9 +35,11 @@ class PldAccountant:
     (0.8529795, 0.8529795)
     """
 
-    def __init__(self, relation: Relation | None = None, width: float | None = None) -> None:
+    def __init__(
+        self, relation: Relation | None = None, width: float | None = None, most_events: int = 512
+    ) -> None:
         check(width is None or 0 < width < math.inf, "width", width, "must be a number > 0")
-        self.width = width
+        self.width, self.most_events = width, most_events
         self._composition = Composition(relation)
 
     def compose(self, event: Event, count: int = 1) -> PldAccountant:
@@ -45,7 +49,7 @@ class PldAccountant:
 
     def copy(self) -> PldAccountant:
         """An independent accountant that has composed the same."""
-        twin = PldAccountant(width=self.width)
+        twin = PldAccountant(width=self.width, most_events=self.most_events)
         twin._composition = self._composition.copy()
         return twin
 
@@ -71,6 +75,11 @@ class PldAccountant:
         check_delta(delta)
         width = self.width if width is None else width
         check(width is None or 0 < width < math.inf, "width", width, "must be a number > 0")
+        if len(self.events) > self.most_events:
+            fewer, more = self._coarser()
+            return EpsilonBounds(
+                fewer.epsilon(delta, width).lower, more.epsilon(delta, width).upper
+            )
         kinds = _Kinds(self.events)
         if kinds.revealed > 0:
             return EpsilonBounds(math.inf if kinds.revealed > delta else 0.0, math.inf)
@@ -96,6 +105,9 @@ class PldAccountant:
     def delta(self, epsilon: float, width: float = 1e-4) -> DeltaBounds:
         """The interval that holds δ at ε, of a ``width`` relative to δ."""
         check(not math.isnan(epsilon), "epsilon", epsilon, "must be a number")
+        if len(self.events) > self.most_events:
+            fewer, more = self._coarser()
+            return DeltaBounds(fewer.delta(epsilon, width).lower, more.delta(epsilon, width).upper)
         kinds = _Kinds(self.events)
         if epsilon == math.inf:
             return DeltaBounds(kinds.revealed, kinds.revealed)
@@ -113,6 +125,17 @@ class PldAccountant:
         except TooFine:
             upper = 1.0
         return DeltaBounds(lower, upper)
+
+    def _coarser(self) -> tuple[PldAccountant, PldAccountant]:
+        """What costs no more than the composition, and what costs no less, in fewer events."""
+        told = []
+        for costlier in (False, True):
+            events = coarser(self.events, self.most_events, costlier=costlier)
+            accountant = PldAccountant(most_events=max(self.most_events, len(events)))
+            for event, count in events:
+                accountant.compose(event, count)
+            told.append(accountant)
+        return told[0], told[1]
 
 
 def _absolute(width: float | None) -> Callable[[float], float]:

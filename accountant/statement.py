@@ -1,15 +1,39 @@
-"""The guarantee in words."""
+"""The guarantee in words and as data: what is promised, to whom, and what is not."""
 
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, Decimal, localcontext
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+from typing import Any
 
-from accountant.events import Event, Gaussian, PoissonSampled, Relation
+from accountant.events import (
+    DiscreteGaussian,
+    Event,
+    ExponentialMechanism,
+    FixedSizeSampled,
+    Gaussian,
+    Laplace,
+    PoissonSampled,
+    RandomizedResponse,
+    Relation,
+    ShuffledEpoch,
+)
 
 RELATION_WORDS = {
     Relation.ADD_OR_REMOVE_ONE: "data sets that differ by adding or removing one record",
+    Relation.REPLACE_ONE: "data sets of one size that differ by replacing one record",
+    Relation.LABEL_CHANGE: "data sets that differ in the label of one record",
 }
+COVERED = (
+    "everything computed from the noisy releases alone, however often and by whomever",
+    "releases chosen in view of earlier ones",
+)
+NOT_COVERED = (
+    "what is released beside them: losses, batch sizes, gradient norms, a random seed",
+    "other runs on the same data: trying hyper-parameters, stopping early, choosing a model",
+    "the sizes and rates stated here, which count as public",
+    "rounding of the noise and weakness of the random generator",
+)
 
 
 def round_up(value: float, digits: int = 4) -> str:
@@ -18,10 +42,23 @@ def round_up(value: float, digits: int = 4) -> str:
     >>> round_up(0.94220021), round_up(math.inf)
     ('0.9423', '∞')
     """
+    return _rounded(value, digits, ROUND_CEILING)
+
+
+def round_down(value: float, digits: int = 4) -> str:
+    """``value`` with that many decimals, never above it.
+
+    >>> round_down(0.94229)
+    '0.9422'
+    """
+    return _rounded(value, digits, ROUND_FLOOR)
+
+
+def _rounded(value: float, digits: int, direction: str) -> str:
     if math.isinf(value):
         return "∞"
     with localcontext(prec=400):
-        return f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_CEILING):f}"
+        return f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), direction):f}"
 
 
 def weak_delta(delta: float, dataset_size: int) -> str:
@@ -47,11 +84,41 @@ def describe_event(event: Event) -> str:
     match event:
         case Gaussian(noise_multiplier=noise):
             return f"Gaussian noise of {noise:.6g} × sensitivity"
-        case PoissonSampled(sampling_rate=rate, event=inner):
-            return (
-                f"{describe_event(inner)} on a Poisson sample "
-                f"(each record joins with probability {rate:.6g})"
-            )
+        case Laplace(noise_multiplier=noise):
+            return f"Laplace noise of scale {noise:.6g} × sensitivity"
+        case DiscreteGaussian(noise_multiplier=noise):
+            return f"discrete Gaussian noise of {noise:.6g} × sensitivity"
+        case RandomizedResponse(noise_parameter=p, categories=k):
+            return f"randomized response among {k}, uniform with probability {p:.6g}"
+        case ExponentialMechanism(epsilon=epsilon):
+            return f"a choice by the exponential mechanism of range {epsilon:.6g}"
+        case PoissonSampled(event=inner) | FixedSizeSampled(event=inner):
+            return f"{describe_event(inner)} on {describe_sampler(event)}"
+        case ShuffledEpoch(event=inner):
+            return f"{describe_event(inner)} in {describe_sampler(event)}"
+
+
+def describe_sampler(event: Event) -> str:
+    """How the records of one release are drawn, in words."""
+    match event:
+        case PoissonSampled(sampling_rate=rate):
+            return f"a Poisson sample (each record joins with probability {rate:.6g})"
+        case FixedSizeSampled(batch_size=m, dataset_size=n):
+            return f"a sample of fixed size ({m} of {n} without replacement)"
+        case ShuffledEpoch():
+            return "every batch of one epoch (each record is in one batch; no credit for shuffling)"
+    return "all records"
+
+
+def unit_of_privacy(events: list[tuple[Event, int]], group_size: int = 1) -> str:
+    """Whose data the guarantee protects.
+
+    >>> unit_of_privacy([])
+    'one record'
+    """
+    sampled = [event.group_size for event, _ in events if isinstance(event, PoissonSampled)]
+    size = max([group_size, *sampled])
+    return "one record" if size == 1 else f"one person with {size} records"
 
 
 def describe_events(events: list[tuple[Event, int]]) -> str:
@@ -80,3 +147,26 @@ def state(
         f"(ε, δ)-differential privacy with ε = {round_up(epsilon)} and δ = {delta!r},\n"
         f"between {RELATION_WORDS[relation]},\nfor {describe_events(events)}."
     )
+
+
+def state_as_json(
+    events: list[tuple[Event, int]], epsilon: float, delta: float, group_size: int = 1
+) -> dict[str, Any]:
+    """The guarantee as data, with the words beside the figures.
+
+    >>> said = state_as_json([(Gaussian(noise_multiplier=5.0), 1)], 0.98, 1e-5)
+    >>> said["relation"], said["unit"], said["epsilon"]
+    ('add_or_remove_one', 'one record', 0.98)
+    """
+    relation = events[0][0].relation if events else Relation.ADD_OR_REMOVE_ONE
+    return {
+        "guarantee": state(events, epsilon, delta, relation),
+        "epsilon": epsilon if math.isfinite(epsilon) else None,
+        "delta": delta,
+        "relation": relation.value,
+        "unit": unit_of_privacy(events, group_size),
+        "sampler": sorted({describe_sampler(event) for event, _ in events}),
+        "events": [{**event.to_json(), "count": count} for event, count in events],
+        "covered": list(COVERED),
+        "not_covered": list(NOT_COVERED),
+    }

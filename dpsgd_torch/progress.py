@@ -73,8 +73,8 @@ class LinePresenter:
             spent = outcome.spent
             self._say(
                 f"ε = {round_up(spent.epsilon)} at δ = {spent.delta!r} after {spent.steps} steps; "
-                f"Opacus says {spent.epsilon_opacus_rdp:.6g} on the common orders, and on equal "
-                f"orders the two agree to {max(spent.agreement, 1e-16):.0e}"
+                f"Rényi accounting says {spent.epsilon_rdp:.6g}, and so does Opacus's, to "
+                f"{max(spent.agreement, 1e-16):.0e} on equal orders"
             )
         else:
             self._say("no privacy was asked for, none is promised")

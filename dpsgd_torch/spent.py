@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from accountant import Ledger
+from accountant import Gaussian, Ledger, PldAccountant
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.witness import opacus_epsilon, refuse_disagreement
@@ -17,10 +17,14 @@ from dpsgd_torch.witness import opacus_epsilon, refuse_disagreement
 class PrivacySpent:
     """The guarantee in numbers; ``epsilon`` is the best valid bound, the rest is how it came.
 
+    The true ε lies between ``epsilon_lower`` and ``epsilon``; Rényi accounting, ours and
+    Opacus's, is its witness.
+
     ``steps`` counts the charges in the ledger: a step that was paid twice counts twice.
     """
 
     epsilon: float
+    epsilon_lower: float
     delta: float
     epsilon_rdp: float
     epsilon_rdp_classic: float
@@ -52,11 +56,11 @@ class PrivacySpent:
 
 
 def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
-    """Price the ledger by both accountants.
+    """Price the ledger exactly, and by both Rényi accountants as witnesses.
 
     Raises:
-        GuaranteeBroken: they differ by more than 1e-6 on equal orders, or a complete run's ledger,
-            read back from disk, is not what was planned.
+        GuaranteeBroken: the witnesses differ by more than 1e-6 on equal orders, or the exact ε is
+            above theirs; or a complete run's ledger, read back from disk, is not what was planned.
     """
     again = ledger.charged_again()
     if len(ledger) == plan.sampling.steps and not again and ledger.events() != plan.events():
@@ -65,13 +69,19 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
             "report it"
         )
     accountant = ledger.accountant
+    exact = PldAccountant(relation=ledger.relation, width=1e-6)
+    for event, count in accountant.events:
+        exact.compose(event, count)
+    bounds = exact.epsilon(plan.delta)
     bound = accountant.epsilon(plan.delta)
     classic = accountant.epsilon(plan.delta, "rdp-classic")
     epsilon_opacus, agreement = opacus_epsilon(accountant.events, plan.delta)
-    refuse_disagreement(bound.upper, epsilon_opacus, agreement)
+    refuse_disagreement(bounds.upper, min(bound.upper, epsilon_opacus), agreement)
     first = plan.event(0)
+    assert isinstance(first.event, Gaussian)
     return PrivacySpent(
-        epsilon=bound.upper,
+        epsilon=bounds.upper,
+        epsilon_lower=bounds.lower,
         delta=plan.delta,
         epsilon_rdp=bound.upper,
         epsilon_rdp_classic=classic.upper,

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from opacus.accountants.analysis import rdp as opacus_rdp
 
-from accountant import COMMON_ORDERS, Event, PoissonSampled, RdpAccountant
+from accountant import COMMON_ORDERS, Event, Gaussian, PoissonSampled, RdpAccountant
 from accountant.conversion import improved
 from dpsgd_torch.errors import GuaranteeBroken
 
@@ -31,6 +31,7 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
     theirs = np.zeros(COMMON_ORDERS.shape)
     for event, count in events:
         assert isinstance(event, PoissonSampled)
+        assert isinstance(event.event, Gaussian)
         accountant.compose(event, count)
         theirs += opacus_rdp.compute_rdp(
             q=event.sampling_rate,
@@ -52,11 +53,11 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
     return max(float(epsilon), 0.0), abs(float(ours[best]) - same_order) / scale
 
 
-def refuse_disagreement(epsilon: float, epsilon_opacus: float, agreement: float) -> None:
-    """Fail loudly where the two differ, or where the stated ε is above the witness's."""
-    if not agreement <= TOLERANCE or epsilon > epsilon_opacus * (1 + TOLERANCE) + 1e-12:
+def refuse_disagreement(epsilon: float, epsilon_rdp: float, agreement: float) -> None:
+    """Fail loudly where the witnesses differ, or where the exact ε is above what they say."""
+    if not agreement <= TOLERANCE or epsilon > epsilon_rdp * (1 + TOLERANCE) + 1e-12:
         raise GuaranteeBroken(
-            f"epsilon = {epsilon!r}, by Opacus {epsilon_opacus!r}, relative difference "
-            f"{agreement:.2e} on equal orders: must be ≤ {TOLERANCE:g}; the run states no ε: "
-            "report its ledger"
+            f"epsilon = {epsilon!r}, by Rényi divergences {epsilon_rdp!r}, which differ from "
+            f"Opacus's by {agreement:.2e} on equal orders: must be ≤ {TOLERANCE:g} and the exact ε "
+            "no larger; the run states no ε: report its ledger"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,10 +33,28 @@ class Progress:
     record: EpochRecord | None = None
 
 
+class _Meter:
+    """ε so far, priced anew once in a while: a bar need not know it at every step."""
+
+    def __init__(self, run: Trainer) -> None:
+        self._ledger = run.ledger if run.plan else None
+        self._shown: float | None = None
+        self._due = 0.0
+
+    def read(self, record: EpochRecord | None) -> float | None:
+        if record:
+            self._shown = record.epsilon
+        elif self._ledger and time.monotonic() > self._due:
+            started = time.monotonic()
+            self._shown = self._ledger.epsilon()
+            self._due = time.monotonic() + max(1.0, 30 * (time.monotonic() - started))
+        return self._shown
+
+
 def train(run: Trainer) -> Iterator[Progress]:
     """Take the steps that are left, each charged before its noise is drawn."""
     ends = _epoch_ends(run)
-    private = PrivateRecord()
+    private, meter = PrivateRecord(), _Meter(run)
     for step in range(run.done, run.sampling.steps):
         epoch = next(e for e, end in enumerate(ends, 1) if step < end)
         on_record = None
@@ -63,7 +82,7 @@ def train(run: Trainer) -> Iterator[Progress]:
         if run.folder and (record or run.done % run.checkpoint_every == 0):
             charges = len(run.ledger) if run.plan else 0
             save_checkpoint(run.folder.checkpoints, run.done, run.model, run.optimizer, charges)
-        yield Progress(run.done, run.sampling.steps, epoch, _spent_so_far(run), record)
+        yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
 
     if run.stopped and private.batches:  # the budget ended the run inside an epoch
         epoch = len(run.history.epochs) + 1
@@ -121,19 +140,11 @@ def _settle(run: Trainer, step: int, on_record: int | None) -> None:
         raise GuaranteeBroken(run.broken)
 
 
-def _spent_so_far(run: Trainer) -> float | None:
-    """ε on the grid alone: cheap enough for every step, and never too low."""
-    if not run.plan:
-        return None
-    return run.ledger.accountant.epsilon(run.plan.delta, search=False).upper
-
-
 def _end_epoch(run: Trainer, epoch: int, private: PrivateRecord) -> EpochRecord:
-    epsilon = run.ledger.accountant.epsilon(run.plan.delta).upper if run.plan else None
     record = EpochRecord(
         epoch=epoch,
         step=run.done,
-        epsilon=epsilon,
+        epsilon=run.ledger.epsilon() if run.plan else None,
         test=evaluate(run.model, run.scores, run.test),
     )
     run.history.epochs.append(record)

@@ -270,7 +270,10 @@ class Trainer:
     def _open_ledger(self, *, resumed: bool) -> None:
         if self.plan:
             path, plan = self.folder.ledger if self.folder else None, self.plan
-            self.ledger = Ledger(path, delta=plan.delta, budget=plan.budget, resumed=resumed)
+            planned = plan.events() if plan.budget else None
+            self.ledger = Ledger(
+                path, delta=plan.delta, budget=plan.budget, planned=planned, resumed=resumed
+            )
         self._begin_attempt(repeatable=self.device.type == "cpu")
 
     def _begin_attempt(self, *, repeatable: bool) -> None:

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from accountant import Gaussian, Laplace, PldAccountant, PoissonSampled, RandomizedResponse
+from accountant import (
+    Gaussian,
+    Laplace,
+    PldAccountant,
+    PoissonSampled,
+    RandomizedResponse,
+    gdp_epsilon,
+    gdp_mu,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -30,6 +38,10 @@ def plain(mu):
     return PldAccountant().compose(Gaussian(noise_multiplier=1 / mu))
 
 
+def sampled(rate, event):
+    return PoissonSampled(sampling_rate=rate, event=event)
+
+
 def test_epsilon_of_plain_gaussian_noise_is_held_to_nine_digits():
     found = rows("mechanisms_exact.jsonl", "gaussian_eps")
     assert len(found) == 48
@@ -46,6 +58,30 @@ def test_delta_of_plain_gaussian_noise_is_held_to_nine_digits():
         bounds = plain(row["mu"]).delta(row["eps"])
         assert holds(bounds, row["value"]), (row, bounds)
         assert relative_width(bounds) <= 1e-9, (row, bounds)
+
+
+def test_the_noise_known_to_meet_an_epsilon_meets_it_and_no_less_does():
+    found = rows("mechanisms_exact.jsonl", "gaussian_sigma")
+    assert len(found) == 22
+    for row in found:
+        noise = float(row["value"]) / row["sensitivity"]
+        assert plain(1 / noise).epsilon(row["delta"]).lower <= row["eps"] * (1 + 1e-11)
+        assert plain(1 / noise).epsilon(row["delta"]).upper >= row["eps"] * (1 - 1e-11)
+        assert plain(1.001 / noise).epsilon(row["delta"]).lower > row["eps"]
+        assert plain(0.999 / noise).epsilon(row["delta"]).upper < row["eps"]
+
+
+def test_the_central_limit_is_the_known_estimate():
+    for kind, estimate in (
+        ("gdp_mu_poisson", lambda events, row: gdp_mu(events)),
+        ("gdp_eps_poisson", lambda events, row: gdp_epsilon(events, row["delta"])),
+    ):
+        found = rows("mechanisms_exact.jsonl", kind)
+        assert len(found) == 6
+        for row in found:
+            step = sampled(row["q"], Gaussian(noise_multiplier=row["sigma"]))
+            value = estimate([(step, row["steps"])], row)
+            assert value == pytest.approx(float(row["value"]), rel=1e-12)
 
 
 def check_delta(event, row):
@@ -74,10 +110,6 @@ def composed(*parts):
     for event, count in parts:
         accountant.compose(event, count)
     return accountant
-
-
-def sampled(rate, event):
-    return PoissonSampled(sampling_rate=rate, event=event)
 
 
 LAPLACE_RUNS = [  # parts, δ, ε, tolerance: the first two by a peer, the last exact
