@@ -261,7 +261,9 @@ class Inversion:
         c = self.contour
         left, right = c.tilt * c.period, (c.beyond - c.tilt) * c.period
         level = c.log_moment_beyond - c.beyond * epsilon - math.log1p(c.beyond)
-        return 1 / math.expm1(left) + math.exp(min(level, 700.0)) / math.expm1(min(right, 700.0))
+        return 1 / math.expm1(min(left, 700.0)) + math.exp(min(level, 700.0)) / math.expm1(
+            min(right, 700.0)
+        )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,17 @@ from accountant.events import (
     Relation,
     ShuffledEpoch,
 )
-from accountant.pairs import REACH, Array, Complex, Curve, Mixture, Pair, Panels, Points
+from accountant.pairs import (
+    REACH,
+    Array,
+    Complex,
+    Curve,
+    Mixture,
+    Pair,
+    Panels,
+    Points,
+    log_mixture,
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,8 @@ def domination(event: Event) -> Domination:
             return _both_ways(log_weights, 1 / noise)
         case PoissonSampled(sampling_rate=q, event=inner):
             base = _pair(inner)
+            if q == 1:
+                return _exact(base, base)
             return _exact(_sampled(base, q), _sampled(base, q, exchanged=True))
         case FixedSizeSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
             both = _either_way(q, 1 / noise)
@@ -204,7 +216,7 @@ def _sampled(pair: Panels | Points, q: float, *, exchanged: bool = False) -> Pan
     """Poisson sampling, (1 − q) Q + q P against Q [Zhu, Dong, Wang 2022, Theorem 11]."""
 
     def mix(log_q: Complex, loss: Complex) -> tuple[Complex, Complex]:
-        mixed = np.log1p(q * np.expm1(loss))
+        mixed = log_mixture(loss, 1 - q, q)
         return (log_q + mixed, -mixed) if exchanged else (log_q, mixed)
 
     if isinstance(pair, Points):

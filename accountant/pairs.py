@@ -33,6 +33,10 @@ _MOST_COARSE, _MOST_POINTS = 150_000, 1 << 21
 _SHRINK = 0.7 ** np.arange(28.0)
 
 
+_SHORT, _SERIES = 0.5, 14  # terms of a series in powers of at most 1/2: the next weighs 1e-18
+_FACTORIALS = np.cumprod(np.arange(1.0, _SERIES + 2))[1:]
+
+
 class TooFine(Exception):
     """An integral would take more points than memory and patience allow."""
 
@@ -52,7 +56,7 @@ class Pair(Protocol):
         """Enough points to place a contour; nothing certified rests on them."""
 
     def nodes(self, tilt: float, reach: float) -> Nodes:
-        """Points good to GOAL for every s with Re s = tilt and |Im s| ≤ reach."""
+        """Points good to GOAL for every s with Re s = tilt and |Im s| ≤ reach; its square if 0."""
 
     def log_decay(self, tilt: float) -> float:
         """log V, where |E_P[exp(sL)]| ≤ V/|Im s| · E_P[exp(tilt·L)] for all s; ∞ if unknown."""
@@ -95,18 +99,15 @@ class Mixture:
         """log density under Q, and privacy loss, at each outcome."""
         if self.most == 1:  # the common case, without the axis
             exponent = self.spacing * (z - self.spacing / 2)
-            loss = _log_mixture(exponent, *(math.exp(w) for w in self.log_weights))
+            loss = log_mixture(exponent, *(math.exp(w) for w in self.log_weights))
         else:
             terms = self._log_terms(z)
             shift = np.maximum(terms.real.max(axis=0), 0.0)
             j = np.arange(1, self.most + 1)[:, None]
-            excess = np.expm1(
-                np.where(shift > 0, 0, self.spacing * (j * z - j**2 * self.spacing / 2))
-            )
-            small = np.exp(self.log_weights[1:]) @ excess
-            loss = np.where(
-                shift > 0, shift + np.log(np.exp(terms - shift).sum(axis=0)), np.log1p(small)
-            )
+            exponents = self.spacing * (j * z - j**2 * self.spacing / 2)
+            change = np.exp(self.log_weights[1:]) @ np.expm1(np.where(shift > 0, 0, exponents))
+            apart = np.exp(terms - terms.real.max(axis=0)).sum(axis=0)
+            loss = _log1p_or(change, terms.real.max(axis=0) + np.log(apart), shift > 0)
         log_q = -z * z / 2 - 0.5 * math.log(2 * math.pi)
         return (log_q + loss, -loss) if self.exchanged else (log_q, loss)
 
@@ -119,9 +120,10 @@ class Mixture:
 
     def _ends(self, tilt: float) -> tuple[float, float]:
         """Outside, the tilted density falls at least as fast as a Gaussian from REACH on."""
-        far = REACH + self.spacing * self.most
+        width = self.spacing * self.most
+        far = REACH + 2 * width  # the square of a small loss is largest around 2kμ
         if not self.exchanged:
-            return -REACH, far + tilt * (far - REACH)
+            return -REACH, REACH + max(1 + tilt, 2.0) * width
         low = -REACH
         for _ in range(20):  # −z > REACH + tilt·slope(z) from there on to the left
             further = -REACH - tilt * math.exp(float(self._log_slope(np.array([low]))[0]))
@@ -138,7 +140,7 @@ class Mixture:
         z = step * np.arange(math.floor(low / step), math.ceil(high / step) + 1)
         log_q, loss = self.curve(z)
         weight = log_q + (1 + tilt) * loss
-        core = REACH + self.spacing * self.most
+        core = REACH + 2 * self.spacing * self.most
         keep = (z < core) | (weight > weight.max() - _NEGLIGIBLE)
         return z[keep], log_q[keep], loss[keep], weight[keep]
 
@@ -154,13 +156,14 @@ class Mixture:
         z, _, _, weight = self._lattice(tilt, coarse)
         z = z[weight > weight.max() - 2 * _NEGLIGIBLE]
         total = float(logsumexp(weight))
+        goal = GOAL if reach else GOAL**2
         best = 0.0
         for shrink in _SHRINK:
             a = self._strip * shrink
             log_q, loss = self.curve(z + 1j * a)
             modulus = (log_q + (1 + tilt) * loss).real + reach * np.abs(loss.imag)
             growth = max(float(logsumexp(modulus)) - total, 0.0) + _MARGIN
-            step = 2 * math.pi * a / (growth + math.log(2 / GOAL))
+            step = 2 * math.pi * a / (growth + math.log(2 / goal))
             if step < best / 2:
                 break
             best = max(best, step)
@@ -184,11 +187,18 @@ class Mixture:
         return peak + math.log(1.25 * np.abs(np.diff(np.exp(ratio - peak))).sum())
 
 
-def _log_mixture(exponent: Complex, rest: float, q: float) -> Complex:
+def log_mixture(exponent: Complex, rest: float, q: float) -> Complex:
     """log(rest + q e^x), exact for small x, finite for large, in the strip |Im x| < π/2."""
     shift = np.maximum(exponent.real, 0.0)
-    large = shift + np.log(rest * np.exp(-shift) + q * np.exp(exponent - shift))
-    return np.where(shift < 1, np.log1p(q * np.expm1(np.where(shift < 1, exponent, 0))), large)
+    apart = shift + np.log(rest * np.exp(-shift) + q * np.exp(exponent - shift))
+    change = q * np.expm1(np.where(shift < 600, exponent, 0))
+    return _log1p_or(change, apart, shift >= 600)
+
+
+def _log1p_or(change: Complex, apart: Complex, far: NDArray[np.bool_]) -> Complex:
+    """log(1 + change) where the change is small, else what was found apart."""
+    small = ~far & (np.abs(change) < 0.5)
+    return np.where(small, np.log1p(np.where(small, change, 0)), apart)
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,7 @@ class Points:
         return math.inf
 
 
-_DEGREE, _ELLIPSE = 24, 4.0  # nodes per panel; sum of the half-axes of the ellipse of the bound
+_DEGREE, _ELLIPSE = 32, 4.0  # nodes per panel; sum of the half-axes of the ellipse of the bound
 
 
 @dataclass(frozen=True)
@@ -224,7 +234,7 @@ class Panels:
     atoms: tuple[Array, Array]
 
     def coarse(self, tilt: float) -> Nodes:
-        return self._nodes(*self.ends(tilt), 24)
+        return self._nodes(*self.ends(tilt), 16)
 
     def nodes(self, tilt: float, reach: float) -> Nodes:
         low, high = self.ends(tilt)
@@ -243,7 +253,7 @@ class Panels:
                     modulus = (log_q + (1 + tilt) * loss).real + reach * np.abs(loss.imag)
                     bound = np.logaddexp(bound, modulus.max())
                 missed = math.log(5 * panels * half) + bound - 2 * _DEGREE * math.log(_ELLIPSE)
-                if missed + _MARGIN < total + math.log(GOAL):
+                if missed + _MARGIN < total + math.log(GOAL if reach else GOAL**2):
                     break
             panels *= 2
         return self._nodes(low, high, panels)
@@ -271,13 +281,27 @@ def log_moment(nodes: Nodes, tilt: float) -> float:
     Q and P both have total one, so E_Q[exp((1+t)L)] − 1 = E_Q[exp((1+t)L) − 1 − (1+t)(exp(L) − 1)],
     whose integrand is never negative.
     """
-    power = (1 + tilt) * nodes.loss
-    if power.max() < 30:
-        excess = np.expm1(power) - (1 + tilt) * np.expm1(nodes.loss)
-        moment = float(np.exp(nodes.log_q) @ excess)
+    if tilt * nodes.loss.max() < 600:
+        moment = float(_excess(nodes, tilt).sum())
         if moment < 1:
             return math.log1p(max(moment, 0.0))
-    return float(logsumexp(nodes.log_q + power))
+    return float(logsumexp(nodes.log_q + (1 + tilt) * nodes.loss))
+
+
+def _excess(nodes: Nodes, tilt: float) -> Array:
+    """Q times exp((1+t)x) − 1 − (1+t)(exp(x) − 1), by its series where that would cancel."""
+    loss, q, p = nodes.loss, np.exp(nodes.log_q), np.exp(nodes.log_q + nodes.loss)
+    excess = p * np.expm1(tilt * loss) - tilt * (p - q)
+    power = (1 + tilt) * loss
+    near = np.abs(power) < _SHORT
+    k = np.arange(2, _SERIES + 2)
+    coefficients = -np.expm1((1 - k) * math.log1p(tilt)) / _FACTORIALS
+    y = power[near]
+    series = np.zeros(y.size)
+    for coefficient in coefficients[::-1]:
+        series = series * y + coefficient
+    excess[near] = q[near] * series * y * y
+    return np.asarray(excess)
 
 
 def cumulants(nodes: Nodes, tilt: float) -> tuple[float, float, float]:

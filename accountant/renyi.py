@@ -14,6 +14,7 @@ from accountant.events import (
     ExponentialMechanism,
     FixedSizeSampled,
     Gaussian,
+    Laplace,
     PoissonSampled,
     ShuffledEpoch,
 )
@@ -52,6 +53,8 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
             return rdp_poisson_sampled_gaussian(q, noise, orders)
         case FixedSizeSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
             return rdp_fixed_size_gaussian(q, noise, orders)
+        case Laplace(noise_multiplier=noise) if 0 < noise < 0.01:
+            return _strong_laplace(1 / noise, orders)
         case ShuffledEpoch(event=inner):
             return renyi_divergence(inner, orders)
     if reveals(event):
@@ -61,9 +64,16 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
     if isinstance(event, ExponentialMechanism):
         curve = [_bounded_range(event.epsilon, order) for order in orders.ravel()]
     else:
-        pairs = set(domination(event).upper)
+        one, other = domination(event).upper
+        pairs = (one,) if one is other else (one, other)
         curve = [max(_of_pair(pair, order) for pair in pairs) for order in orders.ravel()]
     return np.array(curve).reshape(orders.shape) * (1 + _ROUNDING)
+
+
+def _strong_laplace(epsilon: float, orders: Array) -> Array:
+    """log{α/(2α−1) exp((α−1)ε) + …}/(α−1) [Mironov 2017, Prop. 6], the rest below exp(−ε)."""
+    curve = epsilon + np.log(orders / (2 * orders - 1)) / (orders - 1) + math.exp(-epsilon)
+    return np.asarray(np.minimum(curve, epsilon))
 
 
 def _of_pair(pair: Pair, order: float) -> float:
@@ -74,7 +84,9 @@ def _of_pair(pair: Pair, order: float) -> float:
     """
     if isinstance(pair, Mixture) and pair.spacing * pair.most * order > _WIDE:
         return _mixture_bound(pair, order)
-    return max(log_moment(pair.nodes(order - 1, 0.0), order - 1), 0.0) / (order - 1)
+    nodes = pair.nodes(order - 1, 0.0)
+    curve = max(log_moment(nodes, order - 1), 0.0) / (order - 1)
+    return min(curve, float(nodes.loss.max()))
 
 
 def _mixture_bound(pair: Mixture, order: float) -> float:
@@ -93,8 +105,8 @@ def _bounded_range(epsilon: float, order: float) -> float:
     A = (1 − exp(−(α−1)ε))/(1 − exp(−ε)) and B = exp(−(α−1)ε), the moment of order α − 1 is
     exp((α−1)t) (A (1 − exp(t − ε)) + B), largest at exp(t − ε) = (1 − 1/α)(1 + B/A).
     """
-    if epsilon == 0:
-        return 0.0
+    if epsilon < 1e-6 or epsilon > 500:  # ε²/8-zCDP [Cesar, Rogers 2021, Lemma 3.2], and pure
+        return min(order * epsilon * epsilon / 8, epsilon)
     b = math.exp(-(order - 1) * epsilon)
     a = -math.expm1(-(order - 1) * epsilon) / -math.expm1(-epsilon)
     t = epsilon + math.log1p(-1 / order) + math.log1p(b / a)
