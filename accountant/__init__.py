@@ -15,6 +15,7 @@ from accountant.calibration import (
     calibrate_noise,
     calibrate_sampling_rate,
     calibrate_steps,
+    exact,
 )
 from accountant.dpsgd import Sampler, dpsgd_event, dpsgd_events, dpsgd_steps
 from accountant.errors import (
@@ -83,6 +84,7 @@ __all__ = [
     "dpsgd_events",
     "dpsgd_steps",
     "event_from_json",
+    "exact",
     "for_group",
     "gdp_epsilon",
     "gdp_mu",

@@ -46,7 +46,7 @@ def delta(args: argparse.Namespace) -> None:
     accountant = PldAccountant() if exact else RdpAccountant(method=args.method)
     for event, count in _events(args, args.noise_multiplier, _steps(args)):
         accountant.compose(event, count)
-    bounds = accountant.delta(args.epsilon, *([args.width] if exact and args.width else []))
+    bounds = accountant.delta(args.epsilon)
     if args.json:
         held = {"lower": bounds.lower, "upper": bounds.upper} if exact else {}
         _print_json({"delta": bounds.upper, "epsilon": args.epsilon, "method": args.method, **held})
@@ -127,6 +127,7 @@ def _events(args: argparse.Namespace, sigma: float, steps: int) -> list[tuple[Ev
 def _report(
     args: argparse.Namespace, events: list[tuple[Event, int]], found: dict[str, Any]
 ) -> None:
+    check(args.width > 0 and math.isfinite(args.width), "width", args.width, "must be a number > 0")
     answer = epsilon_by(args.method, events, args.delta, args.width)
     _warn_about(args, events, answer)
     value = answer if isinstance(answer, float) else answer.upper

@@ -20,8 +20,7 @@ class Budget:
     >>> budget.refuse_overdraft(0, so_far, release)
     >>> budget.refuse_overdraft(1, so_far.compose(release), release)
     Traceback (most recent call last):
-    accountant.errors.BudgetExceeded: step 1 would reach ε = 1.0992 > 1 (δ = 1e-05); take fewer
-    epochs, add noise or raise epsilon
+    accountant.errors.BudgetExceeded: step 1 would reach ε = 1.0608 > 1 (δ = 1e-05); ...
     """
 
     def __init__(

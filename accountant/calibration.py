@@ -17,6 +17,9 @@ from accountant.pld import PldAccountant
 
 Events = Iterable[tuple[Event, int]]
 
+WIDTH = 3e-7
+"""Of the interval that a reported ε is the upper end of, relative to ε."""
+
 _LEAST_NOISE, _MOST_NOISE = 0.02, 1e5  # what a search for noise is confined to
 _MOST_STEPS = 2**40
 
@@ -36,9 +39,9 @@ class Accountant(Protocol):
     def epsilon(self, delta: float) -> Bound: ...
 
 
-def exact() -> PldAccountant:
-    """The exact accountant, with an interval narrow enough to calibrate by."""
-    return PldAccountant(width=3e-7, most_events=128)
+def exact(width: float = WIDTH) -> PldAccountant:
+    """The exact accountant whose figures are reported: what it calibrates, it prices the same."""
+    return PldAccountant(width=width, most_events=128)
 
 
 def cost(events: Events, delta: float, accountant: Callable[[], Accountant] = exact) -> float:

@@ -23,11 +23,15 @@ def epsilon_bounds(
     ``width`` gives the wanted upper − lower at an ε. Stops early where ε ≤ ``enough``, which
     already stands from elsewhere.
     """
+    lower, upper = total.ceiling(delta)
+    if upper <= enough or (upper < math.inf and upper - lower <= width(upper)):
+        return lower, upper
     near = saddle(total, log_delta=math.log(delta))
-    ceiling = _rdp_epsilon(total, near) if enough else math.inf
-    if ceiling <= enough:
-        return 0.0, ceiling
-    lower, upper, last = 0.0, math.inf, math.inf
+    if enough:
+        upper = min(upper, _rdp_epsilon(total, near))
+        if upper <= enough:
+            return lower, upper
+    last = math.inf
     smoothing = _TIMID * width(max(near.epsilon, 0.0)) / (1 + near.slope)
     for _ in range(_ATTEMPTS):
         wanted = width(max(near.epsilon, 0.0))

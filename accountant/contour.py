@@ -56,6 +56,20 @@ class Sum:
         self.gaussian_variance = gaussian_variance
         self._known: dict[float, tuple[float, float, float]] = {}
 
+    def ceiling(self, delta: float) -> tuple[float, float]:
+        """Bounds on ε from the largest loss alone: L ≤ a, and P(L = a) = p where that is an atom.
+
+        δ(ε) = 0 from a on; below, δ(ε) ≥ p (1 − exp(ε − a)).
+        """
+        if self.gaussian_variance:
+            return 0.0, math.inf
+        most = [(n, *pair.most_loss()) for pair, n in self.parts]
+        loss = sum(n * a for n, a, _ in most)
+        ratio = math.log(delta) - sum(n * log_p for n, _, log_p in most)
+        slack = 8 * _EPS * len(most) * abs(loss)
+        low = loss + math.log1p(-math.exp(ratio)) - slack if ratio < -1e-12 else 0.0
+        return max(low, 0.0), loss + slack
+
     def cumulants(self, tilt: float) -> tuple[float, float, float]:
         """log M(tilt), and mean and variance of L under the tilted P, from few points."""
         if tilt not in self._known:

@@ -24,6 +24,7 @@ from accountant.events import (
     ShuffledEpoch,
 )
 from accountant.pairs import (
+    MOST_POINTS,
     REACH,
     Array,
     Complex,
@@ -32,6 +33,7 @@ from accountant.pairs import (
     Pair,
     Panels,
     Points,
+    TooFine,
     log_mixture,
 )
 
@@ -132,6 +134,9 @@ def domination(event: Event) -> Domination:
             return Domination((both, both), _both_ways(_one(q), 1 / noise).lower)
         case ShuffledEpoch(event=inner):
             return domination(inner)
+        case ExponentialMechanism(epsilon=epsilon):
+            envelope, two = _bounded_range(epsilon), _randomized_response_of(epsilon / 2)
+            return Domination((envelope, envelope), (two, two))
     pair = _pair(event)
     return _exact(pair, pair)
 
@@ -192,6 +197,11 @@ def _bounded_range(epsilon: float) -> Panels:
     return Panels((density,), lambda _: (-epsilon, epsilon), (none, none))
 
 
+def _randomized_response_of(epsilon: float) -> Points:
+    """Two answers of losses ±ε: what an exponential mechanism between two outcomes may give."""
+    return _randomized_response(2 / (1 + math.exp(min(epsilon, 700.0))), 2)
+
+
 def _randomized_response(p: float, k: int) -> Points:
     truth, other = 1 - p + p / k, p / k
     loss = math.log1p((1 - p) / other)
@@ -205,11 +215,13 @@ def _discrete_gaussian(sigma: float, shift: int) -> Points:
 
     def atoms(tilt: float) -> tuple[Array, Array]:
         margin = math.ceil(REACH * sigma) + 1
+        if margin + tilt * shift > MOST_POINTS:
+            raise TooFine
         j = np.arange(-margin, margin + math.ceil((1 + tilt) * shift) + 1.0)
         norm = np.exp(-0.5 * (np.arange(-margin, margin + 1) / sigma) ** 2).sum()
         return -0.5 * (j / sigma) ** 2 - math.log(norm), shift * (2 * j - shift) / (2 * sigma**2)
 
-    return Points(atoms)
+    return Points(atoms, bounded=False)
 
 
 def _sampled(pair: Panels | Points, q: float, *, exchanged: bool = False) -> Panels | Points:
@@ -221,12 +233,14 @@ def _sampled(pair: Panels | Points, q: float, *, exchanged: bool = False) -> Pan
 
     if isinstance(pair, Points):
         atoms = pair.atoms
-        return Points(lambda tilt: mix(*atoms(tilt)))
+        bounded = pair.bounded or exchanged
+        return Points(lambda tilt: mix(*atoms(tilt)), bounded=bounded)
 
     def along(curve: Curve) -> Curve:
         return lambda z: mix(*curve(z))
 
-    return Panels(tuple(along(curve) for curve in pair.curves), pair.ends, mix(*pair.atoms))
+    curves = tuple(along(curve) for curve in pair.curves)
+    return Panels(curves, pair.ends, mix(*pair.atoms), bounded=pair.bounded)
 
 
 def _either_way(q: float, spacing: float) -> Panels:
@@ -251,4 +265,4 @@ def _either_way(q: float, spacing: float) -> Panels:
 
     at_zero = (1 - q) * (1 - 2 * ndtr(-spacing / 2))
     atom = np.array([math.log(at_zero)]) if q < 1 else np.empty(0)
-    return Panels((gained, lost), ends, (atom, np.zeros(atom.size)))
+    return Panels((gained, lost), ends, (atom, np.zeros(atom.size)), bounded=False)

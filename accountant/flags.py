@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from accountant import answers
+from accountant.calibration import WIDTH
 from accountant.dpsgd import Sampler
 from accountant.events import Relation
 from accountant.methods import METHODS
@@ -173,8 +174,8 @@ def _method() -> _Parser:
     part.add_argument(
         "--width",
         type=float,
-        default=1e-6,
-        help="of the exact interval, relative to ε (default 1e-6)",
+        default=WIDTH,
+        help=f"of the exact interval, relative to ε (default {WIDTH:g})",
     )
     part.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return part

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from accountant.errors import UnsupportedEvent, check_delta
-from accountant.events import Event, Gaussian, PoissonSampled
+from accountant.events import Event, Gaussian, PoissonSampled, Relation
 from accountant.gaussian import gaussian_epsilon
 
 
@@ -25,7 +25,9 @@ def gdp_mu(events: Iterable[tuple[Event, int]]) -> float:
             case Gaussian(noise_multiplier=noise) if noise > 0:
                 total += count / noise**2
             case PoissonSampled(
-                sampling_rate=q, event=Gaussian(noise_multiplier=noise), group_size=1
+                sampling_rate=q,
+                event=Gaussian(noise_multiplier=noise, relation=Relation.ADD_OR_REMOVE_ONE),
+                group_size=1,
             ) if noise > 0:
                 exponent = noise**-2
                 total += count * q * q * (math.expm1(exponent) if exponent < 700 else math.inf)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accountant.budget import Budget
+from accountant.calibration import cost
 from accountant.errors import LedgerError, check, check_delta
 from accountant.events import Event, Relation, count_runs, event_from_json
-from accountant.pld import PldAccountant
 from accountant.rdp import RdpAccountant
 
 _SCHEMA = """
@@ -50,7 +50,7 @@ class Ledger:
     >>> ledger.settle(0, checksum=123)
     >>> ledger.reserve(1, Gaussian(noise_multiplier=1.0))
     Traceback (most recent call last):
-    accountant.errors.BudgetExceeded: step 1 would reach ε = 4.4020 > 1 (δ = 1e-05); ...
+    accountant.errors.BudgetExceeded: step 1 would reach ε = 4.4025 > 1 (δ = 1e-05); ...
     """
 
     def __init__(
@@ -194,10 +194,7 @@ class Ledger:
 
     def epsilon(self) -> float:
         """The least ε known to hold for every charge so far, at the ledger's δ."""
-        exact = PldAccountant(relation=self.relation, most_events=64)
-        for event, count in self.accountant.events:
-            exact.compose(event, count)
-        return exact.epsilon(self.delta).upper
+        return cost(self.accountant.events, self.delta)
 
     def __len__(self) -> int:
         """Charges so far; a step that was paid twice counts twice."""

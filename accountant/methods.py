@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from accountant.bounds import EpsilonBounds, RdpBound
-from accountant.calibration import Accountant, exact
+from accountant.calibration import WIDTH, Accountant, exact
 from accountant.errors import check
 from accountant.events import Event
 from accountant.gdp import gdp_epsilon
-from accountant.pld import PldAccountant
 from accountant.rdp import RdpAccountant
 
 METHODS = {
@@ -28,12 +27,12 @@ def epsilon_by(
 
     >>> from accountant import Gaussian
     >>> epsilon_by("rdp", [(Gaussian(noise_multiplier=5.0), 1)], 1e-5).order
-    23.0
+    22.0
     """
     check(method in METHODS, "method", method, f"must be one of {', '.join(METHODS)}")
     if method == "gdp":
         return gdp_epsilon(events, delta)
-    accountant = PldAccountant(width=width) if method == "exact" else RdpAccountant(method=method)
+    accountant = exact(width or WIDTH) if method == "exact" else RdpAccountant(method=method)
     for event, count in events:
         accountant.compose(event, count)
     return accountant.epsilon(delta)

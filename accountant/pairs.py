@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 Array = NDArray[np.float64]
 Complex = NDArray[Any]  # real outcomes, or complex ones where a bound looks off the line
@@ -29,12 +28,18 @@ GOAL = 1e-17
 REACH = 9.5  # standard deviations: a Gaussian density beyond it is below 1e-20 of its peak
 _NEGLIGIBLE = 50.0  # e-folds below the largest weight
 _MARGIN = 1.0  # e-folds added where a bound is read off a lattice
-_MOST_COARSE, _MOST_POINTS = 150_000, 1 << 21
+_MOST_COARSE, MOST_POINTS = 150_000, 1 << 21
 _SHRINK = 0.7 ** np.arange(28.0)
 
 
 _SHORT, _SERIES = 0.5, 14  # terms of a series in powers of at most 1/2: the next weighs 1e-18
 _FACTORIALS = np.cumprod(np.arange(1.0, _SERIES + 2))[1:]
+
+
+def log_sum(terms: Array) -> Array:
+    """log Σ exp over the first axis, in a fraction of the time scipy's takes on short arrays."""
+    peak = terms.max(axis=0)
+    return np.asarray(peak + np.log(np.exp(terms - peak).sum(axis=0)))
 
 
 class TooFine(Exception):
@@ -60,6 +65,9 @@ class Pair(Protocol):
 
     def log_decay(self, tilt: float) -> float:
         """log V, where |E_P[exp(sL)]| ≤ V/|Im s| · E_P[exp(tilt·L)] for all s; ∞ if unknown."""
+
+    def most_loss(self) -> tuple[float, float]:
+        """The least upper bound of L, ∞ if there is none, and log P(L is that)."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ class Mixture:
         """log |dL/dz|, where dL/dz is μ times the expected number of records, given z."""
         terms = self._log_terms(z)
         held = terms[1:] + np.log(np.arange(1, self.most + 1))[:, None]
-        log_held = logsumexp(held, axis=0) - logsumexp(terms, axis=0)
+        log_held = log_sum(held) - log_sum(terms)
         return np.asarray(math.log(self.spacing) + log_held)
 
     def _ends(self, tilt: float) -> tuple[float, float]:
@@ -135,7 +143,7 @@ class Mixture:
     def _lattice(self, tilt: float, step: float) -> tuple[Array, Array, Array, Array]:
         """Multiples of step with log Q, loss and log weight there."""
         low, high = self._ends(tilt)
-        if high - low > _MOST_POINTS * step:
+        if high - low > MOST_POINTS * step:
             raise TooFine
         z = step * np.arange(math.floor(low / step), math.ceil(high / step) + 1)
         log_q, loss = self.curve(z)
@@ -155,14 +163,14 @@ class Mixture:
         coarse = min(0.25, self._strip / 4)
         z, _, _, weight = self._lattice(tilt, coarse)
         z = z[weight > weight.max() - 2 * _NEGLIGIBLE]
-        total = float(logsumexp(weight))
+        total = float(log_sum(weight))
         goal = GOAL if reach else GOAL**2
         best = 0.0
         for shrink in _SHRINK:
             a = self._strip * shrink
             log_q, loss = self.curve(z + 1j * a)
             modulus = (log_q + (1 + tilt) * loss).real + reach * np.abs(loss.imag)
-            growth = max(float(logsumexp(modulus)) - total, 0.0) + _MARGIN
+            growth = max(float(log_sum(modulus)) - total, 0.0) + _MARGIN
             step = 2 * math.pi * a / (growth + math.log(2 / goal))
             if step < best / 2:
                 break
@@ -182,9 +190,13 @@ class Mixture:
         z = np.arange(low - self.spacing * self.most, high + step, step)
         log_q, loss = self.curve(z)
         weight = log_q + (1 + tilt) * loss
-        ratio = weight - logsumexp(weight) - math.log(step) - self._log_slope(z)
+        ratio = weight - log_sum(weight) - math.log(step) - self._log_slope(z)
         peak = float(ratio.max())
         return peak + math.log(1.25 * np.abs(np.diff(np.exp(ratio - peak))).sum())
+
+    def most_loss(self) -> tuple[float, float]:
+        """Without a record the loss stays below −log b_0, which it comes near but never reaches."""
+        return (-self.log_weights[0] if self.exchanged else math.inf), -math.inf
 
 
 def log_mixture(exponent: Complex, rest: float, q: float) -> Complex:
@@ -206,9 +218,13 @@ class Points:
     """A pair on countably many outcomes: atoms(tilt) → log Q and loss of those that matter."""
 
     atoms: Callable[[float], tuple[Array, Array]]
+    bounded: bool = True
 
     def coarse(self, tilt: float) -> Nodes:
         return Nodes(*self.atoms(tilt))
+
+    def most_loss(self) -> tuple[float, float]:
+        return _most(*self.atoms(1.0)) if self.bounded else (math.inf, -math.inf)
 
     def nodes(self, tilt: float, reach: float) -> Nodes:
         return self.coarse(tilt)
@@ -232,9 +248,19 @@ class Panels:
     curves: tuple[Curve, ...]
     ends: Callable[[float], tuple[float, float]]
     atoms: tuple[Array, Array]
+    bounded: bool = True
 
     def coarse(self, tilt: float) -> Nodes:
         return self._nodes(*self.ends(tilt), 16)
+
+    def most_loss(self) -> tuple[float, float]:
+        """Of the atoms, where they reach as far as the densities do."""
+        if not self.bounded:
+            return math.inf, -math.inf
+        ends = np.array(self.ends(1.0))
+        reached = max((float(curve(ends)[1].max()) for curve in self.curves), default=-math.inf)
+        loss, log_p = _most(*self.atoms) if self.atoms[0].size else (-math.inf, -math.inf)
+        return (loss, log_p) if loss >= reached else (reached, -math.inf)
 
     def nodes(self, tilt: float, reach: float) -> Nodes:
         low, high = self.ends(tilt)
@@ -271,8 +297,13 @@ class Panels:
         return math.inf
 
 
+def _most(log_q: Array, loss: Array) -> tuple[float, float]:
+    most = float(loss.max())
+    return most, float(log_sum((log_q + loss)[loss == most]))
+
+
 def _log_transform(nodes: Nodes, tilt: float) -> float:
-    return float(logsumexp(nodes.log_q + (1 + tilt) * nodes.loss))
+    return float(log_sum(nodes.log_q + (1 + tilt) * nodes.loss))
 
 
 def log_moment(nodes: Nodes, tilt: float) -> float:
@@ -285,7 +316,7 @@ def log_moment(nodes: Nodes, tilt: float) -> float:
         moment = float(_excess(nodes, tilt).sum())
         if moment < 1:
             return math.log1p(max(moment, 0.0))
-    return float(logsumexp(nodes.log_q + (1 + tilt) * nodes.loss))
+    return float(log_sum(nodes.log_q + (1 + tilt) * nodes.loss))
 
 
 def _excess(nodes: Nodes, tilt: float) -> Array:

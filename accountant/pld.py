@@ -12,7 +12,7 @@ from accountant.composition import Composition
 from accountant.contour import Sum
 from accountant.domination import Domination, domination, gaussian_variance, reveals, spares
 from accountant.errors import check, check_delta
-from accountant.events import Event, Relation
+from accountant.events import Event, ExponentialMechanism, Relation
 from accountant.gaussian import gaussian_epsilon, gaussian_log_delta
 from accountant.pairs import TooFine
 from accountant.rdp import RdpAccountant
@@ -95,11 +95,13 @@ class PldAccountant:
                 lower, upper = max(lower, low), max(upper, high)
         except TooFine:
             upper = math.inf
-        if math.isinf(upper):  # noise below a hundredth: Rényi's bound is within a few percent
+        # Noise below a hundredth is out of reach, and Rényi's bound within a few percent; for the
+        # exponential mechanism it is often below the envelope's.
+        if math.isinf(upper) or any(type(e) is ExponentialMechanism for e, _ in self.events):
             by_rdp = RdpAccountant()
             for event, count in self.events:
                 by_rdp.compose(event, count)
-            upper = by_rdp.epsilon(delta).upper
+            upper = min(upper, by_rdp.epsilon(delta).upper)
         return EpsilonBounds(lower, upper)
 
     def delta(self, epsilon: float, width: float = 1e-4) -> DeltaBounds:

@@ -8,12 +8,13 @@ A peer that is not installed is left out. One that raises, overruns --limit or a
 --memory has failed at that run, and the rest goes on.
 
     error     of ε, or of an interval's upper end, over the true ε (over 0.001 if that is larger)
-    below     ε claimed below the truth by more than 1e-9 of it: unsafe
+    below     ε claimed below the truth by more than 1e-9 of it: unsafe; a negative ε counts
     misses    intervals that do not hold the truth, itself known to 4e-15
     width     of an interval, over max(1, ε)
-    grown     what the peak (ru_maxrss) of the process has grown by since the imports
+    grown     by how much the peak (ru_maxrss) of its process exceeds that after its imports
+    core      time on a processor over time passed: well below 1, others had the machine
 
-Exit status 1 if a promise of ours fails. It takes about ten minutes; --quick takes two.
+Exit status 1 if a promise of ours fails. It takes about ten minutes; --quick takes two or three.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -41,63 +41,16 @@ os.environ.update(  # before numpy is imported, here and in the workers
 )
 
 import numpy as np
-from peers import EXACT, NARROW, TOOLS, Part, Worker, release
+from peers import EXACT, NARROW, TOOLS, Outcome, Row, Worker, release, timed
 
 import accountant
-from accountant import COMMON_ORDERS, calibrate_noise, renyi_divergence
+from accountant import COMMON_ORDERS, Event, calibrate_noise, renyi_divergence
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-QUICK = {"seed001", "seed003", "tfp_tut_b", "opacus_unit", "tiny_delta_a", "eps_zero", "q1e6_a",
-         "tinyeps_a", "lown_b", "fewsteps_a", "bigq_d", "full_c"}  # fmt: skip
+QUICK = {"seed001", "tfp_tut_b", "opacus_unit", "tiny_delta_a", "eps_zero", "q1e6_a", "tinyeps_a",
+         "bigq_a", "bigq_d", "fewsteps_a", "full_b", "full_c"}  # fmt: skip
 VERSIONS = ("numpy", "scipy", "dp_accounting", "opacus", "torch", "prv_accountant", "autodp")
-TRUTH = Fraction(4, 10**15)  # relative, to which the golden ε are known
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run to be priced, and its ε where that is known."""
-
-    name: str
-    parts: list[Part]
-    delta: float
-    exact: str = "nan"
-
-    @property
-    def truth(self) -> float:
-        return float(self.exact)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one tool made of one run."""
-
-    tool: str
-    row: Row
-    lower: float | None = None
-    upper: float = float("nan")
-    seconds: float = float("nan")
-    peak_mib: float = 0.0
-    grown_mib: float = 0.0
-    failure: str = ""
-
-    @property
-    def error(self) -> float:
-        return (self.upper - self.row.truth) / max(self.row.truth, 1e-3)
-
-    @property
-    def below(self) -> bool:
-        return self.error < -1e-9
-
-    @property
-    def misses(self) -> bool:
-        truth = Fraction(self.row.exact)
-        inside = self.lower <= truth * (1 + TRUTH) and self.upper >= truth * (1 - TRUTH)
-        return not inside
-
-    @property
-    def width(self) -> float:
-        return (self.upper - (self.lower or 0.0)) / max(1.0, self.row.truth)
 
 
 def main() -> None:
@@ -126,11 +79,15 @@ def parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help=f"{len(QUICK)} runs, without the slowest peers")
-    add("--limit", type=float, default=60.0, help="seconds a tool may take over one run (60)")
-    add("--memory", type=float, default=6.0, help="GiB of addresses that a tool may take (6)")
+    add("--limit", type=float, metavar="SECONDS",
+        help="that a tool may take over one run (60; 15 if --quick)")  # fmt: skip
+    add("--memory", type=float, default=6.0, metavar="GIB",
+        help="of address space that a tool may take (6)")  # fmt: skip
     add("--out", type=Path, default=ROOT / "build" / "benchmarks", metavar="FOLDER",
         help="for accountants.csv and accountants.png (build/benchmarks)")  # fmt: skip
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.limit = options.limit or (15.0 if options.quick else 60.0)
+    return options
 
 
 def conditions() -> list[str]:
@@ -138,20 +95,13 @@ def conditions() -> list[str]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "CPU")
-    versions = [f"{name} {number}" for name in VERSIONS if (number := installed(name))]
+    versions = [f"{name} {version(name)}" for name in VERSIONS if find_spec(name)]
     return [
         f"machine: {platform.platform()}, {cpu}, {os.cpu_count()} cores, one used",
         f"load of the machine at the start: {os.getloadavg()[0]:.2f}",
         f"versions: Python {platform.python_version()}, {', '.join(versions)}",
         f"ours: {Path(accountant.__file__).parent}",
     ]
-
-
-def installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def golden_rows(quick: bool) -> list[Row]:
@@ -185,7 +135,7 @@ def chosen(quick: bool) -> Iterator[str]:
 def measure(name: str, rows: list[Row], options: argparse.Namespace) -> list[Outcome]:
     started = time.perf_counter()
     with Worker(name, limit=options.limit, memory=int(options.memory * 2**30)) as worker:
-        outcomes = [Outcome(name, row, **worker.ask(row.parts, row.delta)) for row in rows]
+        outcomes = [worker.ask(row) for row in rows]
     print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return outcomes
 
@@ -212,14 +162,15 @@ def accuracy_table(outcomes: list[Outcome]) -> str:
 
 
 def cost_table(outcomes: list[Outcome]) -> str:
-    lines = [["", "ms: median", "worst", "at", "MiB: peak", "grown", "failed"]]
+    lines = [["", "ms: median", "worst", "at", "core", "MiB: peak", "grown", "failed"]]
     for name, every, answers in by_tool(outcomes):
         peak = max((answer.peak_mib for answer in answers), default=0.0)
         grown = max((answer.grown_mib for answer in answers), default=0.0)
         count = Counter(outcome.failure for outcome in every if outcome.failure)
         failed = ", ".join(f"{number} {kind}" for kind, number in count.most_common()) or "0"
         times = spread(answers, lambda answer: 1000 * answer.seconds, ".1f")
-        lines.append([name, *times, f"{peak:.0f}", f"{grown:.0f}", failed])
+        core = f"{median(answer.core for answer in answers):.2f}" if answers else ""
+        lines.append([name, *times, core, f"{peak:.0f}", f"{grown:.0f}", failed])
     return table(lines)
 
 
@@ -232,11 +183,12 @@ def spread(answers: list[Outcome], value: Callable[[Outcome], float], style: str
 
 
 def schedule_table(outcomes: list[Outcome]) -> str:
-    lines = [["", "ε", "seconds", "MiB: peak"]]
+    lines = [["", "ε", "seconds", "core", "MiB: peak"]]
     for outcome in outcomes:
         ends = [f"{end:.8g}" for end in (outcome.lower, outcome.upper) if end is not None]
-        cells = [" to ".join(ends), f"{outcome.seconds:.3f}", f"{outcome.peak_mib:.0f}"]
-        lines.append([outcome.tool, *([outcome.failure, "", ""] if outcome.failure else cells)])
+        cells = [" to ".join(ends), f"{outcome.seconds:.3f}", f"{outcome.core:.2f}"]
+        cells = [outcome.failure, "", ""] if outcome.failure else cells
+        lines.append([outcome.tool, *cells, f"{outcome.peak_mib:.0f}" if cells[1] else ""])
     return table(lines)
 
 
@@ -277,7 +229,7 @@ def default_width(epsilon: float) -> float:
 
 def curve_promises() -> Promises:
     step = release(250 / 60000, 1.3)
-    seconds = timed(lambda: renyi_divergence(step, COMMON_ORDERS), 200)
+    _, seconds, _ = timed(lambda: renyi_divergence(step, COMMON_ORDERS), repeats=200)
     yield f"Rényi curve of 151 orders ≤ 1 ms: {1000 * seconds:.3f} ms", seconds <= 1e-3
     errors = []
     for (rate, noise), group in groupby(golden("rdp_exact"), lambda r: (r["q"], r["sigma"])):
@@ -305,27 +257,18 @@ def calibration(row: Row) -> tuple[float, float]:
     """Seconds to find the noise from the row's true ε, and its error over the row's noise."""
     ((rate, noise, steps),) = row.parts
 
-    def find() -> float:
-        return calibrate_noise(row.truth, row.delta, lambda x: [(release(rate, x), steps)])
+    def runs_at(trial: float) -> list[tuple[Event, int]]:
+        return [(release(rate, trial), steps)]
 
-    return timed(find, 3), find() / noise - 1
-
-
-def timed(action: Callable[[], object], times: int) -> float:
-    """The median, in seconds."""
-    seconds = []
-    for _ in range(times):
-        started = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - started)
-    return median(seconds)
+    found, seconds, _ = timed(lambda: calibrate_noise(row.truth, row.delta, runs_at))
+    return seconds, found / noise - 1
 
 
 def write(outcomes: list[Outcome], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "accountants.csv").open("w", newline="") as file:
         lines = csv.writer(file)
-        measured = ["lower", "upper", "seconds", "peak_mib", "grown_mib", "failure"]
+        measured = ["lower", "upper", "seconds", "core", "peak_mib", "grown_mib", "failure"]
         lines.writerow(["tool", "run", "delta", "exact", *measured])
         for outcome in outcomes:
             row = outcome.row
@@ -355,7 +298,7 @@ def draw(outcomes: list[Outcome], options: argparse.Namespace) -> None:
         failed = [outcome for outcome in every if outcome.failure]
         for some, style in ((answers, {"color": "C0"}), (failed, {"color": "C3", "marker": "x"})):
             heights = [line + 0.8 * place[outcome.row.name] for outcome in some]
-            times = [options.limit if o.failure else o.seconds for o in some]
+            times = [3 * options.limit if o.failure else o.seconds for o in some]
             right.scatter(times, heights, s=8, **style)
         if answers:
             right.plot([median(a.seconds for a in answers)] * 2, [line - 0.45, line + 0.45], "k")

@@ -1,4 +1,4 @@
-"""Every accountant behind one call, each in a process of its own.
+"""Every accountant behind one call, each in a process of its own, and what it answered.
 
 An *ask* takes the parts of a run, as (sampling rate, noise multiplier, steps), and δ; it answers
 (lower, upper), or (None, ε) where the tool gives one number. Every tool sees the same parts, the
@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import median
 from typing import Any
 
@@ -27,9 +28,55 @@ Part = tuple[float, float, int]
 Answer = tuple[float | None, float]
 Ask = Callable[[list[Part], float], Answer]
 
+TRUTH = Fraction(4, 10**15)  # relative, to which the golden ε are known
 WARM_UP: tuple[list[Part], float] = ([(0.01, 1.0, 100)], 1e-5)
 START = 120.0  # seconds a tool may take to be imported and warmed
-REPEATS, QUICK = 3, 1.0  # what answers within QUICK seconds is timed REPEATS times
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run to be priced, and its ε where that is known."""
+
+    name: str
+    parts: list[Part]
+    delta: float
+    exact: str = "nan"
+
+    @property
+    def truth(self) -> float:
+        return float(self.exact)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one tool made of one run."""
+
+    tool: str
+    row: Row
+    lower: float | None = None
+    upper: float = float("nan")
+    seconds: float = float("nan")
+    core: float = float("nan")  # time on a processor over time passed
+    peak_mib: float = 0.0
+    grown_mib: float = 0.0
+    failure: str = ""
+
+    @property
+    def error(self) -> float:
+        return (self.upper - self.row.truth) / max(self.row.truth, 1e-3)
+
+    @property
+    def below(self) -> bool:
+        return self.error < -1e-9
+
+    @property
+    def misses(self) -> bool:
+        truth, lower = Fraction(self.row.exact), self.lower or 0.0
+        return not (lower <= truth * (1 + TRUTH) and truth * (1 - TRUTH) <= self.upper)
+
+    @property
+    def width(self) -> float:
+        return (self.upper - (self.lower or 0.0)) / max(1.0, self.row.truth)
 
 
 @dataclass(frozen=True)
@@ -182,19 +229,18 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def ask(self, parts: list[Part], delta: float) -> dict[str, Any]:
-        """lower, upper, seconds and peaks of memory in MiB; or else what failed."""
+    def ask(self, row: Row) -> Outcome:
         try:
             if self._process is None:
                 self._start()
-            self._pipe.send((parts, delta))
+            self._pipe.send((row.parts, row.delta))
             if self._pipe.poll(self.limit):
-                return self._pipe.recv()
+                return Outcome(self.name, row, **self._pipe.recv())
             failure = f"over {self.limit:g} s"
         except (EOFError, OSError):
             failure = "died"
         self._stop()
-        return {"failure": failure}
+        return Outcome(self.name, row, failure=failure)
 
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")
@@ -235,19 +281,34 @@ def _serve(name: str, memory: int, pipe: Any) -> None:
 
 
 def _answer(ask: Ask, package: str, parts: list[Part], delta: float) -> dict[str, Any]:
-    seconds: list[float] = []
     try:
-        while len(seconds) < (REPEATS if not seconds or seconds[0] < QUICK else 1):
-            _forget(package)
-            started = time.perf_counter()
-            lower, upper = ask(parts, delta)
-            seconds.append(time.perf_counter() - started)
+        (lower, upper), seconds, core = timed(
+            lambda: ask(parts, delta), before=lambda: _forget(package)
+        )
     except Exception as error:
-        return {"failure": type(error).__name__.lstrip("_").replace("Array", "")}
+        return {"failure": type(error).__name__.replace("_Array", "")}
     lower, upper = None if lower is None else float(lower), float(upper)
     if math.isnan(upper):
         return {"failure": "nan"}
-    return {"lower": lower, "upper": upper, "seconds": median(seconds)}
+    return {"lower": lower, "upper": upper, "seconds": seconds, "core": core}
+
+
+def timed(
+    action: Callable[[], Any], *, repeats: int = 3, before: Callable[[], None] = lambda: None
+) -> tuple[Any, float, float]:
+    """What ``action`` returns, median seconds, and time on a processor over time passed.
+
+    What takes more than a second is not repeated.
+    """
+    seconds: list[float] = []
+    busy = 0.0
+    while len(seconds) < repeats and max(seconds, default=0.0) < 1:
+        before()
+        started, worked = time.perf_counter(), time.process_time()
+        result = action()
+        seconds.append(time.perf_counter() - started)
+        busy += time.process_time() - worked
+    return result, median(seconds), busy / sum(seconds)
 
 
 def _forget(package: str) -> None:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from accountant import Gaussian, Ledger, PldAccountant
+from accountant import Gaussian, Ledger, exact
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.witness import opacus_epsilon, refuse_disagreement
@@ -69,10 +69,10 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
             "report it"
         )
     accountant = ledger.accountant
-    exact = PldAccountant(relation=ledger.relation, width=1e-6)
+    priced = exact()
     for event, count in accountant.events:
-        exact.compose(event, count)
-    bounds = exact.epsilon(plan.delta)
+        priced.compose(event, count)
+    bounds = priced.epsilon(plan.delta)
     bound = accountant.epsilon(plan.delta)
     classic = accountant.epsilon(plan.delta, "rdp-classic")
     epsilon_opacus, agreement = opacus_epsilon(accountant.events, plan.delta)

@@ -1,5 +1,6 @@
 """The bound for a sample of fixed size: as published, never above the unsampled, and its edges."""
 
+import itertools
 import json
 import math
 import time
@@ -48,7 +49,7 @@ def by_forward_differences(q, sigma, order):
         differences, row = [], exponentials
         while row:
             differences.append(row[0])
-            row = [after - before for before, after in zip(row, row[1:], strict=False)]
+            row = [after - before for before, after in itertools.pairwise(row)]
         total = mpmath.mpf(1)
         for j in range(2, order + 1):
             root = mpmath.sqrt(differences[j // 2 * 2] * differences[(j + 1) // 2 * 2])

@@ -1,10 +1,11 @@
-"""Rényi curves beyond one Gaussian, against their defining integrals and sums at 40 digits.
+"""Rényi curves beyond one Gaussian, against their defining integrals and sums at many digits.
 
 Nothing is shared with the code under test: densities are written out and mpmath adds them up,
 for both directions, record added and record removed.
 """
 
 import mpmath
+import numpy as np
 import pytest
 
 from accountant import (
@@ -15,6 +16,7 @@ from accountant import (
     PoissonSampled,
     RandomizedResponse,
     RdpAccountant,
+    Relation,
     ShuffledEpoch,
     renyi_divergence,
 )
@@ -109,7 +111,7 @@ def test_discrete_gaussian_noise_on_a_poisson_sample_is_its_sum(q, order, noise,
 GROUPS = [  # q, σ, k, order; from orders × records over noise of 60 on, a bound is given instead
     (0.2, 2.0, 2, 1.5),
     (0.01, 1.0, 3, 2.0),
-    (0.01, 1.0, 3, 12.5),
+    (0.01, 1.0, 3, 6.5),
     (1e-4, 1.3, 5, 1.01),
     (1e-6, 0.6, 4, 1.1),
     (0.9, 4.0, 7, 6.25),
@@ -120,9 +122,7 @@ GROUPS = [  # q, σ, k, order; from orders × records over noise of 60 on, a bou
 
 @pytest.mark.parametrize(("q", "sigma", "size", "order"), GROUPS)
 def test_a_sampled_group_is_a_binomial_mixture(q, sigma, size, order):
-    event = PoissonSampled(
-        sampling_rate=q, event=Gaussian(noise_multiplier=sigma), group_size=size
-    )
+    event = PoissonSampled(sampling_rate=q, event=Gaussian(noise_multiplier=sigma), group_size=size)
     exact_q, mu = mpf(q), 1 / mpf(sigma)
 
     def moment(removed, alpha):
@@ -142,7 +142,7 @@ def test_a_sampled_group_is_a_binomial_mixture(q, sigma, size, order):
         left, right = -14 - (0 if removed else shift), 14 + (shift if removed else 0)
         return mpmath.quad(term, mpmath.linspace(left, right, int((right - left) / 3) + 1))
 
-    with mpmath.workdps(34):
+    with mpmath.workdps(24 if q > 1e-4 else 30):
         check_both_ways(event, order, moment)
 
 
@@ -150,9 +150,7 @@ def test_a_sampled_group_is_a_binomial_mixture(q, sigma, size, order):
 @pytest.mark.parametrize(("q", "sigma", "size"), [(0.01, 0.2, 8), (0.6, 0.05, 3), (1e-6, 0.7, 90)])
 def test_a_group_under_little_noise_costs_no_less_than_its_likeliest_terms(q, sigma, size, order):
     """A ≥ Σ b_j^α exp(α(α − 1) j²/(2σ²)): (Σ x_j)^α ≥ Σ x_j^α for α ≥ 1."""
-    event = PoissonSampled(
-        sampling_rate=q, event=Gaussian(noise_multiplier=sigma), group_size=size
-    )
+    event = PoissonSampled(sampling_rate=q, event=Gaussian(noise_multiplier=sigma), group_size=size)
     value = float(renyi_divergence(event, order))
     with mpmath.workdps(30):
         alpha, exact_q = mpf(order), mpf(q)
@@ -194,7 +192,7 @@ def test_discrete_gaussian_noise_costs_at_most_what_gaussian_noise_does(sensitiv
 @pytest.mark.parametrize("q", [1e-6, 0.1, 0.9])
 @pytest.mark.parametrize("order", [1.01, 3.0, 50.0])
 def test_answers_asked_of_a_poisson_sample_are_a_sum_of_two(q, order):
-    inner = RandomizedResponse(noise_parameter=0.3, relation=Laplace(noise_multiplier=1).relation)
+    inner = RandomizedResponse(noise_parameter=0.3, relation=Relation.ADD_OR_REMOVE_ONE)
     event = PoissonSampled(sampling_rate=q, event=inner)
 
     def moment(removed, alpha):
@@ -208,11 +206,44 @@ def test_answers_asked_of_a_poisson_sample_are_a_sum_of_two(q, order):
         check_both_ways(event, order, moment)
 
 
+CORNERS = {  # the old record's vector and the new one's, none longer than the sensitivity
+    "from zero": ((0, 0), (1, 0)),
+    "to zero": ((1, 0), (0, 0)),
+    "half each way": ((-0.5, 0), (0.5, 0)),
+    "equilateral": ((1, 0), (0.5, 0.75**0.5)),
+}
+
+
+@pytest.mark.parametrize("corners", CORNERS)
+@pytest.mark.parametrize(
+    ("q", "sigma", "order"), [(0.01, 1.0, 2.0), (0.1, 1.0, 1.5), (0.01, 2.0, 9.0), (0.9, 1.0, 2.0)]
+)
+def test_a_record_replaced_in_a_poisson_sample_costs_no_less_than_neighbours_do(
+    q, sigma, order, corners
+):
+    event = PoissonSampled(
+        sampling_rate=q,
+        event=Gaussian(noise_multiplier=sigma, relation=Relation.REPLACE_ONE),
+    )
+    axis = np.arange(-10, 10 + order / sigma, 0.1)
+    plane = np.array(np.meshgrid(axis, axis))
+
+    def density(corner):
+        away = plane - np.reshape(corner, (2, 1, 1)) / sigma
+        return np.exp(-(away**2).sum(axis=0) / 2) / (2 * np.pi)
+
+    rest = (1 - q) * density((0, 0))
+    before, after = (rest + q * density(corner) for corner in CORNERS[corners])
+    moment = (before * (before / after) ** (order - 1)).sum() * 0.1**2
+    neighbours = np.log(moment) / (order - 1)
+    assert float(renyi_divergence(event, order)) >= neighbours * (1 - 1e-9)
+
+
 def test_an_epoch_costs_what_one_release_costs():
     for inner in (
         ExponentialMechanism(epsilon=0.5),
         RandomizedResponse(noise_parameter=0.2, categories=7),
-        Gaussian(noise_multiplier=1.5, relation=ExponentialMechanism(epsilon=1.0).relation),
+        Gaussian(noise_multiplier=1.5, relation=Relation.REPLACE_ONE),
     ):
         orders = [1.01, 2.0, 33.3]
         epoch = renyi_divergence(ShuffledEpoch(event=inner), orders)
@@ -220,7 +251,6 @@ def test_an_epoch_costs_what_one_release_costs():
 
 
 def test_a_hundred_choices_at_a_tenth_cost_two_and_a_sixth():
-    """From the largest divergence of a bounded-range mechanism, about ε²α/8; its mere ε²/8 for
-    each would give 0.1035 in all."""
+    """From the largest divergence of a bounded-range mechanism, which is about ε²α/8."""
     accountant = RdpAccountant().compose(ExponentialMechanism(epsilon=0.1), 100)
     assert accountant.epsilon(1e-5).upper == pytest.approx(2.1517336, abs=5e-7)

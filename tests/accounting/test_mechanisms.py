@@ -103,7 +103,9 @@ def test_the_rows_left_out_are_the_ends_of_the_curves():
     assert left_out <= {1, "inf"}
 
 
-@pytest.mark.parametrize(("convert", "kind"), [(classic, "conv_mironov"), (improved, "conv_improved")])
+@pytest.mark.parametrize(
+    ("convert", "kind"), [(classic, "conv_mironov"), (improved, "conv_improved")]
+)
 def test_a_conversion_gives_the_known_figure(convert, kind):
     found = rows("mechanisms_exact.jsonl", kind)
     assert len(found) == {"conv_mironov": 114, "conv_improved": 121}[kind]

@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 
 from accountant import (
+    DiscreteGaussian,
+    ExponentialMechanism,
+    FixedSizeSampled,
     Gaussian,
     Laplace,
     PldAccountant,
     PoissonSampled,
     RandomizedResponse,
+    RdpAccountant,
+    Relation,
     gdp_epsilon,
     gdp_mu,
 )
@@ -129,9 +134,30 @@ LAPLACE_RUNS = [  # parts, δ, ε, tolerance: the first two by a peer, the last 
 
 
 @pytest.mark.parametrize(("parts", "delta", "known", "tolerance"), LAPLACE_RUNS)
-def test_laplace_noise_composed_with_others_costs_the_known_epsilon(
-    parts, delta, known, tolerance
-):
+def test_laplace_noise_composed_with_others_costs_the_known_epsilon(parts, delta, known, tolerance):
     bounds = composed(*parts).epsilon(delta)
     assert bounds.lower - tolerance <= known <= bounds.upper + tolerance
     assert bounds.upper - bounds.lower <= 2e-4 * known
+
+
+REPLACED = Gaussian(noise_multiplier=1.0, relation=Relation.REPLACE_ONE)
+RUNS = [
+    (Laplace(noise_multiplier=2.0), 30),
+    (DiscreteGaussian(noise_multiplier=3.0, sensitivity=2), 30),
+    (RandomizedResponse(noise_parameter=0.7, categories=5), 20),
+    (ExponentialMechanism(epsilon=0.1), 100),
+    (ExponentialMechanism(epsilon=1.0), 10),
+    (sampled(0.05, Laplace(noise_multiplier=1.0)), 100),
+    (sampled(0.05, DiscreteGaussian(noise_multiplier=1.0)), 100),
+    (PoissonSampled(sampling_rate=0.3, event=Gaussian(noise_multiplier=4.0), group_size=5), 10),
+    (sampled(0.05, REPLACED), 100),
+    (FixedSizeSampled(dataset_size=100, batch_size=5, event=REPLACED), 100),
+]
+
+
+@pytest.mark.parametrize(("event", "count"), RUNS)
+def test_two_accountants_never_contradict_each_other(event, count):
+    """What some neighbours are known to cost is never above what a Rényi curve allows for all."""
+    exact = composed((event, count)).epsilon(1e-5)
+    assert 0 < exact.lower <= exact.upper < math.inf
+    assert exact.lower <= RdpAccountant().compose(event, count).epsilon(1e-5).upper
