@@ -17,7 +17,7 @@ from accountant.pld import PldAccountant
 
 Events = Iterable[tuple[Event, int]]
 
-WIDTH = 3e-7
+WIDTH = 5e-7
 """Of the interval that a reported ε is the upper end of, relative to ε."""
 
 _LEAST_NOISE, _MOST_NOISE = 0.02, 1e5  # what a search for noise is confined to
@@ -60,7 +60,7 @@ def calibrate(
     between: tuple[float, float],
     accountant: Callable[[], Accountant] = exact,
     name: str = "the parameter",
-    tolerance: float = 1e-7,
+    tolerance: float = 2e-7,
 ) -> float:
     """The value nearest its end of the range whose run costs at most ``epsilon``.
 
@@ -94,11 +94,12 @@ def calibrate(
     def by(accountant: Callable[[], Accountant]) -> Callable[[float], float]:
         return lambda value: cost(events_at(value), delta, accountant) / epsilon
 
-    value = min(max(1.0, min(between)), max(between))
-    if accountant is exact:
-        value = _affordable(by(PldAccountant), value, between, factor=4.0, tolerance=1e-4)
-    rough = 4.0 if accountant is not exact else 1 + 1e-3
-    value = _affordable(by(accountant), value, between, factor=rough, tolerance=tolerance)
+    start = min(max(1.0, min(between)), max(between))
+    if accountant is exact:  # a first answer by wide intervals, then a few narrow ones
+        value = _affordable(by(PldAccountant), start, between, tolerance=1e-4)
+        value = _polished(by(exact), by(PldAccountant), value, between, tolerance)
+    else:
+        value = _affordable(by(accountant), start, between, tolerance=tolerance)
     reached = by(accountant)(value)
     if reached > 1:
         raise Unreachable(
@@ -113,8 +114,8 @@ def _affordable(
     start: float,
     between: tuple[float, float],
     *,
-    factor: float,
     tolerance: float,
+    factor: float = 4.0,
 ) -> float:
     """The costliest value with spent(value) ≤ 1, to ``tolerance``, or else the cheapest."""
     costly, cheap = between
@@ -146,6 +147,31 @@ def _affordable(
     return min(value, high) if direction > 0 else max(value, high)
 
 
+def _polished(
+    spent: Callable[[float], float],
+    roughly: Callable[[float], float],
+    value: float,
+    between: tuple[float, float],
+    tolerance: float,
+) -> float:
+    """The costliest affordable value, by secants from one that is nearly so."""
+    costly, cheap = between
+    apart = value * 0.99 if value * 0.99 >= min(between) else value * 1.01
+    last, excess = apart, math.log(max(roughly(apart), 1e-300))
+    rough = math.log(max(roughly(value), 1e-300))
+    slope = (rough - excess) / math.log(value / last)
+    for _ in range(12):
+        excess = math.log(max(spent(value), 1e-300))
+        margin = tolerance * abs(slope)
+        if -margin <= excess <= 0 or (excess <= 0 and value == costly):
+            return value
+        if not slope or (excess > 0 and value == cheap):
+            break
+        step = min(max(-(excess + margin / 2) / slope, -0.5), 0.5)
+        value = min(max(value * math.exp(step), min(between)), max(between))
+    return _affordable(spent, value, between, tolerance=tolerance, factor=1 + 1e-3)
+
+
 def _snap(log_value: float, *known: float) -> float:
     """exp, but the very ends it came from, whose cost is known."""
     return next((end for end in known if math.log(end) == log_value), math.exp(log_value))
@@ -157,7 +183,7 @@ def calibrate_noise(
     events_at: Callable[[float], Events],
     *,
     accountant: Callable[[], Accountant] = exact,
-    tolerance: float = 1e-7,
+    tolerance: float = 2e-7,
 ) -> float:
     """The least noise, or scale of a noise schedule, whose run costs at most ``epsilon``.
 
@@ -185,7 +211,7 @@ def calibrate_sampling_rate(
     events_at: Callable[[float], Events],
     *,
     accountant: Callable[[], Accountant] = exact,
-    tolerance: float = 1e-7,
+    tolerance: float = 2e-7,
 ) -> float:
     """The highest sampling rate whose run costs at most ``epsilon``.
 

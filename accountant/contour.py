@@ -42,7 +42,7 @@ from accountant.fourier import ERROR, fourier_sums
 from accountant.pairs import GOAL, Array, Pair, TooFine, cumulants, log_moment
 
 _EPS = float(np.finfo(np.float64).eps)
-_TILTS = 1.12 ** np.arange(-14.0, 11.0)  # considered, around the saddle point
+_TILTS = 1.25 ** np.arange(-7.0, 6.0)  # considered, around the saddle point
 _LEAST_TILT, _MOST_TILT = 1e-6, 1e12
 _MOST_NODES = 1 << 20
 _TURN, _TERMS = 3.0, 32  # exp(ix) for |x| ≤ 3: the next term weighs 6e-22
@@ -154,7 +154,7 @@ def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
     variance = total.gaussian_variance + smoothing
     noise = ERROR * (1 + 0.01 * sum(count for _, count in total.parts))
     best = math.inf, 0, 0, 0.0
-    for i, tilt in enumerate(tilts[:-3]):
+    for i, tilt in enumerate(tilts[:-2]):
         with np.errstate(invalid="ignore"):
             right = moments[i + 1 :] - tilts[i + 1 :] * near.epsilon - log_small
             right /= tilts[i + 1 :] - tilt

@@ -336,9 +336,10 @@ def _excess(nodes: Nodes, tilt: float) -> Array:
 
 
 def cumulants(nodes: Nodes, tilt: float) -> tuple[float, float, float]:
-    """log E_P[exp(tilt·L)], and mean and variance of L under the tilted P."""
+    """log E_P[exp(tilt·L)], and mean and variance of L under the tilted P; not certified."""
     weight = nodes.log_q + (1 + tilt) * nodes.loss
-    weight = np.exp(weight - weight.max())
-    weight /= weight.sum()
-    mean = float(weight @ nodes.loss)
-    return log_moment(nodes, tilt), mean, float(weight @ (nodes.loss - mean) ** 2)
+    peak = float(weight.max())
+    weight = np.exp(weight - peak)
+    total = float(weight.sum())
+    mean = float(weight @ nodes.loss) / total
+    return peak + math.log(total), mean, float(weight @ (nodes.loss - mean) ** 2) / total

@@ -12,9 +12,11 @@ A peer that is not installed is left out. One that raises, overruns --limit or a
     misses    intervals that do not hold the truth, itself known to 4e-15
     width     of an interval, over max(1, ε)
     grown     by how much the peak (ru_maxrss) of its process exceeds that after its imports
-    core      time on a processor over time passed: well below 1, others had the machine
+    core      seconds of a processor over seconds passed: below 1 where others had the machine
 
-Exit status 1 if a promise of ours fails. It takes about ten minutes; --quick takes two or three.
+Tables give the time that passed. Promises of time are judged on the seconds of a processor: the
+same on an idle machine, and all that can be asked of a busy one. Exit status 1 if one of ours
+fails. Takes a quarter of an hour on an idle machine, --quick three minutes.
 """
 
 from __future__ import annotations
@@ -169,7 +171,9 @@ def cost_table(outcomes: list[Outcome]) -> str:
         count = Counter(outcome.failure for outcome in every if outcome.failure)
         failed = ", ".join(f"{number} {kind}" for kind, number in count.most_common()) or "0"
         times = spread(answers, lambda answer: 1000 * answer.seconds, ".1f")
-        core = f"{median(answer.core for answer in answers):.2f}" if answers else ""
+        core = (
+            f"{median(answer.busy / answer.seconds for answer in answers):.2f}" if answers else ""
+        )
         lines.append([name, *times, core, f"{peak:.0f}", f"{grown:.0f}", failed])
     return table(lines)
 
@@ -186,7 +190,11 @@ def schedule_table(outcomes: list[Outcome]) -> str:
     lines = [["", "ε", "seconds", "core", "MiB: peak"]]
     for outcome in outcomes:
         ends = [f"{end:.8g}" for end in (outcome.lower, outcome.upper) if end is not None]
-        cells = [" to ".join(ends), f"{outcome.seconds:.3f}", f"{outcome.core:.2f}"]
+        cells = [
+            " to ".join(ends),
+            f"{outcome.seconds:.3f}",
+            f"{outcome.busy / outcome.seconds:.2f}",
+        ]
         cells = [outcome.failure, "", ""] if outcome.failure else cells
         lines.append([outcome.tool, *cells, f"{outcome.peak_mib:.0f}" if cells[1] else ""])
     return table(lines)
@@ -210,16 +218,16 @@ def interval_promises(outcomes: list[Outcome]) -> Promises:
     yield f"intervals hold the truth: {held} of {2 * asked}", held == 2 * asked
     met = sum(answer.width <= default_width(answer.row.truth) for answer in wide)
     yield f"width ≤ 1e-4 × max(1, ε), below 0.01 1e-3 × ε: {met} of {asked}", met == asked
-    middle = median(answer.seconds for answer in wide)
+    middle = median(answer.busy for answer in wide)
     yield f"  median time ≤ 50 ms: {1000 * middle:.1f} ms", middle <= 0.05
-    worst = max(wide, key=lambda answer: answer.seconds)
-    yield f"  worst time ≤ 0.5 s: {worst.seconds:.3f} s ({worst.row.name})", worst.seconds <= 0.5
+    worst = max(wide, key=lambda answer: answer.busy)
+    yield f"  worst time ≤ 0.5 s: {worst.busy:.3f} s ({worst.row.name})", worst.busy <= 0.5
     peak = max(answer.peak_mib for answer in wide)
     yield f"  whole process ≤ 200 MiB: {peak:.0f} MiB", peak <= 200
     got = sum(answer.width <= 1e-8 * min(answer.row.truth, 1.0) for answer in narrow)
-    worst = max(narrow, key=lambda answer: answer.seconds)
+    worst = max(narrow, key=lambda answer: answer.busy)
     text = f"width 1e-8 × ε asked for, which {got} of {asked} get, worst time ≤ 1 s"
-    yield f"{text}: {worst.seconds:.3f} s ({worst.row.name})", worst.seconds <= 1
+    yield f"{text}: {worst.busy:.3f} s ({worst.row.name})", worst.busy <= 1
 
 
 def default_width(epsilon: float) -> float:
@@ -229,7 +237,7 @@ def default_width(epsilon: float) -> float:
 
 def curve_promises() -> Promises:
     step = release(250 / 60000, 1.3)
-    _, seconds, _ = timed(lambda: renyi_divergence(step, COMMON_ORDERS), repeats=200)
+    _, _, seconds = timed(lambda: renyi_divergence(step, COMMON_ORDERS), repeats=200)
     yield f"Rényi curve of 151 orders ≤ 1 ms: {1000 * seconds:.3f} ms", seconds <= 1e-3
     errors = []
     for (rate, noise), group in groupby(golden("rdp_exact"), lambda r: (r["q"], r["sigma"])):
@@ -244,7 +252,7 @@ def curve_promises() -> Promises:
 
 def search_promises(rows: list[Row], schedule: list[Outcome]) -> Promises:
     (ours,) = (outcome for outcome in schedule if outcome.tool == EXACT)
-    yield f"schedule of 300 noise multipliers ≤ 2 s: {ours.seconds:.3f} s", ours.seconds <= 2
+    yield f"schedule of 300 noise multipliers ≤ 2 s: {ours.busy:.3f} s", ours.busy <= 2
     searches = [(*calibration(row), row.name) for row in rows if row.truth > 0]
     off, which = max((abs(off), name) for _, off, name in searches)
     seconds, _, where = max(searches)
@@ -260,7 +268,7 @@ def calibration(row: Row) -> tuple[float, float]:
     def runs_at(trial: float) -> list[tuple[Event, int]]:
         return [(release(rate, trial), steps)]
 
-    found, seconds, _ = timed(lambda: calibrate_noise(row.truth, row.delta, runs_at))
+    found, _, seconds = timed(lambda: calibrate_noise(row.truth, row.delta, runs_at))
     return seconds, found / noise - 1
 
 
@@ -268,7 +276,7 @@ def write(outcomes: list[Outcome], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "accountants.csv").open("w", newline="") as file:
         lines = csv.writer(file)
-        measured = ["lower", "upper", "seconds", "core", "peak_mib", "grown_mib", "failure"]
+        measured = ["lower", "upper", "seconds", "busy", "peak_mib", "grown_mib", "failure"]
         lines.writerow(["tool", "run", "delta", "exact", *measured])
         for outcome in outcomes:
             row = outcome.row

@@ -56,7 +56,7 @@ class Outcome:
     lower: float | None = None
     upper: float = float("nan")
     seconds: float = float("nan")
-    core: float = float("nan")  # time on a processor over time passed
+    busy: float = float("nan")  # seconds of a processor
     peak_mib: float = 0.0
     grown_mib: float = 0.0
     failure: str = ""
@@ -64,6 +64,10 @@ class Outcome:
     @property
     def error(self) -> float:
         return (self.upper - self.row.truth) / max(self.row.truth, 1e-3)
+
+    @property
+    def core(self) -> float:
+        return self.busy / self.seconds
 
     @property
     def below(self) -> bool:
@@ -282,7 +286,7 @@ def _serve(name: str, memory: int, pipe: Any) -> None:
 
 def _answer(ask: Ask, package: str, parts: list[Part], delta: float) -> dict[str, Any]:
     try:
-        (lower, upper), seconds, core = timed(
+        (lower, upper), seconds, busy = timed(
             lambda: ask(parts, delta), before=lambda: _forget(package)
         )
     except Exception as error:
@@ -290,25 +294,25 @@ def _answer(ask: Ask, package: str, parts: list[Part], delta: float) -> dict[str
     lower, upper = None if lower is None else float(lower), float(upper)
     if math.isnan(upper):
         return {"failure": "nan"}
-    return {"lower": lower, "upper": upper, "seconds": seconds, "core": core}
+    return {"lower": lower, "upper": upper, "seconds": seconds, "busy": busy}
 
 
 def timed(
     action: Callable[[], Any], *, repeats: int = 3, before: Callable[[], None] = lambda: None
 ) -> tuple[Any, float, float]:
-    """What ``action`` returns, median seconds, and time on a processor over time passed.
+    """What ``action`` returns; median seconds that passed, and that a processor worked.
 
     What takes more than a second is not repeated.
     """
-    seconds: list[float] = []
-    busy = 0.0
-    while len(seconds) < repeats and max(seconds, default=0.0) < 1:
+    passed: list[float] = []
+    worked: list[float] = []
+    while len(passed) < repeats and max(passed, default=0.0) < 1:
         before()
-        started, worked = time.perf_counter(), time.process_time()
+        clocks = time.perf_counter(), time.process_time()
         result = action()
-        seconds.append(time.perf_counter() - started)
-        busy += time.process_time() - worked
-    return result, median(seconds), busy / sum(seconds)
+        passed.append(time.perf_counter() - clocks[0])
+        worked.append(time.process_time() - clocks[1])
+    return result, median(passed), median(worked)
 
 
 def _forget(package: str) -> None:
