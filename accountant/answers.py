@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 from accountant.alternatives import side_by_side
 from accountant.bounds import EpsilonBounds, RdpBound
 from accountant.calibration import calibrate_noise, calibrate_steps
+from accountant.comparison import compare as results
 from accountant.dpsgd import Sampler, dpsgd_events, dpsgd_steps
 from accountant.errors import check, check_count, check_delta
 from accountant.events import Event, Relation
@@ -83,12 +85,15 @@ def steps(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Every method and every library."""
-    from accountant.comparison import compare_all
-
     check_delta(args.delta)
-    compare_all(
-        _events(args, args.noise_multiplier, _steps(args)), args.delta, args.limit, args.json
-    )
+    events = _events(args, args.noise_multiplier, _steps(args))
+    found = []
+    for result in results(events, args.delta, args.limit):
+        found.append(dataclasses.asdict(result))
+        if not args.json:
+            print(result, flush=True)
+    if args.json:
+        _print_json({"delta": args.delta, "results": found})
 
 
 def plot(args: argparse.Namespace) -> None:
