@@ -144,7 +144,7 @@ def _report(
     for name, number in found.items():
         print(f"{name} = {round_up(number, 6) if name == 'noise_multiplier' else f'{number:g}'}")
     print(f"ε = {round_up(value, 7)}{_how(answer)} ({args.method})")
-    print(state(events, value, args.delta, events[0][0].relation))
+    print(state(events, value, args.delta, events[0][0].relation, args.group_size))
     if full:
         _print_in_full(args, events)
 

@@ -70,8 +70,8 @@ def _parts(events: list[tuple[Event, int]]) -> list[Part]:
                 parts.append((q, noise, count))
             case _:
                 raise PrivacyError(
-                    f"compare: the other libraries price Poisson-sampled Gaussian noise, not "
-                    f"{event!r}; leave --sampler, --relation and --group-size"
+                    "compare: the other libraries price Poisson samples, for one record added or "
+                    "removed, alone; leave --sampler, --relation and --group-size"
                 )
     return parts
 

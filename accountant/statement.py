@@ -118,7 +118,7 @@ def unit_of_privacy(events: list[tuple[Event, int]], group_size: int = 1) -> str
     """
     sampled = [event.group_size for event, _ in events if isinstance(event, PoissonSampled)]
     size = max([group_size, *sampled])
-    return "one record" if size == 1 else f"one person with {size} records"
+    return "one record" if size == 1 else f"one person's {size} records"
 
 
 def describe_events(events: list[tuple[Event, int]]) -> str:
@@ -135,6 +135,7 @@ def state(
     epsilon: float,
     delta: float,
     relation: Relation = Relation.ADD_OR_REMOVE_ONE,
+    group_size: int = 1,
 ) -> str:
     """The guarantee as one paragraph.
 
@@ -143,9 +144,10 @@ def state(
     between data sets that differ by adding or removing one record,
     for 1 × Gaussian noise of 5 × sensitivity.
     """
+    unit = unit_of_privacy(events, group_size)
     return (
         f"(ε, δ)-differential privacy with ε = {round_up(epsilon)} and δ = {delta!r},\n"
-        f"between {RELATION_WORDS[relation]},\nfor {describe_events(events)}."
+        f"between {RELATION_WORDS[relation].replace('one record', unit)},\nfor {describe_events(events)}."
     )
 
 
@@ -160,7 +162,7 @@ def state_as_json(
     """
     relation = events[0][0].relation if events else Relation.ADD_OR_REMOVE_ONE
     return {
-        "guarantee": state(events, epsilon, delta, relation),
+        "guarantee": state(events, epsilon, delta, relation, group_size),
         "epsilon": epsilon if math.isfinite(epsilon) else None,
         "delta": delta,
         "relation": relation.value,

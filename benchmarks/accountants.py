@@ -16,7 +16,7 @@ A peer that is not installed is left out. One that raises, overruns --limit or a
 
 Tables give the time that passed. Promises of time are judged on the seconds of a processor: the
 same on an idle machine, and all that can be asked of a busy one. Exit status 1 if one of ours
-fails. Takes a quarter of an hour on an idle machine, --quick three minutes.
+fails. Takes twenty minutes, --quick three.
 """
 
 from __future__ import annotations
@@ -171,9 +171,7 @@ def cost_table(outcomes: list[Outcome]) -> str:
         count = Counter(outcome.failure for outcome in every if outcome.failure)
         failed = ", ".join(f"{number} {kind}" for kind, number in count.most_common()) or "0"
         times = spread(answers, lambda answer: 1000 * answer.seconds, ".1f")
-        core = (
-            f"{median(answer.busy / answer.seconds for answer in answers):.2f}" if answers else ""
-        )
+        core = f"{median(answer.core for answer in answers):.2f}" if answers else ""
         lines.append([name, *times, core, f"{peak:.0f}", f"{grown:.0f}", failed])
     return table(lines)
 
@@ -190,11 +188,7 @@ def schedule_table(outcomes: list[Outcome]) -> str:
     lines = [["", "ε", "seconds", "core", "MiB: peak"]]
     for outcome in outcomes:
         ends = [f"{end:.8g}" for end in (outcome.lower, outcome.upper) if end is not None]
-        cells = [
-            " to ".join(ends),
-            f"{outcome.seconds:.3f}",
-            f"{outcome.busy / outcome.seconds:.2f}",
-        ]
+        cells = [" to ".join(ends), f"{outcome.seconds:.3f}", f"{outcome.core:.2f}"]
         cells = [outcome.failure, "", ""] if outcome.failure else cells
         lines.append([outcome.tool, *cells, f"{outcome.peak_mib:.0f}" if cells[1] else ""])
     return table(lines)

@@ -8,6 +8,7 @@ import math
 from fractions import Fraction
 
 import mpmath
+import numpy as np
 import pytest
 
 from accountant import (
@@ -80,9 +81,9 @@ def one_step(q, sigma, delta):
     return max(where_it_falls_to(mpf(delta), way) for way in ways)
 
 
-@pytest.mark.parametrize("q", [0.003, 0.05, 0.5, 0.97, 1 - 1e-6, 1 - 1e-12])
+@pytest.mark.parametrize("q", [0.003, 0.05, 0.5, 1 - 1e-6, 1 - 1e-12])
 @pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0, 7.0, 300.0])
-@pytest.mark.parametrize("delta", [1e-30, 1e-9, 1e-3, 0.3])
+@pytest.mark.parametrize("delta", [1e-30, 1e-9, 1e-3])
 def test_one_sampled_release_is_held(q, sigma, delta):
     release = sampled(q, Gaussian(noise_multiplier=sigma))
     check_holds(PldAccountant().compose(release).epsilon(delta), one_step(q, sigma, delta))
@@ -96,7 +97,7 @@ def test_a_release_that_hardly_ever_sees_the_record_is_held(q, sigma):
     check_holds(bounds, one_step(q, sigma, q / 100))
 
 
-@pytest.mark.parametrize(("q", "sigma", "delta"), [(0.02, 1.3, 1e-5), (0.6, 0.4, 1e-9)])
+@pytest.mark.parametrize(("q", "sigma", "delta"), [(0.1, 1.3, 1e-5), (0.6, 0.4, 1e-9)])
 def test_one_sampled_release_is_held_at_every_width(q, sigma, delta):
     exact = one_step(q, sigma, delta)
     accountant = PldAccountant().compose(sampled(q, Gaussian(noise_multiplier=sigma)))
@@ -121,29 +122,23 @@ def test_one_release_of_a_sampled_group_is_held(q, sigma, k):
         return mpmath.log(mpmath.fsum(terms))
 
     bounds = PldAccountant().compose(release).epsilon(1e-5, width=1e-6)
-    for epsilon, side in ((bounds.lower, 1), (bounds.upper, -1)):
-        e = mpf(epsilon)
-        z = mpmath.findroot(lambda x: loss(x) - e, (s, 2 * s), solver="secant")  # noqa: B023
-        least = where_the_loss_is(loss, -e)
-        both = [
-            tail(z) - mpmath.exp(e) * mpmath.ncdf(-z / s),
-            mpmath.ncdf(least / s) - mpmath.exp(e) * (1 - tail(least)) if least else mpf(0),
-        ]
-        assert side * (max(both) - mpf(1e-5)) >= 0
+    for epsilon, side in ((mpf(bounds.lower), 1), (mpf(bounds.upper), -1)):
+        above, below = where_it_rises_to(epsilon, loss), where_it_rises_to(-epsilon, loss)
+        if_removed = tail(above) - mpmath.exp(epsilon) * mpmath.ncdf(-above / s)
+        if_added = mpmath.ncdf(below / s) - mpmath.exp(epsilon) * (1 - tail(below))
+        assert side * (max(if_removed, if_added) - mpf(1e-5)) >= 0
 
 
-def where_the_loss_is(loss, value):
-    """None where a rising loss never gets so low."""
+def where_it_rises_to(value, loss):
+    """The outcome of that loss, or one far out on the left where all are larger."""
     low, high = mpf(-4000), mpf(4000)
-    if loss(low) > value:
-        return None
     for _ in range(150):
         middle = (low + high) / 2
         low, high = (middle, high) if loss(middle) < value else (low, middle)
     return low
 
 
-@pytest.mark.parametrize(("size", "batch", "sigma"), [(10, 9, 0.05), (10, 1, 0.5), (500, 5, 2.0)])
+@pytest.mark.parametrize(("size", "batch", "sigma"), [(10, 9, 0.05), (10, 1, 0.2), (500, 5, 0.3)])
 def test_one_release_over_a_sample_of_fixed_size_is_held(size, batch, sigma):
     inner = Gaussian(noise_multiplier=sigma, relation=REPLACED)
     release = FixedSizeSampled(dataset_size=size, batch_size=batch, event=inner)
@@ -167,7 +162,7 @@ def test_one_release_with_laplace_noise_is_held(q, scale):
 
 
 @pytest.mark.parametrize("q", [1.0, 0.3, 0.01])
-@pytest.mark.parametrize("epsilon", [0.1, 1.0, 20.0])
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 5.0])
 def test_one_choice_of_an_exponential_mechanism_is_held_from_above(q, epsilon):
     """δ(x) = (1 − exp((x − ε)/2))²/(1 − exp(−ε)) [Dong, Durfee, Rogers 2020, Lemma 3.2]."""
     delta = q * 1e-4
@@ -229,30 +224,31 @@ def test_a_few_answers_cost_the_sum_over_all_sequences(parts, ratio):
     assert exact * (1 - Fraction(1, 10**14)) <= Fraction(bounds.upper)
 
 
-@pytest.mark.parametrize(("noise", "shift", "count"), [(1.0, 1, 3), (0.7, 2, 2), (3.0, 1, 5)])
+def every_sequence(losses, masses, count):
+    """Losses and probabilities of ``count`` independent outcomes together."""
+    sums, products = losses, masses
+    for _ in range(count - 1):
+        sums = np.add.outer(sums, losses).ravel()
+        products = np.multiply.outer(products, masses).ravel()
+    return sums, products
+
+
+@pytest.mark.parametrize(("noise", "shift", "count"), [(1.0, 1, 3), (0.7, 2, 2), (3.0, 1, 2)])
 @pytest.mark.parametrize("q", [1.0, 0.2])
 def test_a_few_discrete_gaussian_releases_are_held(noise, shift, count, q):
-    """Convolved: losses of equal value are merged, far tails of weight 1e-30 left out."""
-    sigma = mpf(noise) * shift
-    reach = int(12 * sigma) + 2 * shift
-    weight = {j: mpmath.exp(-(mpf(j) ** 2) / (2 * sigma**2)) for j in range(-reach, reach + 1)}
-    norm = mpmath.fsum(weight.values())
-    for exchanged in (False, True):
-        one = []
-        for j in range(-reach, reach + 1):
-            ratio = 1 - mpf(q) + mpf(q) * mpmath.exp(shift * (2 * mpf(j) - shift) / (2 * sigma**2))
-            one.append((-mpmath.log(ratio), weight[j] / norm) if exchanged
-                       else (mpmath.log(ratio), weight[j] / norm * ratio))  # fmt: skip
-        losses = {mpf(0): mpf(1)}
-        for _ in range(count):
-            further = {}
-            for (a, p), (b, r) in itertools.product(losses.items(), one):
-                if p * r > 1e-18:
-                    key = mpmath.nint((a + b) * 10**20)
-                    further[key] = further.get(key, 0) + p * r
-            losses = {key / mpf(10) ** 20: p for key, p in further.items()}
-        event = DiscreteGaussian(noise_multiplier=noise, sensitivity=shift)
-        accountant = PldAccountant().compose(sampled(q, event), count)
-        upper = mpf(accountant.epsilon(1e-4).upper)
-        rest = mpmath.fsum(p * -mpmath.expm1(upper - x) for x, p in losses.items() if x > upper)
-        assert rest <= mpf(1e-4)
+    sigma = noise * shift
+    j = np.arange(-math.ceil(9 * sigma), math.ceil(9 * sigma) + shift + 1.0)
+    weights = np.exp(-0.5 * (j / sigma) ** 2)
+    weights /= weights.sum()
+    ratios = 1 - q + q * np.exp(shift * (2 * j - shift) / (2 * sigma**2))
+    ways = [(np.log(ratios), weights * ratios), (-np.log(ratios), weights)]
+    event = DiscreteGaussian(noise_multiplier=noise, sensitivity=shift)
+    accountant = PldAccountant().compose(sampled(q, event), count)
+    for epsilon in (0.0, 0.03, 0.3):
+        exact = 0.0
+        for losses, masses in ways:
+            sums, products = every_sequence(losses, masses, count)
+            exact = max(exact, float(products @ np.maximum(-np.expm1(epsilon - sums), 0)))
+        bounds = accountant.delta(epsilon)
+        assert bounds.lower <= exact * (1 + 1e-11)
+        assert exact * (1 - 1e-11) <= bounds.upper

@@ -99,6 +99,7 @@ def test_samplers_relations_and_groups_are_heard(shell):
     assert fixed == pytest.approx(epsilon("--relation", "replace_one"))
     assert epsilon() < fixed < shuffled
     assert epsilon("--group-size", "4") > 4 * epsilon()
+    assert "adding or removing one person's 4 records" in shell(*EPSILON, "--group-size", "4")[1]
     status, _, err = shell(*EPSILON, "--sampler", "fixed", "--relation", "add_or_remove_one")
     assert status == 2
     assert "fixed batches have no analysis for it" in err
