@@ -8,10 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from accountant.contour import Inversion, Saddle, Sum, log_moment_above, place, saddle
+from accountant.contour import Inversion, log_moment_above, place
 from accountant.pairs import TooFine
+from accountant.single import single_bounds
+from accountant.sums import Saddle, Sum, saddle
 
-_ATTEMPTS = 8
+_ATTEMPTS = 12
+_ROUGH = 1e-3  # of ε: found to this first, since a good contour must know where ε is
 _TIMID = 0.8  # of the width asked for, what smoothing may take at first
 
 
@@ -26,31 +29,39 @@ def epsilon_bounds(
     lower, upper = total.ceiling(delta)
     if upper <= enough or (upper < math.inf and upper - lower <= width(upper)):
         return lower, upper
+    if alone := total.single:
+        lower, upper = single_bounds(alone, delta)
+        if upper - lower <= width(upper):
+            return lower, upper
     near = saddle(total, log_delta=math.log(delta))
     if enough:
         upper = min(upper, _rdp_epsilon(total, near))
         if upper <= enough:
             return lower, upper
-    last = math.inf
-    smoothing = _TIMID * width(max(near.epsilon, 0.0)) / (1 + near.slope)
+    rough, last = _ROUGH, math.inf
+    smoothing = _TIMID * max(width(max(near.epsilon, 0.0)), rough * near.epsilon) / (1 + near.slope)
     for _ in range(_ATTEMPTS):
-        wanted = width(max(near.epsilon, 0.0))
+        epsilon = max(near.epsilon, 0.0)
+        goal = max(width(epsilon), rough * epsilon)
         try:
-            inversion = Inversion(total, place(total, near, smoothing, _slack(wanted, near)))
+            inversion = Inversion(total, place(total, near, smoothing, _slack(goal, near)))
         except TooFine:
-            smoothing *= 16
-            if upper < math.inf:
-                break
+            smoothing *= 4
+            last = math.inf
             continue
-        low, high = _crossings(inversion, delta, near, wanted)
+        low, high = _crossings(inversion, delta, near, goal)
         lower, upper = max(lower, low), min(upper, high)
         if upper <= 0:
             return 0.0, 0.0
         if upper - lower <= width(upper) or upper <= enough or high - low > 0.8 * last:
             break
-        last = high - low
         near = replace(near, epsilon=(low + high) / 2 if low > 0 else high)
-        smoothing *= min(0.7 * width(upper) / (high - low), 0.5)
+        narrower = _TIMID * width(upper) / (high - low)
+        if high - low > goal:
+            narrower, last = min(narrower, 0.5), high - low
+        else:
+            rough = 0.0
+        smoothing *= narrower
     return lower, upper
 
 

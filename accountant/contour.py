@@ -32,103 +32,17 @@ n-fold power, rounding of the sums is counted in units of the last place, and bo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from accountant.fourier import ERROR, fourier_sums
-from accountant.pairs import GOAL, Array, Pair, TooFine, cumulants, log_moment
+from accountant.fourier import ERROR
+from accountant.pairs import GOAL, TooFine, log_moment
+from accountant.sums import Saddle, Sum
+from accountant.transform import transform
 
 _EPS = float(np.finfo(np.float64).eps)
-_TILTS = 1.25 ** np.arange(-7.0, 6.0)  # considered, around the saddle point
-_LEAST_TILT, _MOST_TILT = 1e-6, 1e12
 _MOST_NODES = 1 << 20
-_TURN, _TERMS = 3.0, 32  # exp(ix) for |x| ≤ 3: the next term weighs 6e-22
-
-
-class Sum:
-    """Independent privacy losses to add up: pairs with counts, and plain Gaussian noise."""
-
-    def __init__(self, parts: list[tuple[Pair, int]], gaussian_variance: float = 0.0) -> None:
-        self.parts = parts
-        self.gaussian_variance = gaussian_variance
-        self._known: dict[float, tuple[float, float, float]] = {}
-
-    def ceiling(self, delta: float) -> tuple[float, float]:
-        """Bounds on ε from the largest loss alone: L ≤ a, and P(L = a) = p where that is an atom.
-
-        δ(ε) = 0 from a on; below, δ(ε) ≥ p (1 − exp(ε − a)).
-        """
-        if self.gaussian_variance:
-            return 0.0, math.inf
-        most = [(n, *pair.most_loss()) for pair, n in self.parts]
-        loss = sum(n * a for n, a, _ in most)
-        ratio = math.log(delta) - sum(n * log_p for n, _, log_p in most)
-        slack = 8 * _EPS * len(most) * abs(loss)
-        low = loss + math.log1p(-math.exp(ratio)) - slack if ratio < -1e-12 else 0.0
-        return max(low, 0.0), loss + slack
-
-    def cumulants(self, tilt: float) -> tuple[float, float, float]:
-        """log M(tilt), and mean and variance of L under the tilted P, from few points."""
-        if tilt not in self._known:
-            v = self.gaussian_variance
-            total = np.array([v * tilt * (tilt + 1) / 2, v * (tilt + 0.5), v])
-            for pair, count in self.parts:
-                total += count * np.array(cumulants(pair.coarse(tilt), tilt))
-            self._known[tilt] = (float(total[0]), float(total[1]), float(total[2]))
-        return self._known[tilt]
-
-
-@dataclass(frozen=True)
-class Saddle:
-    """Where the integrand is smallest, and a first estimate of ε and δ there."""
-
-    tilts: Array
-    moments: Array  # log M at the tilts
-    slope: float  # −d log δ/dε, about
-    epsilon: float
-    log_delta: float
-
-
-def saddle(total: Sum, *, log_delta: float | None = None, epsilon: float = 0.0) -> Saddle:
-    """The saddle point for a given δ, or else for a given ε."""
-
-    def log_prefactor(tilt: float, variance: float) -> float:
-        return math.log1p(tilt) + math.log1p(tilt * math.sqrt(2 * math.pi * variance))
-
-    def rises(tilt: float) -> float:
-        moment, mean, variance = total.cumulants(tilt)
-        if log_delta is None:
-            return mean - epsilon - 1 / tilt
-        return tilt * mean - moment + log_prefactor(tilt, variance) + log_delta
-
-    centre = _crossing(rises, 5 / math.sqrt(max(total.cumulants(1.0)[2], 1e-18)))
-    tilts = centre * _TILTS
-    known = [total.cumulants(tilt) for tilt in tilts]
-    moments = np.array([moment for moment, _, _ in known])
-    prefactors = np.array([log_prefactor(t, v) for t, (_, _, v) in zip(tilts, known, strict=True)])
-    if log_delta is None:
-        log_delta = min(float(np.nanmin(moments - tilts * epsilon - prefactors)), -1e-3)
-    else:
-        epsilon = float(np.nanmin((moments - log_delta - prefactors) / tilts))
-    return Saddle(tilts, moments, centre, epsilon, log_delta)
-
-
-def _crossing(rises: Callable[[float], float], start: float) -> float:
-    """Where an increasing function of the tilt crosses zero, to a tenth."""
-    low = high = min(max(start, _LEAST_TILT), _MOST_TILT)
-    if rises(start) > 0:
-        while low > _LEAST_TILT and rises(low) > 0:
-            low, high = low / 2, low
-    else:
-        while high < _MOST_TILT and not rises(high) > 0:
-            low, high = high, high * 2
-    for _ in range(3):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if rises(middle) > 0 else (middle, high)
-    return math.sqrt(low * high)
 
 
 @dataclass(frozen=True)
@@ -233,7 +147,7 @@ class Inversion:
         log_phi = -variance * u**2 / 2 + 1j * (variance * (t + 0.5) * u)
         log_grown = log_phi.real.copy()
         for pair, n in total.parts:
-            one = _transform(pair, t, contour.period, u)
+            one = transform(pair, t, contour.period, u)
             log_phi += n * one.log_phi
             log_grown += n * np.logaddexp(one.log_phi.real, np.log(one.kappa))
             self._log_moment += n * one.log_moment
@@ -278,73 +192,3 @@ class Inversion:
         return 1 / math.expm1(min(left, 700.0)) + math.exp(min(level, 700.0)) / math.expm1(
             min(right, 700.0)
         )
-
-
-@dataclass(frozen=True)
-class _Transform:
-    """log φ(u) for φ(u) = M(t + iu)/M(t) at the nodes, the error of φ, and log M(t).
-
-    Rounded losses are losses moved a little: by ``shift`` in the mean, which moves ε by as much,
-    and by less than ``kappa`` in what else they do to φ.
-    """
-
-    log_phi: NDArray[np.complex128]
-    kappa: Array
-    log_moment: float
-    shift: float
-
-
-def _transform(pair: Pair, tilt: float, period: float, u: Array) -> _Transform:
-    nodes = pair.nodes(tilt, float(u[-1]))
-    weight = nodes.log_q + (1 + tilt) * nodes.loss
-    weight = np.exp(weight - weight.max())
-    weight /= weight.sum()
-    loss, weight = nodes.loss[weight > 1e-22], weight[weight > 1e-22]
-    mean = float(weight @ loss)
-    shift = 8 * _EPS * (abs(mean) + float(weight @ np.abs(loss)))
-    psi = np.empty(u.size, dtype=np.complex128)
-    kappa = np.empty(u.size)
-    start = 0
-    for stop in _bands(u.size):
-        psi[start:stop], kappa[start:stop] = _psi(loss - mean, weight, period, u[:stop], start)
-        start = stop
-    square = 2 * psi.real + np.abs(psi) ** 2
-    far_off = np.log(np.maximum(np.abs(1 + psi), kappa))
-    size = np.where(square > -0.5, np.log1p(np.maximum(square, -0.5)) / 2, far_off)
-    angle = np.arctan2(psi.imag, 1 + psi.real) + u * mean
-    return _Transform(size + 1j * angle, kappa, log_moment(nodes, tilt), shift)
-
-
-def _bands(count: int) -> list[int]:
-    """Low frequencies apart from high ones: what turns little there is summed exactly."""
-    return [count // 1024, count // 32, count] if count > 4096 else [count]
-
-
-def _psi(
-    loss: Array, weight: Array, period: float, u: Array, start: int
-) -> tuple[NDArray[np.complex128], Array]:
-    """E[exp(iuL)] − 1 from u[start] on, for L of mean zero, and its error.
-
-    Points that turn little are summed by their moments, of which what is rounded is small when
-    the losses are; the others by Fourier sums.
-    """
-    turn = loss * u[-1]
-    near = np.abs(turn) <= _TURN
-    x = 1j * (u[start:] / u[-1])
-    psi = np.zeros(x.size, dtype=np.complex128)
-    turn, weight_near = turn[near], weight[near]
-    moments = [weight_near.sum()]
-    power = weight_near
-    for _ in range(_TERMS):
-        power = power * turn
-        moments.append(power.sum())
-    for k in range(_TERMS, 0, -1):
-        psi = (psi + moments[k] / math.factorial(k)) * x
-    square = float(weight_near @ loss[near] ** 2)
-    kappa = 2 * GOAL + 8 * _EPS * square * u[start:] ** 2
-    if not near.all():
-        far, weight_far = loss[~near], weight[~near]
-        mass = float(weight_far.sum())
-        psi += fourier_sums(far / period, weight_far, u.size)[start:] - mass
-        kappa += ERROR * mass + 16 * _EPS * float(weight_far @ np.abs(far)) * u[start:]
-    return psi, kappa

@@ -28,7 +28,7 @@ GOAL = 1e-17
 REACH = 9.5  # standard deviations: a Gaussian density beyond it is below 1e-20 of its peak
 _NEGLIGIBLE = 50.0  # e-folds below the largest weight
 _MARGIN = 1.0  # e-folds added where a bound is read off a lattice
-_MOST_COARSE, MOST_POINTS = 150_000, 1 << 21
+_MOST_COARSE, MOST_POINTS = 150_000, 1 << 20
 _SHRINK = 0.7 ** np.arange(28.0)
 
 

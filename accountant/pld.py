@@ -9,13 +9,13 @@ from accountant.bounds import DeltaBounds, EpsilonBounds
 from accountant.certify import delta_bounds, epsilon_bounds
 from accountant.coarsening import coarser
 from accountant.composition import Composition
-from accountant.contour import Sum
 from accountant.domination import Domination, domination, gaussian_variance, reveals, spares
 from accountant.errors import check, check_delta
 from accountant.events import Event, ExponentialMechanism, Relation
 from accountant.gaussian import gaussian_epsilon, gaussian_log_delta
 from accountant.pairs import TooFine
 from accountant.rdp import RdpAccountant
+from accountant.sums import Sum
 
 
 class PldAccountant:

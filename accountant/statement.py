@@ -147,7 +147,8 @@ def state(
     unit = unit_of_privacy(events, group_size)
     return (
         f"(ε, δ)-differential privacy with ε = {round_up(epsilon)} and δ = {delta!r},\n"
-        f"between {RELATION_WORDS[relation].replace('one record', unit)},\nfor {describe_events(events)}."
+        f"between {RELATION_WORDS[relation].replace('one record', unit)},\n"
+        f"for {describe_events(events)}."
     )
 
 

@@ -198,7 +198,9 @@ def table(lines: list[list[str]]) -> str:
     """Columns flush right, the first flush left."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [[cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    return "\n".join("  ".join([row[0].lstrip().ljust(widths[0]), *row[1:]]) for row in rows)
+    return "\n".join(
+        "  ".join([row[0].lstrip().ljust(widths[0]), *row[1:]]).rstrip() for row in rows
+    )
 
 
 Promises = Iterator[tuple[str, bool]]  # what was promised and measured, and whether it was kept

@@ -149,7 +149,7 @@ def dp_accounting_bracket() -> Ask:
                 use_connect_dots=pessimistic,  # there is no other optimistic one
             )
             total = total.compose(one.self_compose(steps))
-        return total.get_epsilon_for_delta(delta)
+        return float(total.get_epsilon_for_delta(delta))
 
     return lambda parts, delta: (estimate(parts, delta, False), estimate(parts, delta, True))
 

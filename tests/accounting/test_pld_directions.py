@@ -8,8 +8,8 @@ import pytest
 
 from accountant import Gaussian, PldAccountant, PoissonSampled
 from accountant.certify import epsilon_bounds
-from accountant.contour import Sum
 from accountant.domination import domination
+from accountant.sums import Sum
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dpsgd_epsilon.jsonl"
 ROWS = {row["name"]: row for row in map(json.loads, GOLDEN.read_text().splitlines())}
