@@ -213,7 +213,7 @@ RELEASES = [
 @at_usual_widths
 @pytest.mark.parametrize("event", RELEASES)
 def test_more_releases_are_never_cheaper(make, event):
-    costs = [make().compose(event, count).epsilon(1e-5) for count in (1, 2, 50)]
+    costs = [make().compose(event, count).epsilon(1e-5) for count in (10, 30, 100)]
     assert all(0 <= cost.lower <= cost.upper < math.inf for cost in costs)
     for fewer, more in zip(costs, costs[1:], strict=False):
         assert fewer.lower <= more.upper
@@ -231,7 +231,7 @@ def test_a_smaller_delta_is_never_cheaper(make, event):
 
 @pytest.mark.parametrize("event", RELEASES)
 def test_no_accountant_contradicts_another(event):
-    for count in (1, 30):
+    for count in (10, 30):
         all_bounds = [make().compose(event, count).epsilon(1e-5) for make in ACCOUNTANTS[:3]]
         assert max(b.lower for b in all_bounds) <= min(b.upper for b in all_bounds)
 
