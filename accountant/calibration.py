@@ -160,10 +160,12 @@ def _polished(
     last, excess = apart, math.log(max(roughly(apart), 1e-300))
     rough = math.log(max(roughly(value), 1e-300))
     slope = (rough - excess) / math.log(value / last)
-    for _ in range(12):
+    for tried in range(12):
         excess = math.log(max(spent(value), 1e-300))
-        margin = tolerance * abs(slope)
-        if -margin <= excess <= 0 or (excess <= 0 and value == costly):
+        margin = (
+            tolerance * abs(slope) * 2 ** max(tried - 3, 0)
+        )  # where bounds are wide, be content
+        if -margin <= excess <= 0 or (excess <= 0 and (value == costly or tried > 3)):
             return value
         if not slope or (excess > 0 and value == cheap):
             break

@@ -14,6 +14,7 @@ from accountant.single import single_bounds
 from accountant.sums import Saddle, Sum, saddle
 
 _ATTEMPTS = 12
+_DEAR = 1 << 18  # nodes
 _ROUGH = 1e-3  # of ε: found to this first, since a good contour must know where ε is
 _TIMID = 0.8  # of the width asked for, what smoothing may take at first
 
@@ -54,6 +55,8 @@ def epsilon_bounds(
         if upper <= 0:
             return 0.0, 0.0
         if upper - lower <= width(upper) or upper <= enough or high - low > 0.8 * last:
+            break
+        if inversion.count > _DEAR:  # what is left is not worth a second
             break
         near = replace(near, epsilon=(low + high) / 2 if low > 0 else high)
         narrower = _TIMID * width(upper) / (high - low)

@@ -139,6 +139,7 @@ class Inversion:
         count = math.ceil(contour.reach / step) + 1
         if count > _MOST_NODES:
             raise TooFine
+        self.count = count
         self._u = u = np.multiply(step, np.arange(count), dtype=np.float64)
         variance = total.gaussian_variance + contour.smoothing
         self._log_moment = variance * t * (t + 1) / 2

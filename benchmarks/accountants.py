@@ -43,7 +43,7 @@ os.environ.update(  # before numpy is imported, here and in the workers
 )
 
 import numpy as np
-from peers import EXACT, NARROW, TOOLS, Outcome, Row, Worker, release, timed
+from workers import EXACT, NARROW, TOOLS, Outcome, Row, Worker, release, timed
 
 import accountant
 from accountant import COMMON_ORDERS, Event, calibrate_noise, renyi_divergence

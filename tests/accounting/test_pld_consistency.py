@@ -113,7 +113,7 @@ def test_intervals_of_different_widths_overlap(parts, delta):
 
 
 def some_schedule(chance):
-    """Very different noises and rates side by side; every kind of δ; anything from 1 to 10⁶ steps."""
+    """Very different noises and rates side by side, every kind of δ, 10 to 10⁶ steps of each."""
     parts = []
     for _ in range(chance.choice([1, 1, 2, 4])):
         rate = 10 ** chance.uniform(-3.5, 0)

@@ -1,7 +1,8 @@
 """Every accountant behind one call, each in a process of its own, and what it answered.
 
 An *ask* takes the parts of a run, as (sampling rate, noise multiplier, steps), and δ; it answers
-(lower, upper), or (None, ε) where the tool gives one number. Every tool sees the same parts, the
+(lower, upper), or (None, ε) where the tool gives one number; those of other libraries are in
+``accountant.peers``. Every tool sees the same parts, the
 Poisson-sampled Gaussian also at a rate of 1, as a trainer hands them on.
 """
 
@@ -9,27 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import math
 import multiprocessing
 import resource
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import median
 from typing import Any
 
-from accountant import Gaussian, PldAccountant, PoissonSampled, RdpAccountant
-
-Part = tuple[float, float, int]
-Answer = tuple[float | None, float]
-Ask = Callable[[list[Part], float], Answer]
+from accountant import Gaussian, PldAccountant, PoissonSampled, RdpAccountant, peers
+from accountant.peers import WARM_UP, Answer, Ask, Part
 
 TRUTH = Fraction(4, 10**15)  # relative, to which the golden ε are known
-WARM_UP: tuple[list[Part], float] = ([(0.01, 1.0, 100)], 1e-5)
 START = 120.0  # seconds a tool may take to be imported and warmed
 
 
@@ -121,20 +116,6 @@ def ours_rdp() -> Ask:
     return ask
 
 
-def dp_accounting(kind: str) -> Ask:
-    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, pld, rdp
-
-    new = {"rdp": rdp.RdpAccountant, "pld": pld.PLDAccountant}[kind]
-
-    def ask(parts: list[Part], delta: float) -> Answer:
-        accountant = new()
-        for rate, noise, steps in parts:
-            accountant.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(noise)), steps)
-        return None, accountant.get_epsilon(delta)
-
-    return ask
-
-
 def dp_accounting_bracket() -> Ask:
     """Its optimistic and its pessimistic estimate, at the default interval of 1e-4."""
     from dp_accounting.pld import privacy_loss_distribution as pld
@@ -154,69 +135,22 @@ def dp_accounting_bracket() -> Ask:
     return lambda parts, delta: (estimate(parts, delta, False), estimate(parts, delta, True))
 
 
-def opacus(mechanism: str) -> Ask:
-    from opacus.accountants import create_accountant
-
-    def ask(parts: list[Part], delta: float) -> Answer:
-        accountant = create_accountant(mechanism)
-        if mechanism == "gdp" and len(parts) > 1:
-            raise ValueError("noise must stay constant")  # it would price the last part alone
-        accountant.history = [(noise, rate, steps) for rate, noise, steps in parts]
-        return None, accountant.get_epsilon(delta)
-
-    return ask
-
-
-def prv_accountant(error: float) -> Ask:
-    """Its interval, for an allowed error in ε; that in δ is δ/1000, as its manual advises."""
-    from prv_accountant import PoissonSubsampledGaussianMechanism, PRVAccountant
-
-    def ask(parts: list[Part], delta: float) -> Answer:
-        accountant = PRVAccountant(
-            prvs=[PoissonSubsampledGaussianMechanism(rate, noise) for rate, noise, _ in parts],
-            max_self_compositions=[steps for _, _, steps in parts],
-            eps_error=error,
-            delta_error=delta / 1000,
-        )
-        lower, _, upper = accountant.compute_epsilon(delta, [steps for _, _, steps in parts])
-        return lower, upper
-
-    return ask
-
-
-def autodp() -> Ask:
-    """The composition that its NoisySGD_Mechanism makes, of any parts."""
-    from autodp.mechanism_zoo import ExactGaussianMechanism
-    from autodp.transformer_zoo import AmplificationBySampling, Composition
-
-    def ask(parts: list[Part], delta: float) -> Answer:
-        sample = AmplificationBySampling(PoissonSampling=True)
-        sampled = [
-            sample(ExactGaussianMechanism(noise), rate, improved_bound_flag=True)
-            for rate, noise, _ in parts
-        ]
-        total = Composition()(sampled, [steps for _, _, steps in parts])
-        return None, total.get_approxDP(delta)
-
-    return ask
-
-
 EXACT, NARROW = "ours, exact", "ours, exact, width 1e-8"
 TOOLS: dict[str, Tool] = {
     EXACT: Tool("accountant", ours_exact),
     NARROW: Tool("accountant", functools.partial(ours_exact, 1e-8)),
     "ours, RDP": Tool("accountant", ours_rdp),
-    "dp_accounting RDP": Tool("dp_accounting", functools.partial(dp_accounting, "rdp")),
-    "dp_accounting PLD": Tool("dp_accounting", functools.partial(dp_accounting, "pld")),
+    "dp_accounting RDP": Tool("dp_accounting", peers.dp_accounting_rdp),
+    "dp_accounting PLD": Tool("dp_accounting", peers.dp_accounting_pld),
     "dp_accounting PLD, both": Tool("dp_accounting", dp_accounting_bracket, slow=True),
-    "Opacus RDP": Tool("opacus", functools.partial(opacus, "rdp")),
-    "Opacus PRV": Tool("opacus", functools.partial(opacus, "prv")),
-    "Opacus GDP": Tool("opacus", functools.partial(opacus, "gdp")),
-    "prv_accountant ±0.1": Tool("prv_accountant", functools.partial(prv_accountant, 0.1)),
+    "Opacus RDP": Tool("opacus", peers.opacus_rdp),
+    "Opacus PRV": Tool("opacus", peers.opacus_prv),
+    "Opacus GDP": Tool("opacus", peers.opacus_gdp),
+    "prv_accountant ±0.1": Tool("prv_accountant", peers.prv_accountant),
     "prv_accountant ±0.01": Tool(
-        "prv_accountant", functools.partial(prv_accountant, 0.01), slow=True
+        "prv_accountant", functools.partial(peers.prv_accountant, 0.01), slow=True
     ),
-    "autodp RDP": Tool("autodp", autodp),
+    "autodp RDP": Tool("autodp", peers.autodp),
 }
 
 
@@ -269,7 +203,7 @@ def _serve(name: str, memory: int, pipe: Any) -> None:
     """The worker's side: answer until the other end hangs up."""
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     tool = TOOLS[name]
-    with contextlib.nullcontext() if tool.ours else _quiet():
+    with contextlib.nullcontext() if tool.ours else peers.quiet():
         ask = tool.prepare()
         imported = peak_mib()
         ask(*WARM_UP)
@@ -321,15 +255,6 @@ def _forget(package: str) -> None:
         for value in list(vars(sys.modules[name]).values()):
             if isinstance(value, functools._lru_cache_wrapper):
                 value.cache_clear()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing of what a peer warns of or logs is shown."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        yield
 
 
 def peak_mib() -> float:
