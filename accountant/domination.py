@@ -125,10 +125,14 @@ def domination(event: Event) -> Domination:
             log_weights = tuple(float(w) for w in binom.logpmf(np.arange(k + 1), k, q))
             return _both_ways(log_weights, 1 / noise)
         case PoissonSampled(sampling_rate=q, event=inner):
-            base = _pair(inner)
+            whole = domination(inner)
             if q == 1:
-                return _exact(base, base)
-            return _exact(_sampled(base, q), _sampled(base, q, exchanged=True))
+                return whole
+            upper = (_sampled(whole.upper[0], q), _sampled(whole.upper[0], q, exchanged=True))
+            if whole.lower is whole.upper:
+                return Domination(upper, upper)
+            lower = (_sampled(whole.lower[0], q), _sampled(whole.lower[0], q, exchanged=True))
+            return Domination(upper, lower)
         case FixedSizeSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
             both = _either_way(q, 1 / noise)
             return Domination((both, both), _both_ways(_one(q), 1 / noise).lower)
@@ -224,7 +228,7 @@ def _discrete_gaussian(sigma: float, shift: int) -> Points:
     return Points(atoms, bounded=False)
 
 
-def _sampled(pair: Panels | Points, q: float, *, exchanged: bool = False) -> Panels | Points:
+def _sampled(pair: Pair, q: float, *, exchanged: bool = False) -> Panels | Points:
     """Poisson sampling, (1 − q) Q + q P against Q [Zhu, Dong, Wang 2022, Theorem 11]."""
 
     def mix(log_q: Complex, loss: Complex) -> tuple[Complex, Complex]:
@@ -235,6 +239,8 @@ def _sampled(pair: Panels | Points, q: float, *, exchanged: bool = False) -> Pan
         atoms = pair.atoms
         bounded = pair.bounded or exchanged
         return Points(lambda tilt: mix(*atoms(tilt)), bounded=bounded)
+
+    assert isinstance(pair, Panels)
 
     def along(curve: Curve) -> Curve:
         return lambda z: mix(*curve(z))

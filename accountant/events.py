@@ -239,6 +239,16 @@ _TYPES: dict[str, type[Event]] = {
 _NAMES: dict[type, str] = {kind: name for name, kind in _TYPES.items()}
 
 
+def mechanism(event: Event) -> Mechanism:
+    """What is released, whatever it is computed on.
+
+    >>> mechanism(ShuffledEpoch(event=RandomizedResponse(noise_parameter=0.5)))
+    RandomizedResponse(noise_parameter=0.5)
+    """
+    sampled = isinstance(event, PoissonSampled | FixedSizeSampled | ShuffledEpoch)
+    return event.event if sampled else event
+
+
 def count_runs(events: Iterable[Event]) -> list[tuple[Event, int]]:
     """Events in order, equal neighbours counted together.
 

@@ -11,7 +11,7 @@ from accountant.coarsening import coarser
 from accountant.composition import Composition
 from accountant.domination import Domination, domination, gaussian_variance, reveals, spares
 from accountant.errors import check, check_delta
-from accountant.events import Event, ExponentialMechanism, Relation
+from accountant.events import Event, ExponentialMechanism, Relation, mechanism
 from accountant.gaussian import gaussian_epsilon, gaussian_log_delta
 from accountant.pairs import TooFine
 from accountant.rdp import RdpAccountant
@@ -97,7 +97,9 @@ class PldAccountant:
             upper = math.inf
         # Noise below a hundredth is out of reach, and Rényi's bound within a few percent; for the
         # exponential mechanism it is often below the envelope's.
-        if math.isinf(upper) or any(type(e) is ExponentialMechanism for e, _ in self.events):
+        if math.isinf(upper) or any(
+            type(mechanism(e)) is ExponentialMechanism for e, _ in self.events
+        ):
             by_rdp = RdpAccountant()
             for event, count in self.events:
                 by_rdp.compose(event, count)

@@ -161,3 +161,18 @@ def test_two_accountants_never_contradict_each_other(event, count):
     exact = composed((event, count)).epsilon(1e-5)
     assert 0 < exact.lower <= exact.upper < math.inf
     assert exact.lower <= RdpAccountant().compose(event, count).epsilon(1e-5).upper
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.3])
+def test_an_exponential_mechanism_costs_no_less_than_two_outcomes_and_no_more_than_renyi(rate):
+    """No neighbours attain the envelope: what is attained is two outcomes, of losses ±ε/2."""
+    relation = Relation.ADD_OR_REMOVE_ONE
+    mechanism = ExponentialMechanism(epsilon=1.0, relation=relation)
+    two = RandomizedResponse(noise_parameter=2 / (1 + math.exp(0.5)), relation=relation)
+    chosen, answered = PldAccountant(), PldAccountant()
+    chosen.compose(PoissonSampled(sampling_rate=rate, event=mechanism), 10)
+    answered.compose(PoissonSampled(sampling_rate=rate, event=two), 10)
+    bounds, attained = chosen.epsilon(1e-5), answered.epsilon(1e-5)
+    assert attained.lower == pytest.approx(bounds.lower, rel=2e-4)
+    by_renyi = RdpAccountant().compose(PoissonSampled(sampling_rate=rate, event=mechanism), 10)
+    assert attained.upper < bounds.upper <= by_renyi.epsilon(1e-5).upper
