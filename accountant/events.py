@@ -245,8 +245,10 @@ def mechanism(event: Event) -> Mechanism:
     >>> mechanism(ShuffledEpoch(event=RandomizedResponse(noise_parameter=0.5)))
     RandomizedResponse(noise_parameter=0.5)
     """
-    sampled = isinstance(event, PoissonSampled | FixedSizeSampled | ShuffledEpoch)
-    return event.event if sampled else event
+    match event:
+        case PoissonSampled() | FixedSizeSampled() | ShuffledEpoch():
+            return event.event
+    return event
 
 
 def count_runs(events: Iterable[Event]) -> list[tuple[Event, int]]:
