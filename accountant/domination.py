@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
-from scipy.stats import binom
 
 from accountant.errors import UnsupportedEvent
 from accountant.events import (
@@ -119,11 +118,10 @@ def domination(event: Event) -> Domination:
         ):  # attained where the replaced record's own vector is zero, half the way
             both = _either_way(q, 1 / noise)
             half = 0.5 / noise
-            return Domination((both, both), _both_ways(_one(q), half).lower)
+            return Domination((both, both), _both_ways(_binomial(1, q), half).lower)
         case PoissonSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
             k = event.group_size
-            log_weights = tuple(float(w) for w in binom.logpmf(np.arange(k + 1), k, q))
-            return _both_ways(log_weights, 1 / noise)
+            return _both_ways(_binomial(k, q), 1 / noise)
         case PoissonSampled(sampling_rate=q, event=inner):
             whole = domination(inner)
             if q == 1:
@@ -135,7 +133,7 @@ def domination(event: Event) -> Domination:
             return Domination(upper, lower)
         case FixedSizeSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
             both = _either_way(q, 1 / noise)
-            return Domination((both, both), _both_ways(_one(q), 1 / noise).lower)
+            return Domination((both, both), _both_ways(_binomial(1, q), 1 / noise).lower)
         case ShuffledEpoch(event=inner):
             return domination(inner)
         case ExponentialMechanism(epsilon=epsilon):
@@ -145,9 +143,10 @@ def domination(event: Event) -> Domination:
     return _exact(pair, pair)
 
 
-def _one(q: float) -> tuple[float, float]:
-    """One record, in the sample with probability q."""
-    return math.log1p(-q), math.log(q)
+def _binomial(k: int, q: float) -> tuple[float, ...]:
+    """log P(j of k records are in the sample), each with probability q."""
+    inside, outside = math.log(q), math.log1p(-q)
+    return tuple(math.log(math.comb(k, j)) + j * inside + (k - j) * outside for j in range(k + 1))
 
 
 def _both_ways(log_weights: tuple[float, ...], spacing: float) -> Domination:
@@ -257,7 +256,7 @@ def _either_way(q: float, spacing: float) -> Panels:
     Poisson samples under replace-one]. So positive losses are distributed
     as in the first, negative ones as in the second, and the rest of the mass is at zero.
     """
-    mixture = Mixture(_one(q), spacing)
+    mixture = Mixture(_binomial(1, q), spacing)
 
     def gained(z: Complex) -> tuple[Complex, Complex]:
         return mixture.curve(z)

@@ -56,7 +56,7 @@ at_usual_widths = pytest.mark.parametrize("make", ACCOUNTANTS[:3])
 
 @every
 @pytest.mark.parametrize("parts", [[], [(step(), 0)]])
-@pytest.mark.parametrize("delta", [1e-300, 1e-12, 0.999])
+@pytest.mark.parametrize("delta", [1e-300, 0.999])
 def test_nothing_composed_costs_nothing(make, parts, delta):
     accountant = composed(make, parts)
     bounds = accountant.epsilon(delta)

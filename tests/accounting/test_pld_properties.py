@@ -98,7 +98,7 @@ def test_delta_at_either_end_is_on_the_right_side(rate, noise, count, delta):
 
 
 @few
-@given(rates, noises, counts, st.floats(0, 3), st.floats(0, 3))
+@given(st.floats(0.01, 1.0), noises, counts, st.floats(0, 3), st.floats(0, 3))
 def test_a_larger_epsilon_is_met_with_no_larger_delta(rate, noise, count, one, other):
     accountant = composed((step(rate, noise), count))
     less, more = sorted((one, other))
