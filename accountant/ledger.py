@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accountant.budget import Budget
-from accountant.calibration import cost
+from accountant.calibration import WIDTH, cost, exact
 from accountant.errors import LedgerError, check, check_delta
 from accountant.events import Event, Relation, count_runs, event_from_json
 from accountant.rdp import RdpAccountant
@@ -192,9 +192,9 @@ class Ledger:
         charges = self._do("SELECT event FROM charge ORDER BY id")
         return count_runs(by_id[number] for (number,) in charges)
 
-    def epsilon(self) -> float:
+    def epsilon(self, width: float = WIDTH) -> float:
         """The least ε known to hold for every charge so far, at the ledger's δ."""
-        return cost(self.accountant.events, self.delta)
+        return cost(self.accountant.events, self.delta, lambda: exact(width))
 
     def __len__(self) -> int:
         """Charges so far; a step that was paid twice counts twice."""

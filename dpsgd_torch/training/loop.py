@@ -46,7 +46,7 @@ class _Meter:
             self._shown = record.epsilon
         elif self._ledger and time.monotonic() > self._due:
             started = time.monotonic()
-            self._shown = self._ledger.epsilon()
+            self._shown = self._ledger.epsilon(width=1e-4)
             self._due = time.monotonic() + max(1.0, 30 * (time.monotonic() - started))
         return self._shown
 
