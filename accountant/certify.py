@@ -15,6 +15,7 @@ from accountant.sums import Saddle, Sum, saddle
 
 _ATTEMPTS = 12
 _DEAR = 1 << 18  # nodes
+_MOST_SMOOTHING = 100.0  # ς², so that exp(ς²/8) stays a number
 _ROUGH = 1e-3  # of ε: found to this first, since a good contour must know where ε is
 _TIMID = 0.8  # of the width asked for, what smoothing may take at first
 
@@ -45,7 +46,9 @@ def epsilon_bounds(
         epsilon = max(near.epsilon, 0.0)
         goal = max(width(epsilon), rough * epsilon)
         try:
-            inversion = Inversion(total, place(total, near, smoothing, _slack(goal, near)))
+            inversion = Inversion(
+                total, place(total, near, min(smoothing, _MOST_SMOOTHING), _slack(goal, near))
+            )
         except TooFine:
             smoothing *= 4
             last = math.inf
@@ -70,12 +73,16 @@ def epsilon_bounds(
 
 def delta_bounds(total: Sum, epsilon: float, width: float) -> tuple[float, float]:
     """lower ≤ δ(ε) ≤ upper, of a width relative to δ."""
+    if epsilon >= total.ceiling(0.5)[1]:
+        return 0.0, 0.0
     near = saddle(total, epsilon=epsilon)
     lower, upper = 0.0, 1.0
     smoothing = _TIMID * width / (1 + near.slope) ** 2
     for _ in range(_ATTEMPTS):
         try:
-            inversion = Inversion(total, place(total, near, smoothing, width / 40))
+            inversion = Inversion(
+                total, place(total, near, min(smoothing, _MOST_SMOOTHING), width / 40)
+            )
         except TooFine:
             smoothing *= 16
             continue
@@ -119,7 +126,9 @@ def _crossings(
 
     high = _descend(excess(1), start, near.slope, tolerance, outward=1.0)
     low = _descend(excess(0), high if high < math.inf else start, near.slope, tolerance, -1.0)
-    return max(low - inversion.shift, 0.0), high + inversion.shift if high else 0.0
+    if high == 0 and inversion.delta(-inversion.shift)[1] <= delta:
+        return 0.0, 0.0
+    return max(low - inversion.shift, 0.0), high + inversion.shift
 
 
 def _descend(

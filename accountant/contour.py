@@ -162,7 +162,8 @@ class Inversion:
         self._delta = self._density / denominator
         phases = 4 * _EPS * (1 + np.abs(log_phi.imag) + np.abs(log_phi.real))
         growth = np.expm1(np.minimum(log_grown - log_phi.real, 700.0))
-        error = weights * np.where(size > 0, size * (growth + phases), np.exp(log_grown))
+        mild = (size > 0) & (log_grown - log_phi.real < 700)
+        error = weights * np.where(mild, size * (growth + phases), np.exp(log_grown))
         tail = math.exp(max(_Decay(total, t, contour.smoothing).log_tail(float(u[-1])), -745.0))
         self._error_delta = float((error / np.abs(denominator)).sum())
         self._error_delta += tail / math.pi / float(np.abs(denominator[-1]))
@@ -174,6 +175,8 @@ class Inversion:
         exponent = self._log_moment - c.tilt * epsilon
         if exponent > 600:
             return 0.0, 1.0
+        if exponent < -600:
+            return 0.0, 1e-200
         wave = np.exp(-1j * (self._u * epsilon))
         shaky = 4 * _EPS * (self._u * abs(epsilon) + 8)
         error = self._error_delta + float(shaky @ np.abs(self._delta))
@@ -183,13 +186,12 @@ class Inversion:
         gap = c.smoothing * math.exp(c.smoothing / 8) * (density + error_density)
         relative = self._rounding + 8 * _EPS * (abs(exponent) + c.tilt * abs(epsilon) + 1)
         peak = math.exp(exponent)
-        low = peak * (delta - error - gap) * (1 - relative) - self._aliases(epsilon)
-        return max(low, 0.0), min(peak * (delta + error) * (1 + relative), 1.0)
+        low = peak * (delta - error - gap) * max(1 - relative, 0.0) - self._aliases(epsilon)
+        return max(low, 0.0), min(peak * (delta + error) * math.exp(relative), 1.0)
 
     def _aliases(self, epsilon: float) -> float:
         c = self.contour
         left, right = c.tilt * c.period, (c.beyond - c.tilt) * c.period
         level = c.log_moment_beyond - c.beyond * epsilon - math.log1p(c.beyond)
-        return 1 / math.expm1(min(left, 700.0)) + math.exp(min(level, 700.0)) / math.expm1(
-            min(right, 700.0)
-        )
+        beyond = math.exp(min(level - right, 700.0)) / -math.expm1(-right)
+        return 1 / math.expm1(min(left, 700.0)) + beyond

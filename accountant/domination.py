@@ -245,7 +245,8 @@ def _sampled(pair: Pair, q: float, *, exchanged: bool = False) -> Panels | Point
         return lambda z: mix(*curve(z))
 
     curves = tuple(along(curve) for curve in pair.curves)
-    return Panels(curves, pair.ends, mix(*pair.atoms), bounded=pair.bounded)
+    kept = mix(*pair.atoms)
+    return Panels(curves, pair.ends, kept, bounded=pair.bounded, widest=pair.widest)
 
 
 def _either_way(q: float, spacing: float) -> Panels:
@@ -270,4 +271,5 @@ def _either_way(q: float, spacing: float) -> Panels:
 
     at_zero = (1 - q) * (1 - 2 * ndtr(-spacing / 2))
     atom = np.array([math.log(at_zero)]) if q < 1 else np.empty(0)
-    return Panels((gained, lost), ends, (atom, np.zeros(atom.size)), bounded=False)
+    atoms, widest = (atom, np.zeros(atom.size)), min(0.5, 0.7 / spacing)
+    return Panels((gained, lost), ends, atoms, bounded=False, widest=widest)

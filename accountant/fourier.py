@@ -10,7 +10,7 @@ from scipy import fft
 
 Array = NDArray[np.float64]
 
-ERROR = 1e-14
+ERROR = 1e-13
 """Bound on a sum's error over its sum of weights, beside the rounding of k·x_j itself."""
 
 _SPREAD = 16  # grid cells the kernel reaches to either side

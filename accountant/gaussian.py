@@ -42,13 +42,20 @@ def gaussian_epsilon(mu: float, delta: float) -> tuple[float, float]:
     (4.377178096, True)
     """
     log_delta = math.log(delta)
-    if mu == 0 or gaussian_log_delta(mu, 0.0)[0] <= log_delta:
+    if mu == 0:
         return 0.0, 0.0
+    high = mu * (mu / 2 + math.sqrt(-2 * log_delta) + 1)  # more than by zero-concentration
+    at_zero, error = gaussian_log_delta(mu, 0.0)
+    if error > 0.1:  # rounding leaves nothing of δ
+        return 0.0, high
+    if at_zero + 2 * error <= log_delta:
+        return 0.0, 0.0
+    if at_zero <= log_delta:
+        return 0.0, high
 
     def excess(epsilon: float) -> float:
         return max(gaussian_log_delta(mu, epsilon)[0], -1e6) - log_delta
 
-    high = mu * (mu / 2 + math.sqrt(-2 * log_delta) + 1)
     epsilon = float(optimize.brentq(excess, 0.0, high, xtol=1e-300, rtol=4 * _EPS, maxiter=300))
     _, error = gaussian_log_delta(mu, epsilon)
     # −d log δ/dε = exp(ε) Φ(−μ/2 − ε/μ)/δ

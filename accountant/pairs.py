@@ -187,6 +187,8 @@ class Mixture:
         bend = 1 + (2 + tilt) * ((self.spacing * self.most) ** 2) / 4
         step = min(0.1, math.sqrt(0.4 / bend / (self.most + 1)))
         low, high = self._ends(tilt)
+        if high - low > MOST_POINTS * step:
+            return math.inf
         z = np.arange(low - self.spacing * self.most, high + step, step)
         log_q, loss = self.curve(z)
         weight = log_q + (1 + tilt) * loss
@@ -249,6 +251,7 @@ class Panels:
     ends: Callable[[float], tuple[float, float]]
     atoms: tuple[Array, Array]
     bounded: bool = True
+    widest: float = 0.5
 
     def coarse(self, tilt: float) -> Nodes:
         return self._nodes(*self.ends(tilt), 16)
@@ -273,7 +276,7 @@ class Panels:
             centre = low + half * (2 * np.arange(panels) + 1)
             z = (centre[:, None] + half * ellipse).ravel()
             bound = -math.inf
-            if half < 0.5:  # keeps the ellipse inside |Im z| < 1
+            if half < self.widest:  # keeps the ellipse where the curves are analytic
                 for curve in self.curves:
                     log_q, loss = curve(z)
                     modulus = (log_q + (1 + tilt) * loss).real + reach * np.abs(loss.imag)

@@ -109,6 +109,9 @@ class PldAccountant:
     def delta(self, epsilon: float, width: float = 1e-4) -> DeltaBounds:
         """The interval that holds δ at ε, of a ``width`` relative to δ."""
         check(not math.isnan(epsilon), "epsilon", epsilon, "must be a number")
+        check(0 < width < math.inf, "width", width, "must be a number > 0")
+        if epsilon == -math.inf:
+            return DeltaBounds(1.0, 1.0)
         if len(self.events) > self.most_events:
             fewer, more = self._coarser()
             return DeltaBounds(fewer.delta(epsilon, width).lower, more.delta(epsilon, width).upper)
@@ -149,7 +152,7 @@ def _absolute(width: float | None) -> Callable[[float], float]:
 
 
 def _gaussian_delta(mu: float, epsilon: float) -> DeltaBounds:
-    nothing = max(-math.expm1(epsilon), 0.0)
+    nothing = -math.expm1(epsilon) if epsilon < 0 else 0.0
     log_delta, error = gaussian_log_delta(mu, epsilon) if mu else (-math.inf, math.inf)
     if math.isinf(error):  # the total variation distance is below μ/2, and not to be told from 0
         return DeltaBounds(nothing, min(nothing + mu / 2, 1.0))
