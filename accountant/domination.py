@@ -22,18 +22,16 @@ from accountant.events import (
     Relation,
     ShuffledEpoch,
 )
+from accountant.mixture import REACH, Mixture, log_mixture
 from accountant.pairs import (
     MOST_POINTS,
-    REACH,
     Array,
     Complex,
     Curve,
-    Mixture,
     Pair,
     Panels,
     Points,
     TooFine,
-    log_mixture,
 )
 
 

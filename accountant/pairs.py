@@ -25,11 +25,8 @@ Curve = Callable[[Complex], tuple[Complex, Complex]]
 GOAL = 1e-17
 """What a quadrature may miss of E_P[exp(sL)], relative to E_P[exp(tL)], t = Re s."""
 
-REACH = 9.5  # standard deviations: a Gaussian density beyond it is below 1e-20 of its peak
-_NEGLIGIBLE = 50.0  # e-folds below the largest weight
-_MARGIN = 1.0  # e-folds added where a bound is read off a lattice
-_MOST_COARSE, MOST_POINTS = 150_000, 1 << 20
-_SHRINK = 0.7 ** np.arange(28.0)
+MARGIN = 1.0  # e-folds added where a bound is read off a lattice
+MOST_POINTS = 1 << 20
 
 
 _SHORT, _SERIES = 0.5, 14  # terms of a series in powers of at most 1/2: the next weighs 1e-18
@@ -68,151 +65,6 @@ class Pair(Protocol):
 
     def most_loss(self) -> tuple[float, float]:
         """The least upper bound of L, ∞ if there is none, and log P(L is that)."""
-
-
-@dataclass(frozen=True)
-class Mixture:
-    r"""Gaussian noise on a sum that holds j of a person's records with probability b_j.
-
-    In units of the noise Q = N(0, 1) and P = Σ_j b_j N(jμ, 1), or the two exchanged. Poisson
-    sampling of one record is b = (1 − q, q) [Zhu, Dong, Wang 2022, Theorem 11]; of the k records
-    of a group b is binomial, the worst case being that all point the same way.
-
-    The outcome z runs over the line and integrands are analytic in |Im z| < π/(2kμ), so the
-    trapezoidal rule of step h misses at most 2 N/(exp(2πa/h) − 1), where N is the integral of
-    the integrand's modulus along Im z = ±a [Trefethen, Weideman 2014, Theorem 5.1]; a and h are
-    chosen so that this is below GOAL.
-    """
-
-    log_weights: tuple[float, ...]
-    spacing: float
-    exchanged: bool = False
-
-    @property
-    def most(self) -> int:
-        """k, the most records."""
-        return len(self.log_weights) - 1
-
-    @property
-    def _strip(self) -> float:
-        return min(1.4 / (self.spacing * self.most), 3.0)
-
-    def _log_terms(self, z: Complex) -> Complex:
-        """log b_j dN(jμ, 1)/dN(0, 1) at z, of shape (k + 1, z.size)."""
-        j = np.arange(self.most + 1)
-        middle = j**2 * self.spacing / 2 - np.array(self.log_weights) / self.spacing
-        return self.spacing * (np.multiply.outer(j, z) - middle[:, None])
-
-    def curve(self, z: Complex) -> tuple[Complex, Complex]:
-        """log density under Q, and privacy loss, at each outcome."""
-        if self.most == 1:  # the common case, without the axis
-            exponent = self.spacing * (z - self.spacing / 2)
-            loss = log_mixture(exponent, *(math.exp(w) for w in self.log_weights))
-        else:
-            terms = self._log_terms(z)
-            shift = np.maximum(terms.real.max(axis=0), 0.0)
-            j = np.arange(1, self.most + 1)[:, None]
-            exponents = self.spacing * (j * z - j**2 * self.spacing / 2)
-            change = np.exp(self.log_weights[1:]) @ np.expm1(np.where(shift > 0, 0, exponents))
-            apart = np.exp(terms - terms.real.max(axis=0)).sum(axis=0)
-            loss = _log1p_or(change, terms.real.max(axis=0) + np.log(apart), shift > 0)
-        log_q = -z * z / 2 - 0.5 * math.log(2 * math.pi)
-        return (log_q + loss, -loss) if self.exchanged else (log_q, loss)
-
-    def _log_slope(self, z: Array) -> Array:
-        """log |dL/dz|, where dL/dz is μ times the expected number of records, given z."""
-        terms = self._log_terms(z)
-        held = terms[1:] + np.log(np.arange(1, self.most + 1))[:, None]
-        log_held = log_sum(held) - log_sum(terms)
-        return np.asarray(math.log(self.spacing) + log_held)
-
-    def _ends(self, tilt: float) -> tuple[float, float]:
-        """Outside, the tilted density falls at least as fast as a Gaussian from REACH on."""
-        width = self.spacing * self.most
-        far = REACH + 2 * width  # the square of a small loss is largest around 2kμ
-        if not self.exchanged:
-            return -REACH, REACH + max(1 + tilt, 2.0) * width
-        low = -REACH
-        for _ in range(20):  # −z > REACH + tilt·slope(z) from there on to the left
-            further = -REACH - tilt * math.exp(float(self._log_slope(np.array([low]))[0]))
-            if further > low - 0.1:
-                break
-            low = further
-        return min(low, further) - 0.5, far
-
-    def _lattice(self, tilt: float, step: float) -> tuple[Array, Array, Array, Array]:
-        """Multiples of step with log Q, loss and log weight there."""
-        low, high = self._ends(tilt)
-        if high - low > MOST_POINTS * step:
-            raise TooFine
-        z = step * np.arange(math.floor(low / step), math.ceil(high / step) + 1)
-        log_q, loss = self.curve(z)
-        weight = log_q + (1 + tilt) * loss
-        core = REACH + 2 * self.spacing * self.most
-        keep = (z < core) | (weight > weight.max() - _NEGLIGIBLE)
-        return z[keep], log_q[keep], loss[keep], weight[keep]
-
-    def coarse(self, tilt: float) -> Nodes:
-        step = min(0.25, self._strip / 4)
-        if self._ends(tilt)[1] > _MOST_COARSE * step:
-            raise TooFine
-        _, log_q, loss, _ = self._lattice(tilt, step)
-        return Nodes(log_q + math.log(step), loss)
-
-    def nodes(self, tilt: float, reach: float) -> Nodes:
-        coarse = min(0.25, self._strip / 4)
-        z, _, _, weight = self._lattice(tilt, coarse)
-        z = z[weight > weight.max() - 2 * _NEGLIGIBLE]
-        total = float(log_sum(weight))
-        goal = GOAL if reach else GOAL**2
-        best = 0.0
-        for shrink in _SHRINK:
-            a = self._strip * shrink
-            log_q, loss = self.curve(z + 1j * a)
-            modulus = (log_q + (1 + tilt) * loss).real + reach * np.abs(loss.imag)
-            growth = max(float(log_sum(modulus)) - total, 0.0) + _MARGIN
-            step = 2 * math.pi * a / (growth + math.log(2 / goal))
-            if step < best / 2:
-                break
-            best = max(best, step)
-        _, log_q, loss, _ = self._lattice(tilt, min(best, 0.5))
-        return Nodes(log_q + math.log(min(best, 0.5)), loss)
-
-    def log_decay(self, tilt: float) -> float:
-        """Integration by parts: V is the total variation of the tilted density over |dL/dz|.
-
-        It is summed over a lattice so fine that what a cell hides at a turning point is below a
-        twentieth of the value there, and raised by a quarter.
-        """
-        bend = 1 + (2 + tilt) * ((self.spacing * self.most) ** 2) / 4
-        step = min(0.1, math.sqrt(0.4 / bend / (self.most + 1)))
-        low, high = self._ends(tilt)
-        if high - low > MOST_POINTS * step:
-            return math.inf
-        z = np.arange(low - self.spacing * self.most, high + step, step)
-        log_q, loss = self.curve(z)
-        weight = log_q + (1 + tilt) * loss
-        ratio = weight - log_sum(weight) - math.log(step) - self._log_slope(z)
-        peak = float(ratio.max())
-        return peak + math.log(1.25 * np.abs(np.diff(np.exp(ratio - peak))).sum())
-
-    def most_loss(self) -> tuple[float, float]:
-        """Without a record the loss stays below −log b_0, which it comes near but never reaches."""
-        return (-self.log_weights[0] if self.exchanged else math.inf), -math.inf
-
-
-def log_mixture(exponent: Complex, rest: float, q: float) -> Complex:
-    """log(rest + q e^x), exact for small x, finite for large, in the strip |Im x| < π/2."""
-    shift = np.maximum(exponent.real, 0.0)
-    apart = shift + np.log(rest * np.exp(-shift) + q * np.exp(exponent - shift))
-    change = q * np.expm1(np.where(shift < 600, exponent, 0))
-    return _log1p_or(change, apart, shift >= 600)
-
-
-def _log1p_or(change: Complex, apart: Complex, far: NDArray[np.bool_]) -> Complex:
-    """log(1 + change) where the change is small, else what was found apart."""
-    small = ~far & (np.abs(change) < 0.5)
-    return np.where(small, np.log1p(np.where(small, change, 0)), apart)
 
 
 @dataclass(frozen=True)
@@ -282,7 +134,7 @@ class Panels:
                     modulus = (log_q + (1 + tilt) * loss).real + reach * np.abs(loss.imag)
                     bound = np.logaddexp(bound, modulus.max())
                 missed = math.log(5 * panels * half) + bound - 2 * _DEGREE * math.log(_ELLIPSE)
-                if missed + _MARGIN < total + math.log(GOAL if reach else GOAL**2):
+                if missed + MARGIN < total + math.log(GOAL if reach else GOAL**2):
                     break
             panels *= 2
         return self._nodes(low, high, panels)

@@ -22,7 +22,8 @@ from accountant.events import (
     ShuffledEpoch,
 )
 from accountant.fixed_size import rdp_fixed_size_gaussian
-from accountant.pairs import Mixture, Nodes, Pair, log_moment
+from accountant.mixture import Mixture
+from accountant.pairs import Nodes, Pair, log_moment
 from accountant.sampled_gaussian import (
     check_orders,
     rdp_gaussian,

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import optimize
 from scipy.special import log_ndtr
 
-from accountant.pairs import Mixture, log_sum
+from accountant.mixture import Mixture
+from accountant.pairs import log_sum
 
 _EPS = float(np.finfo(np.float64).eps)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accountant.pairs import Array, Mixture, Pair, cumulants
+from accountant.mixture import Mixture
+from accountant.pairs import Array, Pair, cumulants
 
 _EPS = float(np.finfo(np.float64).eps)
 _TILTS = 1.25 ** np.arange(-7.0, 6.0)  # considered, around the saddle point
