@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Protocol
 
 from scipy import optimize
@@ -22,6 +23,7 @@ WIDTH = 5e-7
 
 _LEAST_NOISE, _MOST_NOISE = 0.02, 1e5  # what a search for noise is confined to
 _MOST_STEPS = 2**40
+_FURTHER = 4.0  # a bracket grows by: little noise is dear to price, so not to be overshot by much
 
 
 class Bound(Protocol):
@@ -92,15 +94,17 @@ def calibrate(
     check(min(between) > 0 and max(between) < math.inf, "between", between, "must be > 0")
 
     def by(accountant: Callable[[], Accountant]) -> Callable[[float], float]:
-        return lambda value: cost(events_at(value), delta, accountant) / epsilon
+        return cache(lambda value: cost(events_at(value), delta, accountant) / epsilon)
 
     start = min(max(1.0, min(between)), max(between))
+    spent = by(accountant)
     if accountant is exact:  # a first answer by wide intervals, then a few narrow ones
-        value = _affordable(by(PldAccountant), start, between, tolerance=1e-4)
-        value = _polished(by(exact), by(PldAccountant), value, between, tolerance)
+        roughly = by(PldAccountant)
+        value = _affordable(roughly, start, between, tolerance=1e-4)
+        value = _polished(spent, roughly, value, between, tolerance)
     else:
-        value = _affordable(by(accountant), start, between, tolerance=tolerance)
-    reached = by(accountant)(value)
+        value = _affordable(spent, start, between, tolerance=tolerance)
+    reached = spent(value)
     if reached > 1:
         raise Unreachable(
             f"epsilon = {epsilon:g}: {name} = {value:g} still costs {reached * epsilon:.6g} at "
@@ -115,26 +119,23 @@ def _affordable(
     between: tuple[float, float],
     *,
     tolerance: float,
-    factor: float = 4.0,
+    factor: float = _FURTHER,
 ) -> float:
     """The costliest value with spent(value) ≤ 1, to ``tolerance``, or else the cheapest."""
     costly, cheap = between
     direction = 1 if cheap > costly else -1
-    known: dict[float, float] = {}
 
     def excess(value: float) -> float:
-        if value not in known:
-            known[value] = math.log(max(spent(value), 1e-300))
-        return known[value]
+        return math.log(max(spent(value), 1e-300))
 
     def move(value: float, ratio: float) -> float:
         return min(max(value * ratio**direction, min(between)), max(between))
 
     low = high = start
     while excess(high) > 0 and high != cheap:
-        low, high, factor = high, move(high, factor), factor**2
+        low, high, factor = high, move(high, factor), min(factor**2, _FURTHER)
     while excess(low) <= 0 and low != costly:
-        low, high, factor = move(low, 1 / factor), low, factor**2
+        low, high, factor = move(low, 1 / factor), low, min(factor**2, _FURTHER)
     if excess(high) > 0 or excess(low) <= 0:
         return high if excess(high) > 0 else low
     first, last = sorted((math.log(low), math.log(high)))

@@ -21,7 +21,7 @@ exactly Σ_{m≠0} exp(tmW) δ_ς(ε + mW), W = 2π/Δ: never negative, so an up
 lower bound it is subtracted, as bounded by δ_ς(x) ≤ 1 on the left and by
 δ_ς(x) ≤ M_ς(λ) exp(−λx)/(1 + λ), λ > t, on the right.
 
-**Truncation.** |M(t + iu)| ≤ M(t) Π_i min(1, V_i/|u|)^{n_i} (``Pair.log_decay``), and the Gaussian
+**Truncation.** |M(t + iu)|/M(t) is bounded for all |u| ≥ U (``accountant.decay``), and the Gaussian
 factor is exp(−ς²u²/2), so what lies beyond |u| = U is bounded in closed form and added.
 
 **Floating point.** Each release's transform is known to within a relative κ (quadrature and
@@ -36,6 +36,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from accountant.decay import decay_along
 from accountant.fourier import ERROR
 from accountant.pairs import GOAL, TooFine, log_moment
 from accountant.sums import Saddle, Sum
@@ -82,7 +83,7 @@ def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
         if cost < best[0]:
             best = cost, i, i + 1 + j, period
     _, i, j, period = best
-    decay = _Decay(total, float(tilts[i]), smoothing)
+    decay = decay_along(total, float(tilts[i]), smoothing, 6 / period)
     log_peak = float(moments[i] - tilts[i] * near.epsilon)
     reach = decay.falls_to(log_small - 3 - log_peak, 6 / period)
     return Contour(
@@ -100,34 +101,6 @@ def log_moment_above(total: Sum, tilt: float, smoothing: float) -> float:
     moments = [n * log_moment(pair.nodes(tilt, 0.0), tilt) for pair, n in total.parts]
     gaussian = (total.gaussian_variance + smoothing) * tilt * (tilt + 1) / 2
     return (gaussian + sum(moments)) * (1 + 1e-12) + 1e-6
-
-
-class _Decay:
-    """log of a bound on |M_ς(t + iu)| / M_ς(t) that falls as u grows."""
-
-    def __init__(self, total: Sum, tilt: float, smoothing: float) -> None:
-        self.variance = total.gaussian_variance + smoothing
-        self.log_v = np.array([pair.log_decay(tilt) for pair, _ in total.parts])
-        self.counts = np.array([count for _, count in total.parts], dtype=np.float64)
-
-    def __call__(self, u: float) -> float:
-        falls = np.maximum(math.log(u) - self.log_v, 0.0)
-        return -self.variance * u * u / 2 - float(self.counts @ falls)
-
-    def falls_to(self, level: float, start: float) -> float:
-        """The least u at which the bound is at ``level``, to a hundredth."""
-        low = high = start
-        while self(high) > level:
-            low, high = high, 2 * high
-        for _ in range(6):
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if self(middle) > level else (low, middle)
-        return high
-
-    def log_tail(self, u: float) -> float:
-        """log of a bound on the integral from u on."""
-        power = float(self.counts[self.log_v < math.log(u)].sum())
-        return self(u) - math.log(max(self.variance * u, (power - 1) / u))
 
 
 class Inversion:
@@ -164,7 +137,8 @@ class Inversion:
         growth = np.expm1(np.minimum(log_grown - log_phi.real, 700.0))
         mild = (size > 0) & (log_grown - log_phi.real < 700)
         error = weights * np.where(mild, size * (growth + phases), np.exp(log_grown))
-        tail = math.exp(max(_Decay(total, t, contour.smoothing).log_tail(float(u[-1])), -745.0))
+        decay = decay_along(total, t, contour.smoothing, 6 / contour.period)
+        tail = math.exp(max(decay.log_tail(float(u[-1])), -745.0))
         self._error_delta = float((error / np.abs(denominator)).sum())
         self._error_delta += tail / math.pi / float(np.abs(denominator[-1]))
         self._error_density = float(error.sum()) + tail / math.pi

@@ -8,7 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from accountant.pairs import GOAL, MARGIN, MOST_POINTS, Array, Complex, Nodes, TooFine, log_sum
+from accountant.pairs import (
+    GOAL,
+    MARGIN,
+    MOST_POINTS,
+    NO_CELLS,
+    UNBOUNDED,
+    Array,
+    Cells,
+    Complex,
+    Nodes,
+    TooFine,
+    Variation,
+    log_sum,
+)
 
 REACH = 9.5  # standard deviations: a Gaussian density beyond it is below 1e-20 of its peak
 _NEGLIGIBLE = 50.0  # e-folds below the largest weight
@@ -124,8 +137,8 @@ class Mixture:
         _, log_q, loss, _ = self._lattice(tilt, min(best, 0.5))
         return Nodes(log_q + math.log(min(best, 0.5)), loss)
 
-    def log_decay(self, tilt: float) -> float:
-        """Integration by parts: V is the total variation of the tilted density over |dL/dz|.
+    def variation(self, tilt: float) -> Variation:
+        """Of the tilted density over |dL/dz|, on all outcomes and on those beyond each, rightwards.
 
         It is summed over a lattice so fine that what a cell hides at a turning point is below a
         twentieth of the value there, and raised by a quarter.
@@ -134,13 +147,41 @@ class Mixture:
         step = min(0.1, math.sqrt(0.4 / bend / (self.most + 1)))
         low, high = self._ends(tilt)
         if high - low > MOST_POINTS * step:
-            return math.inf
+            return UNBOUNDED
         z = np.arange(low - self.spacing * self.most, high + step, step)
         log_q, loss = self.curve(z)
         weight = log_q + (1 + tilt) * loss
-        ratio = weight - log_sum(weight) - math.log(step) - self._log_slope(z)
+        weight -= log_sum(weight) + math.log(step)
+        ratio = weight - self._log_slope(z)
         peak = float(ratio.max())
-        return peak + math.log(1.25 * np.abs(np.diff(np.exp(ratio - peak))).sum())
+        edge = np.exp(ratio - peak)
+        varied = np.append(np.cumsum(np.abs(np.diff(edge))[::-1])[::-1], 0.0)
+        cells = np.exp(np.minimum(weight[1:], weight[:-1]) - bend * step**2 / 8) * step
+        mass = np.append(np.cumsum(cells[::-1])[::-1], 0.0)
+        log_v = peak + np.log(1.25 * np.maximum(varied + edge, 1e-300))
+        log_v[0] = peak + math.log(1.25 * varied[0])
+        mass[0] = 1.0
+        return Variation(mass, log_v)
+
+    def cells(self, tilt: float) -> Cells:
+        """Between neighbouring outcomes of a lattice of step h.
+
+        The log of the tilted density bends upwards by at most c = (1 + tilt)(kμ)²/4, so between
+        two outcomes it stays above the lesser of its values there, less c h²/8.
+        """
+        bend = (1 + tilt) * (self.spacing * self.most) ** 2 / 4
+        step = 0.25 / math.sqrt(1 + bend)
+        low, high = self._ends(tilt)
+        if high - low > _MOST_COARSE * step:
+            return NO_CELLS
+        _, _, loss, weight = self._lattice(tilt, step)
+        total = self.nodes(tilt, 0.0)
+        log_total = float(log_sum(total.log_q + (1 + tilt) * total.loss))
+        log_mass = np.minimum(weight[1:], weight[:-1]) - bend * step**2 / 8 - log_total
+        mass = step * np.exp(log_mass) * (1 - 1e-9)
+        loss = np.sort(loss)
+        order = slice(None, None, -1 if self.exchanged else 1)
+        return Cells(mass[order], loss[:-1], loss[1:])
 
     def most_loss(self) -> tuple[float, float]:
         """Without a record the loss stays below −log b_0, which it comes near but never reaches."""

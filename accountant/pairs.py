@@ -51,6 +51,30 @@ class Nodes:
     loss: Array
 
 
+@dataclass(frozen=True)
+class Cells:
+    """Mass that a tilted distribution surely has, and the losses it lies between, rising."""
+
+    mass: Array  # each cell's, of a whole of one
+    low: Array
+    high: Array
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Masses m and log V of parts of a tilted distribution, where |∫ exp(iuL)| ≤ V/|u| over each.
+
+    The first part is the whole, of mass one; V is ∞ where no bound is known.
+    """
+
+    mass: Array
+    log_v: Array
+
+
+UNBOUNDED = Variation(np.ones(1), np.full(1, math.inf))
+NO_CELLS = Cells(np.empty(0), np.empty(0), np.empty(0))
+
+
 class Pair(Protocol):
     """Two distributions, as far as a contour Re s = tilt needs them."""
 
@@ -60,8 +84,11 @@ class Pair(Protocol):
     def nodes(self, tilt: float, reach: float) -> Nodes:
         """Points good to GOAL for every s with Re s = tilt and |Im s| ≤ reach; its square if 0."""
 
-    def log_decay(self, tilt: float) -> float:
-        """log V, where |E_P[exp(sL)]| ≤ V/|Im s| · E_P[exp(tilt·L)] for all s; ∞ if unknown."""
+    def variation(self, tilt: float) -> Variation:
+        """What integration by parts gives on the whole of the outcomes, and on parts of them."""
+
+    def cells(self, tilt: float) -> Cells:
+        """A lower bound on P tilted by exp(tilt·L) and normalised; the more, the tighter."""
 
     def most_loss(self) -> tuple[float, float]:
         """The least upper bound of L, ∞ if there is none, and log P(L is that)."""
@@ -83,8 +110,15 @@ class Points:
     def nodes(self, tilt: float, reach: float) -> Nodes:
         return self.coarse(tilt)
 
-    def log_decay(self, tilt: float) -> float:
-        return math.inf
+    def cells(self, tilt: float) -> Cells:
+        nodes = self.coarse(tilt)
+        order = np.argsort(nodes.loss)
+        weight = (nodes.log_q + (1 + tilt) * nodes.loss)[order]
+        mass = np.exp(weight - log_sum(weight)) * (1 - 1e-9)
+        return Cells(mass, nodes.loss[order], nodes.loss[order])
+
+    def variation(self, tilt: float) -> Variation:
+        return UNBOUNDED
 
 
 _DEGREE, _ELLIPSE = 32, 4.0  # nodes per panel; sum of the half-axes of the ellipse of the bound
@@ -148,8 +182,11 @@ class Panels:
         log_q = np.concatenate([self.atoms[0], *(part[0] + log_w for part in parts)])
         return Nodes(log_q, np.concatenate([self.atoms[1], *(part[1] for part in parts)]))
 
-    def log_decay(self, tilt: float) -> float:
-        return math.inf
+    def cells(self, tilt: float) -> Cells:
+        return NO_CELLS
+
+    def variation(self, tilt: float) -> Variation:
+        return UNBOUNDED
 
 
 def _most(log_q: Array, loss: Array) -> tuple[float, float]:
