@@ -174,11 +174,12 @@ class Mixture:
         low, high = self._ends(tilt)
         if high - low > _MOST_COARSE * step:
             return NO_CELLS
-        _, _, loss, weight = self._lattice(tilt, step)
+        z, _, loss, weight = self._lattice(tilt, step)
         total = self.nodes(tilt, 0.0)
         log_total = float(log_sum(total.log_q + (1 + tilt) * total.loss))
         log_mass = np.minimum(weight[1:], weight[:-1]) - bend * step**2 / 8 - log_total
         mass = step * np.exp(log_mass) * (1 - 1e-9)
+        mass[np.diff(z) > 1.5 * step] = 0.0  # where the lattice was thinned out
         loss = np.sort(loss)
         order = slice(None, None, -1 if self.exchanged else 1)
         return Cells(mass[order], loss[:-1], loss[1:])
