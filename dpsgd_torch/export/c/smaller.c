@@ -1,0 +1,4 @@
+static inline int32_t model_smaller(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}

@@ -1,0 +1,90 @@
+"""Pieces of C source text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WIDTH = 98
+
+
+def source(name: str) -> str:
+    """One of the kernels' source files."""
+    return (files("dpsgd_torch.export") / "c" / f"{name}.c").read_text(encoding="utf-8")
+
+
+def with_prefix(text: str, prefix: str) -> str:
+    """Kernels are written as ``model_…`` and ``MODEL_…``; here they get the model's own name."""
+    text = re.sub(r"\bmodel(?=_|\.[ch]\b)", prefix, text)
+    return re.sub(r"\bMODEL_", f"{prefix.upper()}_", text)
+
+
+def array(kind: str, name: str, values: NDArray[np.integer]) -> str:
+    """A constant in flash.
+
+    >>> print(array("int8_t", "model_table", np.array([1, -2])))
+    static const int8_t model_table[2] = {
+        1, -2,
+    };
+    """
+    flat = values.reshape(-1)
+    if kind == "uint32_t":
+        words = [f"0x{value:08x}u" for value in flat.tolist()]
+    else:
+        words = [literal(value) for value in flat.tolist()]
+    body = "\n".join(_lines(words))
+    return f"static const {kind} {name}[{len(words)}] = {{\n{body}\n}};"
+
+
+def literal(value: int) -> str:
+    """An int32 in C, where -2147483648 is not a literal."""
+    return "(-2147483647 - 1)" if value == -(2**31) else str(value)
+
+
+def comment(lines: Iterable[str]) -> str:
+    """A block comment that no text inside can end.
+
+    >>> print(comment(["evil */ int x; /*"]))
+    /* evil * / int x; / * */
+    """
+    safe = [re.sub(r"\s+", " ", line).strip() for line in lines]
+    safe = [_printable(line).replace("*/", "* /").replace("/*", "/ *") for line in safe]
+    return "/* " + "\n * ".join(safe) + " */"
+
+
+def string(text: str) -> str:
+    r"""A string literal of UTF-8 bytes.
+
+    >>> print(string('né "?"'))
+    "n\303\251 \"\?\""
+    """
+    out = []
+    for byte in text.encode("utf-8"):
+        character = chr(byte)
+        if character in '"\\?':
+            out.append("\\" + character)
+        elif 32 <= byte < 127:
+            out.append(character)
+        else:
+            out.append(f"\\{byte:03o}")
+    return '"' + "".join(out) + '"'
+
+
+def _printable(line: str) -> str:
+    """ASCII without backslashes, which could join lines or start a universal character name."""
+    named = line.replace("ε", "epsilon").replace("δ", "delta")
+    return named.encode("ascii", "replace").decode().replace("\\", "/").replace("??", "? ?")
+
+
+def _lines(words: list[str]) -> Iterable[str]:
+    line = "   "
+    for word in words:
+        if len(line) + len(word) + 2 > _WIDTH:
+            yield line
+            line = "   "
+        line += f" {word},"
+    yield line
