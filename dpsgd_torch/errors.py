@@ -6,6 +6,7 @@ accountant.PrivacyError
     ├── DataError          data that is missing, damaged or not what it claims
     ├── ModelError         a model or loss whose gradient cannot be private per example
     ├── RunError           a run folder that cannot be written or resumed
+    ├── ExportError        a model, tool or flag that leads to no file for a microcontroller
     └── GuaranteeBroken    what ran is not what was planned or charged: nothing is released
 """
 
@@ -30,6 +31,10 @@ class ModelError(TrainingError, ValueError):
 
 class RunError(TrainingError):
     """A run folder that cannot be written or resumed."""
+
+
+class ExportError(TrainingError):
+    """A model, tool or flag that leads to no file for a microcontroller."""
 
 
 class GuaranteeBroken(TrainingError):

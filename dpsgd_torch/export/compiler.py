@@ -1,0 +1,39 @@
+"""ONNX → integer program: read, find ranges, quantize."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from dpsgd_torch.export.from_onnx import from_onnx, to_channels_last
+from dpsgd_torch.export.program import Program
+from dpsgd_torch.export.quantize import quantize
+from dpsgd_torch.export.ranges import ranges
+
+__all__ = ["compile_model", "to_channels_last"]
+
+
+def compile_model(
+    model: onnx.ModelProto,
+    *,
+    input_range: tuple[float, float],
+    public_inputs: NDArray[Any] | None = None,
+    labels: tuple[str, ...] = (),
+) -> Program:
+    """The integer program of a model.
+
+    Args:
+        model: for one example, a chain of layers.
+        input_range: what every input value lies between, declared.
+        public_inputs: (batch, …) in ONNX's layout, from which ranges of activations are read:
+            whatever they are goes into the program, so they must not be private.
+        labels: of the outputs.
+
+    Raises:
+        ExportError: something in the model that cannot be carried, by name.
+    """
+    graph = from_onnx(model)
+    seen = None if public_inputs is None else to_channels_last(public_inputs)
+    return quantize(graph, ranges(graph, input_range, seen), labels)

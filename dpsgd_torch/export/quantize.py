@@ -1,0 +1,179 @@
+"""Float layers and their ranges → the integer program [Jacob et al. 2018, Sec. 2 and 3]."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.fixed_point import (
+    divide,
+    input_radius,
+    logistic,
+    multiplier,
+    requantize,
+    tanh,
+)
+from dpsgd_torch.export.graph import (
+    Activation,
+    Convolution,
+    Graph,
+    Layer,
+    Linear,
+    Padding,
+    Pooling,
+)
+from dpsgd_torch.export.program import (
+    AveragePool2D,
+    Conv2D,
+    Dense,
+    MaxPool2D,
+    Operation,
+    Pad,
+    Program,
+    Requantization,
+    Rescale,
+    Softmax,
+    Step,
+    Table,
+    Tensor,
+)
+from dpsgd_torch.export.ranges import Range
+
+_MOST_BIAS = 2**29
+_PROBABILITY = (1 / 256, -128)  # scale and zero point of softmax and logistic
+_SLOPE = (1 / 128, 0)  # of tanh
+_ENDS = {"tanh": 8.0, "logistic": 16.0}  # within 1e-6 of where they end
+
+
+def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) -> Program:
+    """Weights symmetric and by channel, activations by tensor, ReLU folded into what precedes it.
+
+    Args:
+        graph: the float model.
+        ranges: of its input and of each layer's output.
+        labels: of the outputs.
+
+    Raises:
+        ExportError: sums that could leave 32 bits.
+    """
+    fed = [*graph.layers, None]  # the layer that each tensor feeds
+    first = _tensor(graph.shapes[0], ranges[0], fed[0])
+    steps: list[Step] = []
+    skip = False
+    for index, layer in enumerate(graph.layers):
+        if skip:
+            skip = False
+            continue
+        before = steps[-1].output if steps else first
+        shape = graph.shapes[index + 1]
+        skip = fed[index + 1] == Activation("relu") and not isinstance(layer, Activation | Padding)
+        after = _tensor(shape, ranges[index + 1 + skip], fed[index + 1 + skip])
+        match layer:
+            case Linear() | Convolution():
+                steps.append(Step(_sum(layer, before, after, relu=skip), after))
+            case Pooling():
+                after = Tensor(shape, before.scale, before.zero_point)
+                low = max(-128, before.zero_point) if skip else -128
+                pool = MaxPool2D if layer.kind == "max" else AveragePool2D
+                steps.append(Step(pool(layer.window, low), after))
+            case Padding():
+                after = Tensor(shape, before.scale, before.zero_point)
+                steps.append(Step(Pad(layer.padding), after))
+            case Activation("relu"):
+                if (steps and isinstance(steps[-1].operation, Softmax)) or _rectified(steps):
+                    continue
+                steps.append(Step(_rescale(before, after), after))
+            case Activation("softmax"):
+                steps.append(Step(_softmax(before), Tensor(shape, *_PROBABILITY)))
+            case Activation("tanh"):
+                steps.append(Step(_table("tanh", before), Tensor(shape, *_SLOPE)))
+            case Activation("logistic"):
+                steps.append(Step(_table("logistic", before), Tensor(shape, *_PROBABILITY)))
+    return Program(first, tuple(steps), labels=labels)
+
+
+def _rectified(steps: list[Step]) -> bool:
+    """Whether nothing negative is left: a second ReLU does nothing."""
+    return bool(steps) and steps[-1].output.zero_point == -128
+
+
+def _tensor(shape: tuple[int, ...], bounds: Range, feeds: Layer | None) -> Tensor:
+    """Scale and zero point that map [low, high], which holds zero, to −128 … 127.
+
+    What feeds tanh or logistic is cut where these no longer change; and what feeds them or a
+    softmax has a scale no smaller than their fixed point can tell apart.
+    """
+    low, high = bounds
+    least = 1e-30
+    if isinstance(feeds, Activation) and feeds.kind != "relu":
+        end = _ENDS.get(feeds.kind, math.inf)
+        low, high, least = max(low, -end), min(high, end), 2.0**-25
+    scale = float(np.float32((high - low) / 255))
+    if scale < 1e-30:  # a dead layer: all zero
+        return Tensor(shape, 1.0, 0)
+    scale = max(scale, least)
+    return Tensor(shape, scale, min(max(round(-128 - low / scale), -128), 127))
+
+
+def _sum(layer: Linear | Convolution, before: Tensor, after: Tensor, *, relu: bool) -> Operation:
+    weights = layer.weights.reshape(len(layer.bias), -1).astype(np.float64)
+    bias = layer.bias.astype(np.float64)
+    largest = np.abs(weights).max(axis=1)
+    scales = np.where(largest > 0, largest / 127, 1.0)
+    # A bias is counted in units of input scale × weight scale: those must not be too small for it.
+    scales = np.maximum(scales, np.abs(bias) / (before.scale * (_MOST_BIAS - 1)))
+    scales = np.maximum(scales, 1e-30).astype(np.float32)
+    units = before.scale * scales.astype(np.float64)
+    whole = np.clip(np.round(weights / scales[:, None].astype(np.float64)), -127, 127)
+    offset = np.round(bias / units)
+    most = 255 * np.abs(whole).sum(axis=1) + np.abs(offset)
+    if most.max() >= 2**31:
+        raise ExportError(
+            f"model: a layer of {weights.shape[1]} inputs can sum to {most.max():.3g}, beyond 32 "
+            "bits; make it narrower"
+        )
+    pairs = [multiplier(float(np.float64(unit) / after.scale)) for unit in units]
+    how = Requantization(
+        np.array([m for m, _ in pairs], np.int32),
+        np.array([shift for _, shift in pairs], np.int32),
+        low=max(-128, after.zero_point) if relu else -128,
+    )
+    kernel = whole.astype(np.int8).reshape(layer.weights.shape)
+    if isinstance(layer, Linear):
+        return Dense(kernel, scales, offset.astype(np.int32), how)
+    return Conv2D(kernel, scales, offset.astype(np.int32), how, layer.window, layer.groups)
+
+
+def _rescale(before: Tensor, after: Tensor) -> Rescale:
+    m, shift = multiplier(before.scale / after.scale)
+    arrays = np.array([m], np.int32), np.array([shift], np.int32)
+    return Rescale(Requantization(*arrays, low=max(-128, after.zero_point)))
+
+
+def _softmax(before: Tensor) -> Softmax:
+    real = min(before.scale * (1 << 26), 2.0**31 - 1)
+    m, shift = multiplier(real)
+    return Softmax(m, shift, -input_radius(5, shift))
+
+
+def _table(function: str, before: Tensor) -> Table:
+    """All 256 values; beyond the radius the function is at its end."""
+    x = np.arange(-128, 128, dtype=np.int64) - before.zero_point
+    fraction, shift = math.frexp(before.scale * (1 << 27))
+    m = math.floor(fraction * 2**31 + 0.5)
+    radius = input_radius(4, shift)
+    scaled = requantize(np.clip(x, -radius, radius), m, shift)
+    if function == "tanh":
+        inside = np.minimum(divide(tanh(scaled), 24), 127)
+        values = np.where(x <= -radius, -128, np.where(x >= radius, 127, inside))
+    else:
+        inside = np.minimum(divide(logistic(scaled), 23), 255) - 128
+        values = np.where(x <= -radius, -128, np.where(x >= radius, 127, inside))
+    return Table(function, _int8(values))
+
+
+def _int8(values: NDArray[np.int64]) -> NDArray[np.int8]:
+    return values.astype(np.int8)

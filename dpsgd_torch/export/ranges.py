@@ -1,0 +1,96 @@
+"""Between which reals each tensor lies, without a look at private records.
+
+Intervals are carried from the declared input range through the layers: nothing an input in range
+can produce lies outside. They are wide, since they let every input conspire; inputs that are made
+up, or public, show what is reached in practice, and the range used is theirs, widened by a
+quarter of itself and cut at the interval. Widened, because made-up inputs are not the real ones: a
+value outside a range saturates, which costs more than the fifth of a step that a wider one costs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dpsgd_torch.export.graph import (
+    Activation,
+    Convolution,
+    Floats,
+    Graph,
+    Layer,
+    Linear,
+    Padding,
+    Pooling,
+    apply,
+    evaluate,
+)
+
+Range = tuple[float, float]
+
+_WIDER = 0.25
+
+
+def ranges(graph: Graph, input_range: Range, public_inputs: Floats | None = None) -> list[Range]:
+    """(low, high) of the input and of each layer's output; all hold zero.
+
+    Args:
+        graph: the float model.
+        input_range: declared, of every input value.
+        public_inputs: (batch, *shape), channels last; none: intervals alone.
+    """
+    certain = [_around_zero(*bounds) for bounds in _scalars(intervals(graph, input_range))]
+    if public_inputs is None or not len(public_inputs):
+        return certain
+    observed = evaluate(graph, np.clip(public_inputs, *input_range))
+    used = [certain[0]]
+    for (low, high), tensor in zip(certain[1:], observed[1:], strict=True):
+        seen_low, seen_high = _around_zero(float(tensor.min()), float(tensor.max()))
+        margin = _WIDER * (seen_high - seen_low)
+        wider = (seen_low - margin if seen_low < 0 else 0.0, seen_high + margin)
+        used.append((max(low, wider[0]), min(high, wider[1])))
+    return used
+
+
+def intervals(graph: Graph, input_range: Range) -> list[tuple[Floats, ...]]:
+    """(low, high) of every value of every tensor, for inputs anywhere in the range."""
+    low, high = (np.full((1, *graph.shapes[0]), bound, np.float64) for bound in input_range)
+    found: list[tuple[Floats, ...]] = [(low, high)]
+    for layer, shape in zip(graph.layers, graph.shapes[1:], strict=True):
+        low, high = _through(layer, low, high)
+        low, high = low.reshape(1, *shape), high.reshape(1, *shape)
+        found.append((low, high))
+    return found
+
+
+def _through(layer: Layer, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    match layer:
+        case Linear() | Convolution():
+            middle, radius = (high + low) / 2, (high - low) / 2
+            centre = _affine(layer, layer.weights, middle) + layer.bias
+            spread = _affine(layer, np.abs(layer.weights), radius)
+            return centre - spread, centre + spread
+        case Activation("softmax"):
+            return np.zeros_like(low), np.ones_like(high)
+        case Activation() | Pooling() | Padding():  # monotone in every value
+            return apply(layer, low), apply(layer, high)
+
+
+def _affine(layer: Linear | Convolution, weights: Floats, x: Floats) -> Floats:
+    bias = np.zeros(len(layer.bias), np.float64)
+    if isinstance(layer, Linear):
+        return apply(Linear(weights.astype(np.float64), bias), x)
+    return apply(
+        Convolution(weights.astype(np.float64), bias, layer.window, layer.groups),
+        x,
+    )
+
+
+def _scalars(bounds: list[tuple[Floats, ...]]) -> list[Range]:
+    return [(float(low.min()), float(high.max())) for low, high in bounds]
+
+
+def _around_zero(low: float, high: float) -> Range:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"range = ({low}, {high}): must be finite")
+    return min(low, 0.0), max(high, 0.0)

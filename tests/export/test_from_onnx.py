@@ -1,0 +1,93 @@
+"""ONNX is read as onnxruntime reads it, and what cannot be carried is refused by name."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from random_networks import random_network
+
+from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.compiler import compile_model
+from dpsgd_torch.export.from_onnx import from_onnx, to_channels_last
+from dpsgd_torch.export.graph import Linear, evaluate
+
+
+def by_onnxruntime(network):
+    session = onnxruntime.InferenceSession(
+        network.model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return np.concatenate([session.run(None, {"input": row[None]})[0] for row in network.inputs])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_graph_computes_what_onnxruntime_computes(seed):
+    network = random_network(seed)
+    expected = by_onnxruntime(network)
+    found = evaluate(from_onnx(network.model), to_channels_last(network.inputs))[-1]
+    assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
+
+
+def model_of(*nodes, shape=(1, 2, 4, 4), out="y", **constants):
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(out, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+
+
+KERNEL = np.ones((3, 2, 2, 2), np.float32)
+node = helper.make_node
+
+REFUSED = {
+    "operator = LeakyRelu": model_of(node("LeakyRelu", ["x"], ["y"])),
+    "dilations=[2, 2]": model_of(node("Conv", ["x", "w"], ["y"], dilations=[2, 2]), w=KERNEL),
+    "auto_pad=SAME_UPPER": model_of(
+        node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER"), w=KERNEL
+    ),
+    "ceil_mode=1": model_of(node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], ceil_mode=1)),
+    "without branches": model_of(
+        node("Relu", ["x"], ["a"]), node("Add", ["a", "x"], ["y"]), out="y"
+    ),
+    "bias of a MatMul": model_of(node("Add", ["x", "c"], ["y"]), c=np.float32(1)),
+    "another order": model_of(node("Relu", ["x"], ["r"]), node("Flatten", ["r"], ["y"])),
+    "only flattening": model_of(node("Reshape", ["x", "s"], ["y"]), s=np.array([2, 16])),
+    "over all features": model_of(node("Softmax", ["x"], ["y"], axis=1)),
+    "larger than its input": model_of(
+        node("Conv", ["x", "w"], ["y"]), w=np.ones((1, 2, 5, 5), np.float32)
+    ),
+    "only (1, features)": model_of(node("Relu", ["x"], ["y"]), shape=(1, 2, 4)),
+    "flatten it first": model_of(
+        node("Gemm", ["x", "w"], ["y"]), w=np.ones((4, 4), np.float32)
+    ),
+    "alpha=2.0": model_of(
+        node("Gemm", ["x", "w"], ["y"], alpha=2.0), shape=(1, 4), w=np.ones((4, 4), np.float32)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_cannot_be_carried_is_refused_by_name(words):
+    with pytest.raises(ExportError) as refusal:
+        compile_model(REFUSED[words], input_range=(0, 1))
+    assert words in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_refused_operator_is_told_what_is_known():
+    with pytest.raises(ExportError, match="known are Add, AveragePool, Conv"):
+        from_onnx(REFUSED["operator = LeakyRelu"])
+
+
+def test_no_transpose_is_left_between_an_image_and_a_linear_layer():
+    weights = np.arange(32, dtype=np.float32).reshape(1, 32)
+    graph = from_onnx(
+        model_of(
+            node("Flatten", ["x"], ["f"]), node("Gemm", ["f", "w"], ["y"], transB=1), w=weights
+        )
+    )
+    (layer,) = graph.layers
+    assert isinstance(layer, Linear)
+    assert layer.weights[0, :4].tolist() == [0, 16, 1, 17]  # both channels of a cell, then the next
