@@ -150,10 +150,13 @@ def _log_integrand(q: float, sigma: float, alpha: Array, u: Array) -> Array:
 
     far = ~near
     log_1px, less = log_ratio[far], alpha[:, None] - 1
-    power = alpha[:, None] * log_1px
     direct = (1 + x[far]) * np.expm1(less * log_1px) - less * x[far]
-    in_logs = power + np.log1p(
-        -np.exp(-less * log_1px) * (alpha[:, None] - less * np.exp(-log_1px))
-    )
-    excess[:, far] = np.where(power > 30, in_logs, np.log(np.maximum(direct, 0.0)))
-    return np.asarray(excess - u * u / 2)
+    in_logs = np.log(np.maximum(direct, 0.0))
+    if alpha[-1] * log_1px.max(initial=0.0) > 600:  # where exp would overflow
+        order, node = np.nonzero(alpha[:, None] * log_1px > 600)
+        a, log_x = alpha[order], log_1px[node]
+        correction = np.exp((1 - a) * log_x) * (a - (a - 1) * np.exp(-log_x))
+        in_logs[order, node] = a * log_x + np.log1p(-correction)
+    excess[:, far] = in_logs
+    excess -= u * u / 2
+    return excess
