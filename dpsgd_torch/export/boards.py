@@ -98,6 +98,7 @@ BOARDS: tuple[Board, ...] = (
         flags=(
             "-march=rv32imc_zicsr",
             "-ffreestanding",
+            "-mno-relax",
             "-mabi=ilp32",
             "-mcmodel=medany",
             "-msmall-data-limit=0",

@@ -91,7 +91,9 @@ def run(
         raise ExportError(f"{what}: no answer within {seconds:g} s") from None
     if done.returncode:
         told = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
-        telling = [line for line in told if "error" in line.lower()] or told or ["no message"]
+        marks = ("error:", "undefined reference", "will not fit", "overflowed")
+        telling = [line for line in told if any(mark in line for mark in marks)]
+        telling = telling or told or ["no message"]
         raise ExportError(f"{what}: exit status {done.returncode}: {telling[0].strip()}")
     return done.stdout
 
@@ -128,17 +130,17 @@ def build(board: Board, sources: dict[str, str], folder: Path, level: str = "-O2
     put(folder, {**texts, "board.ld": script})
     zig = board.compiler == "zig"
     require("ziglang" if zig else board.compiler)
+    links = ("-fno-sanitize=all", "-nostdlib") if zig else ("-nostartfiles", "--specs=nosys.specs")
+    libraries: tuple[str, ...] = () if zig else ("-lm",)
+    if board.core.startswith("RV"):  # Debian has no C library for it
+        links, libraries = ("-nostdlib",), ("-lgcc",)
     command = [
         *(zig_command() if zig else [board.compiler]),
-        *board.flags,
-        *(("-fno-sanitize=all",) if zig else ("-nostartfiles", "--specs=nosys.specs")),
-        *(("-nostdlib",) if zig or board.core.startswith("RV") else ()),
-        *("-std=gnu11", level, "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"),
+        *(*board.flags, *links, "-std=gnu11", level),
+        *("-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"),
         *((f"-D{board.timer}",) if board.timer else ()),
         *("-I.", "-T", "board.ld", board.start, main, f"{prefix}.c", "-o", "image.elf"),
+        *libraries,
     ]
-    if board.core.startswith("RV"):
-        command.remove("--specs=nosys.specs")
-        command.append("-lgcc")
     run(command, folder, _COMPILE_SECONDS, f"{board.name}: {board.compiler}")
     return read_elf((folder / "image.elf").read_bytes())

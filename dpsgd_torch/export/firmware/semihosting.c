@@ -6,8 +6,8 @@
 enum { SYS_OPEN = 0x01, SYS_WRITE = 0x05, SYS_READ = 0x06, SYS_EXIT = 0x18 };
 enum { READ_BINARY = 1, WRITE_BINARY = 5, APPLICATION_EXIT = 0x20026 };
 
-static int8_t input[MODEL_INPUT_SIZE];
-static int8_t output[MODEL_OUTPUT_SIZE];
+static int8_t input[MODEL_INPUT_SIZE] __attribute__((aligned(4)));
+static int8_t output[MODEL_OUTPUT_SIZE] __attribute__((aligned(4)));
 
 static uintptr_t call(uintptr_t operation, uintptr_t argument)
 {
