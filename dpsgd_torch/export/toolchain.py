@@ -130,7 +130,9 @@ def build(board: Board, sources: dict[str, str], folder: Path, level: str = "-O2
     put(folder, {**texts, "board.ld": script})
     zig = board.compiler == "zig"
     require("ziglang" if zig else board.compiler)
-    links = ("-fno-sanitize=all", "-nostdlib") if zig else ("-nostartfiles", "--specs=nosys.specs")
+    links: tuple[str, ...] = ("-nostartfiles", "--specs=nosys.specs")
+    if zig:
+        links = ("-fno-sanitize=all", "-nostdlib")
     libraries: tuple[str, ...] = () if zig else ("-lm",)
     if board.core.startswith("RV"):  # Debian has no C library for it
         links, libraries = ("-nostdlib",), ("-lgcc",)
