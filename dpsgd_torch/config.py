@@ -10,7 +10,8 @@ from dpsgd_torch.errors import ConfigError
 from dpsgd_torch.privacy import Privacy
 from dpsgd_torch.schedules import Linear, Schedule, as_schedule
 
-DATASETS = ("mnist", "fashion-mnist", "digits")
+DATASETS = ("mnist", "fashion-mnist", "digits", "gestures")
+LOSSES = ("cross-entropy", "mean-squared")
 _POSITIVE = (
     "clip_norm",
     "final_clip_norm",
@@ -31,7 +32,9 @@ class RunConfig:
 
     preset: str = _flag("where the defaults come from")
     dataset: str = _flag("what to train on", choices=DATASETS)
-    dataset_size: int = _flag("n, the declared number of training records, public")
+    dataset_size: int | None = _flag(
+        "n, the number of training records, declared in public; none: as many as there are"
+    )
     epochs: int = _flag("passes over the data, in expectation")
     batch_size: int = _flag("expected batch size; each record joins with probability B/n")
     microbatches: int | None = _flag("clipped vectors in a batch; default: one an example")
@@ -44,6 +47,7 @@ class RunConfig:
     )
     delta: float = _flag("δ of the guarantee; keep it below 1/n")
     learning_rate: float = _flag("of plain SGD")
+    loss: str = _flag("on logits, or on probabilities against one-hot", choices=LOSSES)
     dropout: float = _flag("before the last layer")
     dp: bool = _flag("train with differential privacy; --no-dp for the same run without")
     twin: bool = _flag("train a non-private twin from the same initial weights beside it")
@@ -60,10 +64,16 @@ class RunConfig:
             value = getattr(self, name)
             _require(value >= 1, name, value, "must be a whole number ≥ 1")
         _require(
-            self.batch_size <= self.dataset_size,
+            self.dataset_size is None or self.batch_size <= self.dataset_size,
             "batch_size",
             self.batch_size,
             f"must be at most n = {self.dataset_size}; lower --batch-size",
+        )
+        _require(
+            self.loss == "cross-entropy" or self.dataset == "gestures",
+            "loss",
+            self.loss,
+            f"is for gestures, not {self.dataset}; use cross-entropy",
         )
         count = self.microbatches
         _require(

@@ -26,6 +26,7 @@ class Request:
     out: Path | None
     resume: Path | None
     json: bool
+    partial: str
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,7 +44,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     name = _preset_name(arguments)
     preset = PRESETS[name]()
     given = vars(_parser(preset).parse_args(arguments))
-    own = {key: given.pop(key, None) for key in ("data_dir", "out", "resume", "json")}
+    own = {key: given.pop(key, None) for key in ("data_dir", "out", "resume", "json", "partial")}
     new_run = [*given, *(["out"] if own["out"] else [])]
     given.pop("preset", None)
     if own["resume"] and new_run:
@@ -58,14 +59,15 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         names = ", ".join(map(_flag, idle))
         raise ConfigError(f"dp = False: leaves {names} without effect; drop one or the other")
     dataset, default = given.get("dataset"), preset.config.dataset
-    if dataset and dataset != default and "digits" in (dataset, default):
+    if dataset and dataset != default and {"digits", "gestures"} & {dataset, default}:
         raise ConfigError(
-            f"dataset = {dataset}: does not fit preset {name}; use --preset digits for the digits "
-            "and a mnist preset for the others"
+            f"dataset = {dataset}: does not fit preset {name}; use --preset digits or a gesture "
+            "preset for these, and a mnist preset for the others"
         )
     config = dataclasses.replace(preset.config, **given)
     preset = dataclasses.replace(preset, config=config)
-    return Request(preset=preset, **{**own, "json": bool(own["json"])})
+    own |= {"json": bool(own["json"]), "partial": own["partial"] or "refuse"}
+    return Request(preset=preset, **own)
 
 
 def _flag(name: str) -> str:
@@ -94,6 +96,8 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
     )
     where = parser.add_argument_group("where")
     where.add_argument("--data-dir", type=Path, help="the data's folder (default: user cache)")
+    where.add_argument("--partial", choices=("refuse", "drop"), help="rows of a gesture file after "
+                       "its last whole recording (default: refuse)")  # fmt: skip
     where.add_argument("--out", type=Path, help="a new folder for the run (default: runs/NAME)")
     where.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
     where.add_argument("--json", action="store_true", help="progress as JSON lines on stdout")

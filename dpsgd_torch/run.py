@@ -19,8 +19,7 @@ from dpsgd_torch.progress import Presenter
 from dpsgd_torch.report.page import write_report
 from dpsgd_torch.report.statement import statement
 from dpsgd_torch.spent import PrivacySpent
-from dpsgd_torch.tasks.digits import digits_task
-from dpsgd_torch.tasks.mnist import mnist_task
+from dpsgd_torch.tasks.registry import load_task
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.run_folder import RunFolder
@@ -52,13 +51,16 @@ def run(request: Request, present: Presenter) -> Outcome:
         root = Streams().root if config.seed is None else config.seed
 
     _device(config.device)
-    task = _load_task(config, request.data_dir)
+    task = load_task(config, request.data_dir, request.partial)
+    if config.dataset_size is None:
+        config = dataclasses.replace(config, dataset_size=len(task.train[0]))
     trainer = _trainer(config, task, root, folder.path)
     if request.resume:
         trainer.resume()
     else:
         trainer.open()
         folder.write_json("config.json", config.to_json())
+        folder.write_json("task.json", task.to_json())
     present.start(config, trainer)
     twin = None
     try:
@@ -78,7 +80,12 @@ def run(request: Request, present: Presenter) -> Outcome:
     outcome = Outcome(folder.path, trainer.history, twin, spent, trainer.stopped)
     claim = PRESETS[config.preset]().claim
     words = statement(
-        config, spent, claim=claim, stopped=trainer.stopped, has_twin=twin is not None
+        config,
+        spent,
+        claim=claim,
+        stopped=trainer.stopped,
+        note=task.note,
+        has_twin=twin is not None,
     )
     folder.write_text("statement.txt", words)
     write_report(folder, config, trainer.history, twin, spent, words)
@@ -86,13 +93,8 @@ def run(request: Request, present: Presenter) -> Outcome:
     return outcome
 
 
-def _load_task(config: RunConfig, data_dir: Path | None) -> Task:
-    if config.dataset == "digits":
-        return digits_task(config.dropout)
-    return mnist_task(config.dataset, data_dir, config.dropout)
-
-
 def _trainer(config: RunConfig, task: Task, root: int, run_dir: Path | None) -> Trainer:
+    assert config.dataset_size is not None
     steps = dpsgd_steps(
         dataset_size=config.dataset_size, batch_size=config.batch_size, epochs=config.epochs
     )

@@ -21,7 +21,7 @@ from dpsgd_torch.train import main
 
 SEED = 918273645  # long enough to be found wherever it leaks
 PUBLISHED = {"config.json", "ledger.sqlite", "metrics.jsonl", "model.safetensors",
-             "privacy.json", "report.html", "statement.txt"}  # fmt: skip
+             "privacy.json", "report.html", "statement.txt", "task.json"}  # fmt: skip
 FIGURES = {
     "epsilon", "epsilon_lower", "delta", "epsilon_rdp", "epsilon_rdp_classic", "optimal_order",
     "epsilon_opacus_rdp", "agreement", "relation", "sampler", "sampling_rate", "steps",

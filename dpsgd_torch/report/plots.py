@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from dpsgd_torch.training.history import NORM_EDGES, History
 
 _PRIVATE, _TWIN, _MARK = "#1f5fa8", "#b5651d", "#a02c2c"
+_LONG = 100  # epochs: after so many the first ones hide how the last ones differ
 _STYLE: Any = {"svg.hashsalt": "dpsgd_torch", "font.size": 10, "axes.spines.top": False,
           "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}  # fmt: skip
 
@@ -32,6 +33,11 @@ def curves(history: History, twin: History | None, *, private: bool) -> dict[str
             _line(axes, [r.epoch for r in twin.epochs], values, _TWIN, "non-private twin")
             axes.legend(frameon=False)
         pictures[f"Test {score} by epoch"] = _svg(figure)
+        if epochs[-1] > _LONG:
+            axes, figure = _figure("epoch", f"test {score}")
+            late = [r for r in history.epochs if r.epoch >= _LONG]
+            _line(axes, [r.epoch for r in late], [r.test[score] for r in late], _PRIVATE, name)
+            pictures[f"Test {score} from epoch {_LONG}"] = _svg(figure)
     if private:
         spent = [r.epsilon or 0.0 for r in history.epochs]
         axes, figure = _figure("epoch", "ε so far")
@@ -69,7 +75,8 @@ def _figure(x: str, y: str) -> tuple[Axes, Figure]:
 
 
 def _line(axes: Axes, x: Sequence[float], y: Sequence[float], color: str, label: str) -> None:
-    axes.plot(x, y, marker="o", markersize=4, color=color, label=label)
+    marker = "o" if len(x) <= _LONG else ""
+    axes.plot(x, y, marker=marker, markersize=4, color=color, label=label)
 
 
 def _svg(figure: Figure) -> str:

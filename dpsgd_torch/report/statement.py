@@ -26,14 +26,24 @@ _NOT_COVERED = [
 ]
 
 
+_FEW = 1000  # records
+
+
 def statement(
-    config: RunConfig, spent: PrivacySpent | None, *, claim: str, stopped: str, has_twin: bool
+    config: RunConfig,
+    spent: PrivacySpent | None,
+    *,
+    claim: str,
+    stopped: str,
+    has_twin: bool,
+    note: str = "",
 ) -> str:
     """The text of statement.txt."""
     if spent is None:
         return (
             f"{config.preset} on {config.dataset}, trained without differential privacy.\n\n"
             "No privacy is promised: the weights may give away any training record.\n"
+            + (f"\n{_wrap(f'About the data: {note}')}\n" if note else "")
         )
     return (
         "\n\n".join(
@@ -43,7 +53,7 @@ def statement(
                 _proof(spent),
                 _listed("Covered by ε:", _COVERED),
                 _listed("Not covered by ε:", _exceptions(config, has_twin)),
-                *_remarks(spent, claim, stopped),
+                *_remarks(spent, claim, stopped, note),
             ]
         )
         + "\n"
@@ -104,8 +114,8 @@ def _exceptions(config: RunConfig, has_twin: bool) -> list[str]:
     return items
 
 
-def _remarks(spent: PrivacySpent, claim: str, stopped: str) -> list[str]:
-    remarks = []
+def _remarks(spent: PrivacySpent, claim: str, stopped: str, note: str) -> list[str]:
+    remarks = [_wrap(f"About the data: {note}")] if note else []
     if claim:
         remarks.append(_wrap(f"What its notebook claimed, and what holds: {claim}"))
     if spent.epsilon > 10:
@@ -113,6 +123,14 @@ def _remarks(spent: PrivacySpent, claim: str, stopped: str) -> list[str]:
             _wrap(
                 f"Plainly: ε = {round_up(spent.epsilon)} bounds next to nothing. An attacker's "
                 "odds on a record may rise by a factor of e^ε; look for a few units at most."
+            )
+        )
+    if spent.dataset_size < _FEW:
+        remarks.append(
+            _wrap(
+                f"With n = {spent.dataset_size} records little can be promised: noise that hides "
+                "one record among so few drowns much of what they have in common, and δ is a "
+                f"promise only well below 1/n = {1 / spent.dataset_size:.2g}."
             )
         )
     if spent.delta >= 1 / spent.dataset_size:

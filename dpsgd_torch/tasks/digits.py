@@ -38,4 +38,5 @@ def digits_task(dropout: float) -> Task:
         make_model=lambda generator: digits_cnn(generator, dropout),
         loss=nn.CrossEntropyLoss(),
         metrics={"accuracy": accuracy},
+        labels=tuple("0123456789"),
     )

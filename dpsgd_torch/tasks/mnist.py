@@ -10,6 +10,10 @@ from torch import nn
 from dpsgd_torch.tasks.fetch import load_splits
 from dpsgd_torch.tasks.task import Pair, Task, accuracy, glorot_
 
+_DIGITS = tuple("0123456789")
+_FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
+            "ankle boot")  # fmt: skip
+
 
 def mnist_cnn(generator: torch.Generator, dropout: float = 0.0) -> nn.Module:
     """The tutorials' CNN, (batch, 1, 28, 28) → (batch, 10): 26,010 parameters.
@@ -45,6 +49,7 @@ def mnist_task(name: str, data_dir: Path | None, dropout: float) -> Task:
         make_model=lambda generator: mnist_cnn(generator, dropout),
         loss=nn.CrossEntropyLoss(),
         metrics={"accuracy": accuracy},
+        labels=_FASHION if name == "fashion-mnist" else _DIGITS,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ class Task:
 
     ``train`` and ``test`` are inputs and targets, in memory; ``make_model`` draws the initial
     weights from the generator it is given; ``metrics`` map a name to a score per example.
+    ``labels``, ``input_range`` and ``output`` ("logits" or "probabilities") say what a model's
+    numbers mean to whoever runs it elsewhere; ``note`` is a sentence for the statement.
     """
 
     train: Pair
@@ -25,6 +28,22 @@ class Task:
     make_model: Callable[[torch.Generator], nn.Module]
     loss: Score
     metrics: dict[str, Score]
+    labels: tuple[str, ...]
+    input_range: tuple[float, float] = (0.0, 1.0)
+    output: str = "logits"
+    synthetic: bool = False
+    note: str = ""
+    validation: Pair | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What task.json says: all public."""
+        return {
+            "labels": list(self.labels),
+            "input_shape": list(self.train[0].shape[1:]),
+            "input_range": list(self.input_range),
+            "output": self.output,
+            "synthetic": self.synthetic,
+        }
 
 
 def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

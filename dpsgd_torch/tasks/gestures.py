@@ -1,0 +1,117 @@
+"""Gestures recorded with an Arduino's motion sensor, and a small network to tell them apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dpsgd_torch.errors import DataError
+from dpsgd_torch.tasks.gesture_files import AXES, LIMITS, SAMPLES, Recordings, read_gestures
+from dpsgd_torch.tasks.gesture_motion import made_up_recordings
+from dpsgd_torch.tasks.task import Pair, Task, accuracy, glorot_
+
+INPUTS = SAMPLES * len(AXES)
+_SPLIT_SEED = 0  # public, so that every run agrees on who is private
+_MADE_UP = (
+    "The recordings were made up by a model of motion, not recorded: nobody's privacy is at stake "
+    "and nothing is learnt of how the classifier does on real ones."
+)
+_RECORDED = (
+    "The unit of privacy is one recording, not one person: where one person made them all, "
+    "nothing here hides how that person moves."
+)
+
+
+def gesture_mlp(generator: torch.Generator, gestures: int, *, softmax: bool) -> nn.Module:
+    """(batch, 714) → (batch, gestures): 50 and 15 units between; logits, or probabilities.
+
+    >>> gesture_mlp(torch.Generator(), 2, softmax=True)(torch.zeros(1, 714)).sum().item()
+    1.0
+    """
+    layers = [
+        nn.Linear(INPUTS, 50),
+        nn.ReLU(),
+        nn.Linear(50, 15),
+        nn.ReLU(),
+        nn.Linear(15, gestures),
+    ]
+    if softmax:
+        layers.append(nn.Softmax(dim=1))
+    return glorot_(nn.Sequential(*layers), generator)
+
+
+def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean squared distance of each example's outputs to the one-hot target.
+
+    >>> squared_error(torch.tensor([[0.5, 0.5]]), torch.tensor([1]))
+    tensor([0.2500])
+    """
+    return (outputs - _one_hot(outputs, targets)).square().mean(dim=1)
+
+
+def absolute_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean absolute distance of each example's outputs to the one-hot target.
+
+    >>> absolute_error(torch.tensor([[0.5, 0.5]]), torch.tensor([1]))
+    tensor([0.5000])
+    """
+    return (outputs - _one_hot(outputs, targets)).abs().mean(dim=1)
+
+
+def _one_hot(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.one_hot(targets, outputs.shape[1]).to(outputs.dtype)
+
+
+def gesture_task(data_dir: Path | None, loss: str, partial: str = "refuse") -> Task:
+    """Split 60/20/20 into training, test and validation; made-up recordings without a folder.
+
+    Args:
+        data_dir: a folder of CSV files, one a gesture.
+        loss: "cross-entropy" on logits, or "mean-squared" on probabilities, as the notebook has it.
+        partial: "drop" or "refuse" rows after the last whole recording.
+    """
+    recordings = read_gestures(data_dir, partial) if data_dir else made_up_recordings()
+    train, test, validation = _split(recordings)
+    squared = loss == "mean-squared"
+    gestures = len(recordings.names)
+    return Task(
+        train=train,
+        test=test,
+        validation=validation,
+        make_model=lambda generator: gesture_mlp(generator, gestures, softmax=squared),
+        loss=squared_error if squared else nn.CrossEntropyLoss(),
+        metrics={"MAE": absolute_error, "accuracy": accuracy}
+        if squared
+        else {"accuracy": accuracy},
+        labels=recordings.names,
+        output="probabilities" if squared else "logits",
+        synthetic=data_dir is None,
+        note=_RECORDED if data_dir else _MADE_UP,
+    )
+
+
+def _split(recordings: Recordings) -> tuple[Pair, Pair, Pair]:
+    inputs = gesture_inputs(recordings.motion)
+    targets = torch.from_numpy(recordings.gesture)
+    count = len(targets)
+    if count < 5:
+        raise DataError(f"data_dir: has {count} recordings; needs five at least, to split them")
+    order = torch.from_numpy(np.random.default_rng(_SPLIT_SEED).permutation(count))
+    train, test, validation = order.tensor_split([round(0.6 * count), round(0.8 * count)])
+    a, b, c = ((inputs[part], targets[part]) for part in (train, test, validation))
+    return a, b, c
+
+
+def gesture_inputs(motion: NDArray[np.float64]) -> torch.Tensor:
+    """(n, 119, 6) in g and °/s → (n, 714) in [0, 1], row by row as recorded.
+
+    >>> gesture_inputs(np.zeros((1, 119, 6)))[0, :2]
+    tensor([0.5000, 0.5000])
+    """
+    limits = LIMITS.astype(np.float32)
+    scaled = (motion.astype(np.float32) + limits) / (2 * limits)
+    return torch.from_numpy(scaled.reshape(len(motion), -1))

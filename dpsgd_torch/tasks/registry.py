@@ -1,0 +1,65 @@
+"""Tasks by the name of their data: loaded, or only what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from dpsgd_torch.tasks.digits import digits_cnn, digits_task
+from dpsgd_torch.tasks.gesture_motion import made_up_recordings
+from dpsgd_torch.tasks.gestures import gesture_inputs, gesture_mlp, gesture_task
+from dpsgd_torch.tasks.mnist import mnist_cnn, mnist_task
+from dpsgd_torch.tasks.strokes import stroke_images
+from dpsgd_torch.tasks.task import Task
+
+_OTHER_SEED = 20260103  # made-up inputs are not the recordings that a run was trained on
+
+
+class Choice(Protocol):
+    """The fields of a configuration that say which task."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def loss(self) -> str: ...
+
+
+def load_task(choice: Choice, data_dir: Path | None, partial: str = "refuse") -> Task:
+    """The task with its data.
+
+    Raises:
+        DataError: data that is missing, damaged or not what it claims.
+    """
+    if choice.dataset == "digits":
+        return digits_task(choice.dropout)
+    if choice.dataset == "gestures":
+        return gesture_task(data_dir, choice.loss, partial)
+    return mnist_task(choice.dataset, data_dir, choice.dropout)
+
+
+def architecture(choice: Choice, labels: tuple[str, ...]) -> nn.Module:
+    """The model of a task, untrained; no data is loaded."""
+    generator = torch.Generator()
+    if choice.dataset == "digits":
+        return digits_cnn(generator, choice.dropout)
+    if choice.dataset == "gestures":
+        return gesture_mlp(generator, len(labels), softmax=choice.loss == "mean-squared")
+    return mnist_cnn(generator, choice.dropout)
+
+
+def public_inputs(choice: Choice) -> Callable[[int], torch.Tensor]:
+    """count → so many inputs of the task's kind, made up without its data."""
+    if choice.dataset == "gestures":
+        return _made_up_gestures
+    return lambda count: stroke_images(count, size=8 if choice.dataset == "digits" else 28)
+
+
+def _made_up_gestures(count: int) -> torch.Tensor:
+    half = count // 2
+    return gesture_inputs(made_up_recordings((half, count - half), _OTHER_SEED).motion)
