@@ -1,0 +1,72 @@
+"""``python -m dpsgd_torch.export``: parse, export, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from accountant import PrivacyError
+from dpsgd_torch.errors import ExportError
+
+TARGETS = {
+    "onnx": "model.onnx, opset 20, checked against torch",
+    "tflite": "model.tflite in float32; with --int8 in integers, as TensorFlow Lite Micro runs it",
+    "header": "model.h: the .tflite in integers as a C array (--no-int8: in float32)",
+    "c": "model.c and model.h: portable C99, no library, no heap",
+    "arduino": "a sketch folder: the C, and a sketch that feeds it",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ExportError(f"{message}; see python -m dpsgd_torch.export --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags, in the order a user meets them."""
+    targets = "\n".join(f"  {name:8} {text}" for name, text in TARGETS.items())
+    parser = _Parser(
+        prog="python -m dpsgd_torch.export",
+        description="Carry a finished run to other runtimes and to microcontrollers.\n\n"
+        f"targets:\n{targets}",
+        epilog="Ranges of activations come from the declared input range and from inputs made up "
+        "without the data, so ε covers the files as it covers the weights.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="the folder of a finished run: runs/NAME")
+    add("--to", choices=TARGETS, required=True, help="what to make")
+    add("--int8", action=argparse.BooleanOptionalAction, default=None,
+        help="integers (default for header; c and arduino have nothing else)")  # fmt: skip
+    add("--check", action="store_true",
+        help="compare torch, integers, TensorFlow Lite Micro, C and emulated boards")  # fmt: skip
+    add("--inputs", type=int, default=400, metavar="N",
+        help="how many held-out inputs to check with (default: 400)")  # fmt: skip
+    add("--out", type=Path, metavar="FOLDER", help="where to (default: RUN/export/TARGET)")
+    add("--data-dir", type=Path, metavar="FOLDER", help="where the run's data lies, for --check")
+    add("--calibrate-on-private-data", action="store_true",
+        help="take ranges from the training records: a release that ε does NOT cover")  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 a check found a difference, 2 refused (one line says why)."""
+    try:
+        given = vars(parser().parse_args(argv))
+        from dpsgd_torch.export.job import Order, export  # torch takes its time: after --help
+
+        return 0 if export(Order(**given), print) else 1
+    except PrivacyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written is left", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

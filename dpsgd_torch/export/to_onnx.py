@@ -1,0 +1,126 @@
+"""The model as an ONNX file that says where it comes from, and nothing of the machine it was on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from dpsgd_torch.errors import ExportError
+
+OPSET = 20
+TOLERANCE = 1e-5
+
+
+def to_onnx(
+    model: nn.Module, input_shape: tuple[int, ...], provenance: Mapping[str, str]
+) -> onnx.ModelProto:
+    """Export by torch, for one example, stripped of paths and stack traces.
+
+    Args:
+        model: in evaluation mode.
+        input_shape: of one example.
+        provenance: what ``metadata_props`` shall hold.
+
+    Raises:
+        ExportError: torch cannot export the model, or what it wrote is not valid.
+
+    >>> written = to_onnx(nn.Sequential(nn.Linear(2, 3), nn.ReLU()).eval(), (2,), {"run": "r1"})
+    >>> [node.op_type for node in written.graph.node], written.metadata_props[0].value
+    (['Gemm', 'Relu'], 'r1')
+    """
+    example = torch.zeros(1, *input_shape)
+    try:
+        with _silence():
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["input"],
+                output_names=["output"],
+                verbose=False,
+            )
+        assert program is not None
+        written = program.model_proto
+        strip(written)
+        for key, value in provenance.items():
+            written.metadata_props.add(key=key, value=value)
+        onnx.checker.check_model(written, full_check=True)
+    except (ImportError, torch.onnx.OnnxExporterError, onnx.checker.ValidationError) as error:
+        raise ExportError(
+            f"model = {type(model).__name__}: cannot be written as ONNX "
+            f"({str(error).splitlines()[0]}); pip install 'dpsgd_torch[export]', or use layers "
+            "that torch.onnx knows"
+        ) from error
+    return written
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """torch talks of its own deprecations, and of steps that nobody waits for."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def strip(written: onnx.ModelProto) -> None:
+    """Remove what torch notes of its own work, in place: absolute paths are in it."""
+    graph = written.graph
+    for part in (written, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    del graph.value_info[:]
+    graph.name = "model"
+    for number, node in enumerate(graph.node):
+        node.name = f"{node.op_type.lower()}_{number}"
+    _name_values(graph)
+
+
+def _name_values(graph: onnx.GraphProto) -> None:
+    """Constants of torch's making get names that say what they are."""
+    names: dict[str, str] = {}
+    for tensor in graph.initializer:
+        if "." not in tensor.name:
+            names[tensor.name] = f"constant_{len(names)}"
+            tensor.name = names[tensor.name]
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def refuse_difference(
+    written: onnx.ModelProto, inputs: torch.Tensor, expected: torch.Tensor
+) -> float:
+    """The largest difference between onnxruntime and torch, over an example's largest output.
+
+    Raises:
+        ExportError: it is above ``TOLERANCE``.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        written.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    rows = [session.run(None, {"input": row[None].numpy()})[0][0] for row in inputs]
+    wanted = expected.numpy()
+    size = np.maximum(np.abs(wanted).max(axis=1, keepdims=True), 1)
+    difference = float((np.abs(np.stack(rows) - wanted) / size).max())
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"onnx: onnxruntime differs from torch by {difference:.1e}, more than {TOLERANCE:g}; "
+            "report it: nothing was written"
+        )
+    return difference
