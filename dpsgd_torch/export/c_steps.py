@@ -26,7 +26,7 @@ from dpsgd_torch.export.program import (
     Window,
 )
 
-EXACT_ROW = 64
+DIRECT_ROW = 64
 """Rows of this many inputs or more are read where they lie; shorter ones are copied together."""
 
 
@@ -105,7 +105,8 @@ def _dense(
     constants: tuple[str, ...] = (
         _folded(name, dense.weights, dense.bias, dense.requantization, source),
         f"static const model_layer {name} = "
-        + _layer(name, rows, len(dense.weights), dense.requantization, target),
+        + _layer(name, rows, len(dense.weights), dense.requantization, target)
+        + ";",
     )
     kernels: tuple[str, ...] = ("channel", "channels")
     scratch = 0
@@ -125,12 +126,11 @@ def _conv(name: str, conv: Conv2D, source: Tensor, target: Tensor) -> StepText:
     flat = conv.weights.reshape(outputs, -1)
     padded = conv.window.padding != ((0, 0), (0, 0))
     direct = conv.groups == 1 and not padded and line % 4 == 0 and exact(flat)
-    if direct and (line >= EXACT_ROW or height == 1):
+    if direct and (line >= DIRECT_ROW or height == 1):
         rows = Rows(1, height, line // 4, line // 4, source.shape[1] * depth)
         words = _words(name, flat, rows, [row * line for row in range(height)])
-        layer = f"static const model_layer {name} = " + _layer(
-            name, rows, outputs, conv.requantization, target
-        )
+        layer = _layer(name, rows, outputs, conv.requantization, target)
+        layer = f"static const model_layer {name} = {layer};"
         constants = _folded(name, flat, conv.bias, conv.requantization, source)
         call = f"model_conv(&{name}_window, &{name}, {{input}}, {{output}});"
         kernels = ("window", "channel", "channels", "conv")
@@ -150,7 +150,6 @@ def _conv(name: str, conv: Conv2D, source: Tensor, target: Tensor) -> StepText:
             _layer(name, rows, each, conv.requantization, target, part_name, group * each)
         )
     table = f"static const model_layer {name}[{conv.groups}] = {{\n" + ",\n".join(layers) + "};"
-    table = table.replace("};,", "},").replace("};};", "}};")
     call = (
         f"model_conv_patch(&{name}_window, {name}, {conv.groups}, {source.zero_point}, "
         "{input}, {scratch}, {output});"
@@ -214,7 +213,7 @@ def _layer(
     numbers = (rows.stride, rows.chunks, rows.rows, rows.quads, rows.last_quads, channels)
     return (
         f"{{{weights_name or name}_weights, {name}_channels{offset},\n"
-        f"    {_list(numbers)}, {target.zero_point}, {how.low}, {how.high}}};"
+        f"    {_list(numbers)}, {target.zero_point}, {how.low}, {how.high}}}"
     )
 
 
