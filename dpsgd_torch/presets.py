@@ -112,8 +112,8 @@ def gesture_notebook() -> Preset:
     return _variant(
         "gesture-notebook",
         "the TinyML notebook: a gesture classifier, batches of one, 300 epochs",
-        "The notebook states no ε for its run. Batches of one recording, 47,700 of them, cost far "
-        "more than anybody should call private; see the preset gesture.",
+        "The notebook states no ε for its run. 47,700 batches of one recording each, of 159, cost "
+        "ε = 6.6447 at δ = 1e-3 (7.4236 by Rényi accounting).",
         dataset="gestures",
         dataset_size=None,
         epochs=300,
@@ -131,14 +131,14 @@ def gesture_notebook() -> Preset:
 def gesture() -> Preset:
     return _variant(
         "gesture",
-        "the same data as we would advise: large batches, at ε = 8",
+        "the same data as we would advise: larger batches, at ε = 3",
         dataset="gestures",
         dataset_size=None,
-        epochs=60,
+        epochs=100,
         batch_size=64,
         clip_norm=1.0,
         noise_multiplier=None,
-        epsilon=8.0,
+        epsilon=3.0,
         delta=1e-3,
         learning_rate=0.5,
     )

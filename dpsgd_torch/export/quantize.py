@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +60,7 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
     Raises:
         ExportError: sums that could leave 32 bits.
     """
-    fed = [*graph.layers, None]  # the layer that each tensor feeds
-    first = _tensor(graph.shapes[0], ranges[0], fed[0])
+    first = _tensor(graph.shapes[0], ranges[0], graph.layers)
     steps: list[Step] = []
     skip = False
     for index, layer in enumerate(graph.layers):
@@ -69,11 +69,16 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
             continue
         before = steps[-1].output if steps else first
         shape = graph.shapes[index + 1]
-        skip = fed[index + 1] == Activation("relu") and not isinstance(layer, Activation | Padding)
-        after = _tensor(shape, ranges[index + 1 + skip], fed[index + 1 + skip])
+        skip = graph.layers[index + 1 : index + 2] == (Activation("relu"),) and not isinstance(
+            layer, Activation | Padding
+        )
+        at = index + 1 + skip
+        after = _tensor(shape, ranges[at], graph.layers[at:])
         match layer:
             case Linear() | Convolution():
-                steps.append(Step(_sum(layer, before, after, relu=skip), after))
+                whole = _whole(layer, before)
+                after = _tensor(shape, ranges[at], graph.layers[at:], whole.least_scale)
+                steps.append(Step(_sum(layer, whole, after, relu=skip), after))
             case Pooling():
                 after = Tensor(shape, before.scale, before.zero_point)
                 low = max(-128, before.zero_point) if skip else -128
@@ -100,25 +105,43 @@ def _rectified(steps: list[Step]) -> bool:
     return bool(steps) and steps[-1].output.zero_point == -128
 
 
-def _tensor(shape: tuple[int, ...], bounds: Range, feeds: Layer | None) -> Tensor:
+def _tensor(
+    shape: tuple[int, ...], bounds: Range, following: tuple[Layer, ...], least: float = 1e-30
+) -> Tensor:
     """Scale and zero point that map [low, high], which holds zero, to −128 … 127.
 
-    What feeds tanh or logistic is cut where these no longer change; and what feeds them or a
+    What feeds tanh or logistic is cut where these no longer change; and what reaches them or a
     softmax has a scale no smaller than their fixed point can tell apart.
     """
     low, high = bounds
-    least = 1e-30
-    if isinstance(feeds, Activation) and feeds.kind != "relu":
+    feeds = following[0] if following else None
+    if isinstance(feeds, Activation):
         end = _ENDS.get(feeds.kind, math.inf)
-        low, high, least = max(low, -end), min(high, end), 2.0**-25
+        low, high = max(low, -end), min(high, end)
+    for layer in following:
+        if isinstance(layer, Activation) and layer.kind != "relu":
+            least = max(least, 2.0**-25)
+        if isinstance(layer, Linear | Convolution):
+            break
     scale = float(np.float32((high - low) / 255))
     if scale < 1e-30:  # a dead layer: all zero
         return Tensor(shape, 1.0, 0)
-    scale = max(scale, least)
+    scale = float(np.float32(max(scale, least)))
     return Tensor(shape, scale, min(max(round(-128 - low / scale), -128), 127))
 
 
-def _sum(layer: Linear | Convolution, before: Tensor, after: Tensor, *, relu: bool) -> Operation:
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """A layer's weights and biases in whole numbers, by channel."""
+
+    weights: NDArray[np.float64]
+    scales: NDArray[np.float32]
+    bias: NDArray[np.float64]
+    units: NDArray[np.float64]  # what one of the sum stands for
+    least_scale: float  # of the output, so that the largest sum can be shifted to it
+
+
+def _whole(layer: Linear | Convolution, before: Tensor) -> _Whole:
     weights = layer.weights.reshape(len(layer.bias), -1).astype(np.float64)
     bias = layer.bias.astype(np.float64)
     largest = np.abs(weights).max(axis=1)
@@ -135,16 +158,21 @@ def _sum(layer: Linear | Convolution, before: Tensor, after: Tensor, *, relu: bo
             f"model: a layer of {weights.shape[1]} inputs can sum to {most.max():.3g}, beyond 32 "
             "bits; make it narrower"
         )
-    pairs = [multiplier(float(np.float64(unit) / after.scale)) for unit in units]
+    return _Whole(whole, scales, offset, units, float((units * most).max()) / 2**29)
+
+
+def _sum(layer: Linear | Convolution, whole: _Whole, after: Tensor, *, relu: bool) -> Operation:
+    pairs = [multiplier(float(unit / after.scale)) for unit in whole.units]
     how = Requantization(
         np.array([m for m, _ in pairs], np.int32),
         np.array([shift for _, shift in pairs], np.int32),
         low=max(-128, after.zero_point) if relu else -128,
     )
-    kernel = whole.astype(np.int8).reshape(layer.weights.shape)
+    kernel = whole.weights.astype(np.int8).reshape(layer.weights.shape)
+    bias = whole.bias.astype(np.int32)
     if isinstance(layer, Linear):
-        return Dense(kernel, scales, offset.astype(np.int32), how)
-    return Conv2D(kernel, scales, offset.astype(np.int32), how, layer.window, layer.groups)
+        return Dense(kernel, whole.scales, bias, how)
+    return Conv2D(kernel, whole.scales, bias, how, layer.window, layer.groups)
 
 
 def _rescale(before: Tensor, after: Tensor) -> Rescale:

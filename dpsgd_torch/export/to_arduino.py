@@ -29,9 +29,9 @@ def to_arduino(
     body = (
         files("dpsgd_torch.export") / "sketch" / ("imu.ino" if motion else "serial.ino")
     ).read_text()
-    facts = [f"OUTPUT_IS_PROBABILITIES {int(output == 'probabilities')}"]
-    if not motion:
-        facts = [f"INPUT_LOW {input_range[0]!r}f", f"INPUT_HIGH {input_range[1]!r}f"]
+    facts = [f"INPUT_LOW ({input_range[0]!r}f)", f"INPUT_HIGH ({input_range[1]!r}f)"]
+    if motion:
+        facts.append(f"OUTPUT_IS_PROBABILITIES {int(output == 'probabilities')}")
     about = [f"{name}: a sketch that needs no machine-learning library."]
     about += [f"{key}: {value}" for key, value in program.provenance.items()]
     defines = "\n".join(f"#define {fact}" for fact in facts)

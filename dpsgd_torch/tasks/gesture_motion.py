@@ -17,12 +17,12 @@ _SEED = 20260102
 def made_up_recordings(counts: tuple[int, int] = COUNTS, seed: int = _SEED) -> Recordings:
     """``counts`` recordings of "hi", a wave, and of "sup", an upward nod; the same for one seed.
 
-    The board turns about the elbow or wrist, r = 0.15 … 0.35 m away, by angles that are smooth in
-    time. A wave swings the yaw ψ to and fro 2 … 4 times a second by 15 … 45°; a nod lifts the pitch
-    θ once by 20 … 55° and lets it sink again. Each has a little of the other axes, since no hand is
-    steady, in a grip tilted by some 15°. The accelerometer feels gravity as the board is turned,
-    r times angular acceleration along the path and r times angular velocity squared inwards, and
-    0.03 g of noise; the gyroscope the angles' rates and 3 °/s of noise. Both saturate.
+    The board turns about the elbow or wrist, r = 0.1 … 0.3 m away, by angles that are smooth in
+    time. A wave swings the yaw ψ to and fro 1.5 … 3 times a second by 10 … 30°; a nod lifts the
+    pitch θ once by 20 … 55° and lets it sink again. Each has a little of the other axes, since no
+    hand is steady, in a grip tilted by some 15°. The accelerometer feels gravity as the board is
+    turned, r times angular acceleration along the path and r times angular velocity squared
+    inwards, and 0.03 g of noise; the gyroscope the angles' rates and 3 °/s of noise. Both saturate.
 
     >>> recordings = made_up_recordings((2, 3))
     >>> recordings.motion.shape, recordings.gesture.tolist(), recordings.names
@@ -49,7 +49,7 @@ def _recording(rng: np.random.Generator, *, wave: bool) -> NDArray[np.float64]:
     turn = np.gradient(rate, 1 / _RATE, axis=1)
     roll, pitch, _ = angles
     felt = np.stack([-np.sin(pitch), np.cos(pitch) * np.sin(roll), np.cos(pitch) * np.cos(roll)])
-    r = rng.uniform(0.15, 0.35) / _EARTH
+    r = rng.uniform(0.1, 0.3) / _EARTH
     felt[0] -= r * (rate[1] ** 2 + rate[2] ** 2)
     felt[1] += r * turn[2]
     felt[2] -= r * turn[1]
@@ -59,8 +59,8 @@ def _recording(rng: np.random.Generator, *, wave: bool) -> NDArray[np.float64]:
 
 
 def _wave(rng: np.random.Generator, t: NDArray[np.float64]) -> NDArray[np.float64]:
-    swing = np.radians(rng.uniform(15, 45))
-    phase = 2 * np.pi * (rng.uniform(2, 4) * t + rng.random())
+    swing = np.radians(rng.uniform(10, 30))
+    phase = 2 * np.pi * (rng.uniform(1.5, 3) * t + rng.random())
     return np.asarray(swing * np.sin(phase) * np.minimum(1, t / 0.1))
 
 

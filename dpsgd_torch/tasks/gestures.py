@@ -14,6 +14,8 @@ from dpsgd_torch.tasks.gesture_files import AXES, LIMITS, SAMPLES, Recordings, r
 from dpsgd_torch.tasks.gesture_motion import made_up_recordings
 from dpsgd_torch.tasks.task import Pair, Task, accuracy, glorot_
 
+Range = tuple[float, float]
+
 INPUTS = SAMPLES * len(AXES)
 _SPLIT_SEED = 0  # public, so that every run agrees on who is private
 _MADE_UP = (
@@ -75,7 +77,8 @@ def gesture_task(data_dir: Path | None, loss: str, partial: str = "refuse") -> T
         partial: "drop" or "refuse" rows after the last whole recording.
     """
     recordings = read_gestures(data_dir, partial) if data_dir else made_up_recordings()
-    train, test, validation = _split(recordings)
+    input_range = input_range_of(loss)
+    train, test, validation = _split(recordings, input_range)
     squared = loss == "mean-squared"
     gestures = len(recordings.names)
     return Task(
@@ -88,14 +91,15 @@ def gesture_task(data_dir: Path | None, loss: str, partial: str = "refuse") -> T
         if squared
         else {"accuracy": accuracy},
         labels=recordings.names,
+        input_range=input_range,
         output="probabilities" if squared else "logits",
         synthetic=data_dir is None,
         note=_RECORDED if data_dir else _MADE_UP,
     )
 
 
-def _split(recordings: Recordings) -> tuple[Pair, Pair, Pair]:
-    inputs = gesture_inputs(recordings.motion)
+def _split(recordings: Recordings, input_range: Range) -> tuple[Pair, Pair, Pair]:
+    inputs = gesture_inputs(recordings.motion, input_range)
     targets = torch.from_numpy(recordings.gesture)
     count = len(targets)
     if count < 5:
@@ -106,12 +110,22 @@ def _split(recordings: Recordings) -> tuple[Pair, Pair, Pair]:
     return a, b, c
 
 
-def gesture_inputs(motion: NDArray[np.float64]) -> torch.Tensor:
-    """(n, 119, 6) in g and °/s → (n, 714) in [0, 1], row by row as recorded.
+def input_range_of(loss: str) -> Range:
+    """[0, 1] as in the notebook for its loss, else [−1, 1].
 
-    >>> gesture_inputs(np.zeros((1, 119, 6)))[0, :2]
+    A board at rest is 0.5 all over in the notebook's scale: 714 inputs with a large mean in common,
+    along which the loss is so steep that no learning rate fits both it and what differs.
+    """
+    return (0.0, 1.0) if loss == "mean-squared" else (-1.0, 1.0)
+
+
+def gesture_inputs(motion: NDArray[np.float64], input_range: Range) -> torch.Tensor:
+    """(n, 119, 6) in g and °/s → (n, 714) in the range, row by row as recorded.
+
+    >>> gesture_inputs(np.zeros((1, 119, 6)), (0.0, 1.0))[0, :2]
     tensor([0.5000, 0.5000])
     """
+    low, high = (np.float32(end) for end in input_range)
     limits = LIMITS.astype(np.float32)
-    scaled = (motion.astype(np.float32) + limits) / (2 * limits)
+    scaled = low + (high - low) * ((motion.astype(np.float32) + limits) / (2 * limits))
     return torch.from_numpy(scaled.reshape(len(motion), -1))

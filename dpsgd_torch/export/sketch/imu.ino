@@ -11,7 +11,7 @@
 #endif
 
 static const float THRESHOLD = 2.5f; /* g, |x| + |y| + |z|: a movement begins */
-static const float ACCELERATION = 4.0f; /* g, and degrees a second: what is mapped to 0 ... 1 */
+static const float ACCELERATION = 4.0f; /* g, and degrees a second: the range of the sensor */
 static const float ROTATION = 2000.0f;
 static const int AXES = 6;
 static const int SAMPLES = MODEL_INPUT_SIZE / AXES;
@@ -22,12 +22,13 @@ static int8_t output[MODEL_OUTPUT_SIZE];
 
 static int8_t quantize(float value, float range)
 {
-    const float unit = (value + range) / (2.0f * range);
-    const long q = lroundf(unit / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT;
+    const float part = (value + range) / (2.0f * range);
+    const float real = INPUT_LOW + (INPUT_HIGH - INPUT_LOW) * part;
+    const long q = lroundf(real / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT;
     return (int8_t)(q < -128 ? -128 : q > 127 ? 127 : q);
 }
 
-static float real(int8_t value)
+static float real_output(int8_t value)
 {
     return MODEL_OUTPUT_SCALE * (float)(value - MODEL_OUTPUT_ZERO_POINT);
 }
@@ -35,11 +36,11 @@ static float real(int8_t value)
 static float probability(int which)
 {
 #if OUTPUT_IS_PROBABILITIES
-    return real(output[which]);
+    return real_output(output[which]);
 #else
     float sum = 0.0f;
     for (int i = 0; i < MODEL_OUTPUT_SIZE; ++i) {
-        sum += expf(real(output[i]) - real(output[which]));
+        sum += expf(real_output(output[i]) - real_output(output[which]));
     }
     return 1.0f / sum;
 #endif

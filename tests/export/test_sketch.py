@@ -1,0 +1,166 @@
+"""The Arduino sketch, compiled and run on this machine against stand-ins for board and sensor.
+
+What a board gives (Serial, IMU, setup and loop) stands in; sketch and model are the real ones.
+"""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dpsgd_torch.export.compiler import compile_model
+from dpsgd_torch.export.reference import run
+from dpsgd_torch.export.to_arduino import to_arduino
+from dpsgd_torch.export.to_onnx import to_onnx
+from dpsgd_torch.tasks.gesture_motion import made_up_recordings
+from dpsgd_torch.tasks.gestures import gesture_inputs, gesture_mlp
+
+BOARD = r"""
+#include <cstdio>
+#include <cstdlib>
+struct Port {
+    void begin(long) {}
+    explicit operator bool() const { return true; }
+    bool operator!() const { return false; }
+    void print(const char *text) { std::printf("%s", text); }
+    void println(const char *text) { std::printf("%s\n", text); }
+    void println(float value, int digits) { std::printf("%.*f\n", digits, (double)value); }
+    int read() { int c = std::getchar(); if (c == EOF) std::exit(0); return c; }
+} Serial;
+"""
+SENSOR = r"""
+#include <cstdio>
+#include <cstdlib>
+struct Sensor {
+    float row[6];
+    bool fresh = false;
+    bool begin() { return true; }
+    bool next() {
+        if (fresh) return true;
+        for (float &value : row) if (std::scanf("%f", &value) != 1) std::exit(0);
+        return fresh = true;
+    }
+    int accelerationAvailable() { return next(); }
+    int gyroscopeAvailable() { return next(); }
+    void readAcceleration(float &x, float &y, float &z) {
+        next();
+        x = row[0]; y = row[1]; z = row[2];
+        fresh = !RESTING; /* who waits reads no gyroscope, and time goes on all the same */
+    }
+    void readGyroscope(float &x, float &y, float &z) {
+        x = row[3]; y = row[4]; z = row[5];
+        fresh = false;
+    }
+} IMU;
+"""
+MAIN = r"""
+#include "board.h"
+#include "SKETCH"
+int main() { setup(); for (;;) loop(); }
+"""
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed")
+
+
+def build(folder, texts, name, resting=0):
+    for file, text in texts.items():
+        (folder / file).write_text(text)
+    (folder / "board.h").write_text(BOARD)
+    (folder / "Arduino_LSM9DS1.h").write_text(SENSOR)
+    (folder / "main.cpp").write_text(MAIN.replace("SKETCH", f"{name}.ino"))
+    strict = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
+    subprocess.run(["gcc", "-std=c99", *strict, "-O1", "-c", "model.c"], cwd=folder, check=True)
+    subprocess.run(
+        ["g++", "-std=c++17", *strict, "-O1", "-I.", f"-DRESTING={resting}", "main.cpp", "model.o",
+         "-o", "sketch"], cwd=folder, check=True,
+    )  # fmt: skip
+    return folder / "sketch"
+
+
+def said_by(sketch, fed):
+    """Lines that the sketch prints until its input ends."""
+    ended = subprocess.run([sketch], input=fed, capture_output=True, timeout=60, check=True)
+    return ended.stdout.decode().splitlines()
+
+
+def trained(softmax):
+    """A network that tells made-up gestures apart; without privacy, which is not the point here."""
+    low = 0.0 if softmax else -1.0
+    recordings = made_up_recordings((60, 60), seed=3)
+    inputs = gesture_inputs(recordings.motion, (low, 1.0))
+    targets = torch.from_numpy(recordings.gesture)
+    model = gesture_mlp(torch.Generator().manual_seed(0), 2, softmax=softmax)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(60):
+        outputs = model(inputs)
+        loss = nn.functional.nll_loss(outputs.log(), targets) if softmax else (
+            nn.functional.cross_entropy(outputs, targets))  # fmt: skip
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    program = compile_model(
+        to_onnx(model.eval(), (714,), {"run": "r1"}),
+        input_range=(low, 1.0),
+        public_inputs=inputs.numpy(),
+        labels=("hi", "sup"),
+    )
+    return program, (low, 1.0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("softmax", [False, True], ids=["logits", "probabilities"])
+def test_the_sketch_says_what_the_integers_say(tmp_path, softmax):
+    program, input_range = trained(softmax)
+    output = "probabilities" if softmax else "logits"
+    texts = to_arduino(program, "wave", output=output, input_range=input_range)
+    sketch = build(tmp_path, texts, "wave")
+    motion = made_up_recordings((8, 8), seed=4).motion.astype(np.float32)
+    fed, expected = "", []
+    for recording in motion:
+        fed += "3 0 0 0 0 0\n"  # a movement begins, and this is its first sample
+        recording = recording.copy()
+        recording[0] = [3, 0, 0, 0, 0, 0]
+        rows = [" ".join(f"{value:.9g}" for value in row) for row in recording]
+        fed += "\n".join(rows[1:]) + "\n"
+        inputs = gesture_inputs(recording[None], input_range).numpy()
+        answer = run(program, program.quantize(inputs))
+        real = program.output.scale * (answer[0].astype(float) - program.output.zero_point)
+        if not softmax:
+            real = np.exp(real - real.max()) / np.exp(real - real.max()).sum()
+        best = int(answer[0].argmax())
+        expected.append(f"{program.labels[best]} {real[best]:.3f}")
+    said = said_by(sketch, fed.encode())
+    assert said[0] == "move!"
+    found = [line.split() for line in said[1:]]
+    wanted = [line.split() for line in expected]
+    assert [label for label, _ in found] == [label for label, _ in wanted]
+    for (_, got), (_, told) in zip(found, wanted, strict=True):
+        assert float(got) == pytest.approx(float(told), abs=2e-3)
+
+
+@needs_compiler
+def test_a_board_at_rest_says_nothing(tmp_path):
+    program, input_range = trained(False)
+    texts = to_arduino(program, "wave", output="logits", input_range=input_range)
+    sketch = build(tmp_path, texts, "wave", resting=1)
+    assert said_by(sketch, b"0.1 0.1 1 200 0 0\n" * 500) == ["move!"]
+
+
+@needs_compiler
+def test_a_model_of_images_reads_bytes_from_the_serial_port(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+    for number, parameter in enumerate(model.parameters()):
+        nn.init.uniform_(parameter, -0.5, 0.5, generator=torch.Generator().manual_seed(number))
+    program = compile_model(
+        to_onnx(model.eval(), (1, 8, 8), {}), input_range=(0.0, 1.0), labels=("a", "b", "c")
+    )
+    texts = to_arduino(program, "eyes", output="logits", input_range=(0.0, 1.0))
+    sketch = build(tmp_path, texts, "eyes")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+    answers = run(program, program.quantize(pixels.astype(np.float32) / 255))
+    expected = [program.labels[best] for best in answers.argmax(axis=1)]
+    assert said_by(sketch, pixels.tobytes()) == expected
+    assert len(set(expected)) > 1
