@@ -4,12 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 TRAIN ?=
 
-.PHONY: help install train test lint clean
+BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
+	gcc-riscv64-unknown-elf qemu-system-misc clang
+
+.PHONY: help install train test lint boards firmware clean
 
 help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
 	@echo "make test             every check that takes a few minutes in all (CI=1 for the long ones)"
 	@echo "make lint             types and style alone"
+	@echo "make boards           Debian's cross compilers and QEMU, for more emulated boards (as root)"
+	@echo "make firmware         what a model costs on each emulated board that is there"
 
 install: $(VENV)/installed
 
@@ -29,6 +34,13 @@ lint: install
 	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks
 	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks
 	$(BIN)/mypy
+
+boards:
+	apt-get update -q
+	apt-get install -q -y --no-install-recommends $(BOARDS)
+
+firmware: install
+	$(BIN)/python benchmarks/firmware.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
