@@ -146,3 +146,18 @@ def test_recordings_that_cannot_be_read_stop_the_run_before_it_begins(tmp_path, 
 def test_a_loss_that_does_not_fit_is_refused(capsys):
     assert main(["--preset", "digits", "--loss", "mean-squared"]) == 2
     assert "loss = mean-squared" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_rows_over_are_dropped_by_the_command_line_when_asked(tmp_path, capsys):
+    recordings = made_up_recordings((6, 6), seed=6)
+    for index, name in enumerate(("left", "right")):
+        table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
+        np.savetxt(tmp_path / f"{name}.csv", table[: 700 + 14 * index], "%.4f", ",",
+                   header="aX,aY,aZ,gX,gY,gZ", comments="")  # fmt: skip
+    words = ["--preset", "gesture", "--batch-size", "2", "--epochs", "1"]
+    words += ["--data-dir", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert "--partial drop" in capsys.readouterr().err
+    assert main([*words, "--partial", "drop"]) == 0
+    assert "left.csv: the last 105 rows are dropped" in capsys.readouterr().err
