@@ -16,6 +16,8 @@ AXES = ("aX", "aY", "aZ", "gX", "gY", "gZ")
 SAMPLES = 119
 LIMITS = np.array([4.0] * 3 + [2000.0] * 3)  # g, and degrees a second: where the sensor saturates
 _ANOTHER_UNIT = 2.0  # times the limit: no sensor overshoots so far
+_TO_G = "divide m/s² by 9.80665, or thousandths of g by 1000"
+_HEAVY = 5.0  # g, in half of a file's rows; a board in a hand feels 1 g, or 9.8 m/s²
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ def read_gestures(folder: Path, partial: str = "refuse") -> Recordings:
     Raises:
         DataError: what cannot be read, with file, line and what to do.
     """
-    paths = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+    files = folder.iterdir() if folder.is_dir() else []
+    paths = sorted(path for path in files if path.suffix.lower() == ".csv")
     if len(paths) < 2:
         found = f"{paths[0].name} alone" if paths else "no CSV file"
         raise DataError(
@@ -97,9 +100,16 @@ def _numbers(path: Path) -> NDArray[np.float64]:
     extra = [name for name in header if name not in AXES]
     if extra:
         warnings.warn(f"{path}: columns {', '.join(extra)} are left out", stacklevel=3)
+    _refuse_wide_or_binary(path, len(header))
     options |= {"names": header, "header": 0, "index_col": False, "usecols": list(AXES)}
     try:
         table = pd.read_csv(path, dtype=np.float64, **options)
+    except pd.errors.ParserError as error:
+        odd = (i for i, text in enumerate(_lines(path), start=1) if text.count('"') % 2)
+        raise DataError(
+            f"{path}, line {next(odd, 1)}: cannot be read as CSV ({error}); close the quote, or "
+            "take the recording out"
+        ) from error
     except ValueError:
         table = pd.read_csv(path, dtype=str, **options)
         table = table.apply(pd.to_numeric, errors="coerce")
@@ -114,19 +124,35 @@ def _numbers(path: Path) -> NDArray[np.float64]:
     return values
 
 
+def _refuse_wide_or_binary(path: Path, cells: int) -> None:
+    """Lines that pandas takes amiss: of cells beyond the header's, as decimal commas make, it drops
+    the last, and bytes that are no text it may meet only after megabytes."""
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, text in enumerate(file, start=1):
+            if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
+                raise DataError(f"{path}, line {number}: is not UTF-8; save it as UTF-8 text")
+            if text.count(",") >= cells and text.rstrip(", \t\n").count(",") >= cells:
+                raise DataError(
+                    f"{path}, line {number}: has more than the header's {cells} cells "
+                    f"({text.strip()!r}); write decimals with a point, or take the recording out"
+                )
+
+
 def _in_range(path: Path, values: NDArray[np.float64]) -> NDArray[np.float64]:
     size = np.abs(values)
     far = np.argwhere(size > _ANOTHER_UNIT * LIMITS)
     if len(far):
         row, column = (int(i) for i in far[0])
-        unit, hint = (
-            ("g", "divide m/s² by 9.80665")
-            if column < 3
-            else ("°/s", "convert to degrees a second")
-        )
+        unit, hint = ("g", _TO_G) if column < 3 else ("°/s", "convert to degrees a second")
         raise DataError(
             f"{path}, line {_line(path, row)}, {AXES[column]} = {values[row, column]:g}: is beyond "
             f"±{LIMITS[column]:g} {unit}, so in another unit; {hint}"
+        )
+    typical = float(np.median(np.linalg.norm(values[:, :3], axis=1)))
+    if typical > _HEAVY:
+        raise DataError(
+            f"{path}, line {_line(path, 0)}: acceleration is {typical:.3g} in half of the rows, "
+            f"where gravity alone is 1 g, so in another unit; {_TO_G}"
         )
     beyond = int((size > LIMITS).sum())
     if beyond:

@@ -1,5 +1,6 @@
 """Recordings as they are found in the wild: handled, or refused with file, line and next move."""
 
+import re
 import time
 import warnings
 from pathlib import Path
@@ -49,8 +50,10 @@ SAME = {
     "blank lines of CRLF": text(3, 1, end="\r\n").replace("\r\n", "\r\n\r\n"),
     "a byte-order mark": "\ufeff" + text(3, 1),
     "spaces in the header": text(3, 1, header="aX, aY , aZ,gX, gY,gZ"),
+    "CR alone": text(3, 1, end="\r"),
     "no end to the last line": text(3, 1).rstrip("\n"),
-    "columns in another order": text(3, 1, header=HEADER),
+    "a comma after every row": text(3, 1).replace("\n", ",\n").replace("gZ,", "gZ"),
+    "quoted numbers": re.sub(r"[^,\n]+", r'"\g<0>"', text(3, 1)),
 }
 
 
@@ -109,6 +112,10 @@ REFUSED = {
     "an empty cell": (changed(12, 5, ""), "line 12, gZ", "not a number"),
     "infinity": (changed(3, 0, "inf"), "line 3, aX", "not a number"),
     "text": (changed(200, 0, "oops"), "line 200, aX", "'oops,"),
+    "decimal commas": (text(3, 1).replace(".", ","), "line 2: has more than", "with a point"),
+    "one cell too many": (changed(7, 5, "1.0,2.0"), "line 7: has more than", "6 cells"),
+    "a quote that never ends": (changed(50, 0, '"1.0'), "line 50", "close the quote"),
+    "a byte that is no text": (text(60, 1) + "\udcff", f"line {60 * SAMPLES + 2}", "UTF-8"),
     "an empty file": ("", "is empty", "take it away"),
     "a header alone": (HEADER + "\n", "no whole recording", "119"),
     "another header": ("x,y\n1,2\n", "line 1: lacks aX, aY", HEADER),
@@ -119,7 +126,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_right_is_refused_in_one_line(folder, name):
     content, where, what = REFUSED[name]
-    (folder / "hi.csv").write_text(content)
+    (folder / "hi.csv").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(DataError) as refusal:
         read_gestures(folder)
     words = str(refusal.value)
@@ -127,6 +134,18 @@ def test_what_cannot_be_right_is_refused_in_one_line(folder, name):
     assert where in words
     assert what in words
     assert "\n" not in words
+
+
+def test_a_tilted_board_in_metres_a_second_squared_is_refused_though_no_value_is_large(folder):
+    tilted = ",".join(["5.66"] * 3 + ["1.0"] * 3) + "\n"
+    (folder / "hi.csv").write_text(HEADER + "\n" + tilted * SAMPLES)
+    with pytest.raises(DataError, match=r"hi.csv, line 2: acceleration is 9.8 .* divide m/s²"):
+        read_gestures(folder)
+
+
+def test_an_ending_in_capitals_is_a_gesture_too(folder):
+    (folder / "sup.csv").rename(folder / "SUP.CSV")
+    assert sorted(read_gestures(folder).names) == ["SUP", "hi"]
 
 
 def test_a_line_is_counted_with_the_blank_ones(folder):
