@@ -70,7 +70,11 @@ class _Reader:
     def read(self, node: onnx.NodeProto) -> None:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "Constant":
-            self.constants[node.output[0]] = numpy_helper.to_array(attributes["value"])
+            value = next(iter(attributes.values()))
+            tensor = isinstance(value, onnx.TensorProto)
+            self.constants[node.output[0]] = (
+                numpy_helper.to_array(value) if tensor else np.asarray(value)
+            )
             return
         readers: dict[str, Callable[[onnx.NodeProto, Attributes], None]] = {
             "Gemm": self._gemm, "MatMul": self._matmul, "Add": self._add, "Conv": self._conv,
@@ -116,17 +120,30 @@ class _Reader:
             raise ExportError(
                 f"operator = {node.op_type}: its input {index} must be a constant to be carried"
             )
-        return np.asarray(self.constants[node.input[index]], np.float32)
+        values = np.asarray(self.constants[node.input[index]], np.float32)
+        if not np.isfinite(values).all():
+            raise ExportError(
+                f"operator = {node.op_type}: its constant {node.input[index]} holds values that "
+                "are not finite; train the model again with a lower learning rate"
+            )
+        return values
+
+    def _bias(self, node: onnx.NodeProto, size: int) -> NDArray[np.float32]:
+        if len(node.input) < 3 or not node.input[2]:
+            return np.zeros(size, np.float32)
+        bias = self._constant(node, 2)
+        if bias.size not in (1, size):
+            raise ExportError(
+                f"operator = {node.op_type}: has {size} outputs and a bias of {bias.size}"
+            )
+        return np.broadcast_to(bias.reshape(-1), (size,))
 
     def _gemm(self, node: onnx.NodeProto, attributes: Attributes) -> None:
         _only(node, attributes, alpha=1.0, beta=1.0, transA=0)
         weights = self._constant(node, 1)
         if not attributes.get("transB", 0):
             weights = weights.T
-        bias = np.zeros(len(weights), np.float32)
-        if len(node.input) > 2:
-            bias = np.broadcast_to(self._constant(node, 2).reshape(-1), bias.shape)
-        self._linear(weights, bias)
+        self._linear(weights, self._bias(node, len(weights)))
 
     def _matmul(self, node: onnx.NodeProto, attributes: Attributes) -> None:
         weights = self._constant(node, 1)
@@ -137,6 +154,10 @@ class _Reader:
     def _linear(self, weights: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
         if len(self.shape) != 1:
             raise ExportError(f"operator = Gemm: on {self.shape}; flatten it first")
+        if weights.shape[1] != self.shape[0]:
+            raise ExportError(
+                f"operator = Gemm: takes {weights.shape[1]} features and is given {self.shape[0]}"
+            )
         if self.image:
             columns = np.arange(weights.shape[1]).reshape(self.image)
             weights = weights[:, columns.transpose(1, 2, 0).reshape(-1)]
@@ -145,27 +166,29 @@ class _Reader:
 
     def _add(self, node: onnx.NodeProto, attributes: Attributes) -> None:
         last = self.layers[-1] if self.layers else None
-        constants = [self.constants[name] for name in node.input if name in self.constants]
-        if (
-            not isinstance(last, Linear)
-            or len(constants) != 1
-            or constants[0].size != len(last.bias)
-        ):
+        places = [i for i, name in enumerate(node.input) if name in self.constants]
+        size = self.constants[node.input[places[0]]].size if len(places) == 1 else 0
+        if not isinstance(last, Linear) or size != len(last.bias):
             raise ExportError("operator = Add: only as the bias of a MatMul can it be carried")
-        bias = last.bias + constants[0].reshape(-1).astype(np.float32)
+        bias = last.bias + self._constant(node, places[0]).reshape(-1)
         self.layers[-1] = Linear(last.weights, bias)
 
     def _conv(self, node: onnx.NodeProto, attributes: Attributes) -> None:
         weights = self._constant(node, 1)
         if weights.ndim != 4:
             raise ExportError(f"operator = Conv: of {weights.ndim - 2} axes; only two are carried")
-        bias = self._constant(node, 2) if len(node.input) > 2 else np.zeros(len(weights))
         window = self._window(node, {**attributes, "kernel_shape": weights.shape[2:]})
+        groups = int(attributes.get("group", 1))
+        if weights.shape[1] * groups != self.shape[0] or len(weights) % groups:
+            raise ExportError(
+                f"operator = Conv: {len(weights)} kernels of {weights.shape[1]} channels in "
+                f"{groups} groups do not fit an image of {self.shape[0]} channels"
+            )
         layer = Convolution(
             np.ascontiguousarray(weights.transpose(0, 2, 3, 1)),
-            np.asarray(bias, np.float32),
+            self._bias(node, len(weights)),
             window,
-            int(attributes.get("group", 1)),
+            groups,
         )
         self._append(layer, (len(weights), *self._moved(node, window)))
 
@@ -174,6 +197,12 @@ class _Reader:
         if len(node.output) > 1:
             raise ExportError(f"operator = {node.op_type}: its indices cannot be carried")
         window = self._window(node, attributes)
+        for k, pads in zip(window.kernel, window.padding, strict=True):
+            if max(pads) >= k:
+                raise ExportError(
+                    f"operator = {node.op_type}: pads {window.padding} leave windows with nothing "
+                    f"in them; each must be less than the kernel, {window.kernel}"
+                )
         kind = "max" if node.op_type == "MaxPool" else "average"
         if attributes.get("count_include_pad", 0) and any(map(any, window.padding)):
             (top, bottom), (left, right) = window.padding
@@ -195,6 +224,8 @@ class _Reader:
         top, left, bottom, right = (
             attributes.get("pads", (0, 0, 0, 0)) if auto == "NOTSET" else (0,) * 4
         )
+        if min(top, left, bottom, right) < 0:
+            raise ExportError(f"operator = {node.op_type}: pads must not be negative")
         stride = tuple(attributes.get("strides", (1, 1)))
         return Window(kernel, stride, ((top, bottom), (left, right)))
 

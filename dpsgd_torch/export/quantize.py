@@ -41,12 +41,14 @@ from dpsgd_torch.export.program import (
     Table,
     Tensor,
 )
-from dpsgd_torch.export.ranges import Range
+from dpsgd_torch.export.ranges import MOST_REAL, Range
 
-_MOST_BIAS = 2**29
+_MOST_BIAS = 2**29 - 64  # below 2^29 still when the scale is rounded to float32
 _PROBABILITY = (1 / 256, -128)  # scale and zero point of softmax and logistic
 _SLOPE = (1 / 128, 0)  # of tanh
 _ENDS = {"tanh": 8.0, "logistic": 16.0}  # within 1e-6 of where they end
+_MOST_FEATURES = 511  # of a softmax: with more, TFLM's sum of exponentials may pass its 28 bits
+_MOST_GAIN = 2.0**20  # of a ReLU on its own: 255 times it stays below 2^28
 
 
 def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) -> Program:
@@ -58,7 +60,7 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
         labels: of the outputs.
 
     Raises:
-        ExportError: sums that could leave 32 bits.
+        ExportError: numbers that could leave 32 bits, in a sum, a softmax or a scale.
     """
     first = _tensor(graph.shapes[0], ranges[0], graph.layers)
     steps: list[Step] = []
@@ -90,14 +92,24 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
             case Activation("relu"):
                 if (steps and isinstance(steps[-1].operation, Softmax)) or _rectified(steps):
                     continue
+                after = _tensor(shape, ranges[at], graph.layers[at:], before.scale / _MOST_GAIN)
                 steps.append(Step(_rescale(before, after), after))
             case Activation("softmax"):
+                _refuse_wide(shape)
                 steps.append(Step(_softmax(before), Tensor(shape, *_PROBABILITY)))
             case Activation("tanh"):
                 steps.append(Step(_table("tanh", before), Tensor(shape, *_SLOPE)))
             case Activation("logistic"):
                 steps.append(Step(_table("logistic", before), Tensor(shape, *_PROBABILITY)))
     return Program(first, tuple(steps), labels=labels)
+
+
+def _refuse_wide(shape: tuple[int, ...]) -> None:
+    if shape[0] > _MOST_FEATURES:
+        raise ExportError(
+            f"operator = Softmax: over {shape[0]} features; beyond {_MOST_FEATURES} its sum can "
+            "leave its bits: end with the layer before it, whose largest output is the same"
+        )
 
 
 def _rectified(steps: list[Step]) -> bool:
@@ -124,8 +136,8 @@ def _tensor(
         if isinstance(layer, Linear | Convolution):
             break
     scale = float(np.float32((high - low) / 255))
-    if scale < 1e-30:  # a dead layer: all zero
-        return Tensor(shape, 1.0, 0)
+    if scale < 1e-30:  # a dead layer: all zero, where what feeds it need not be
+        return Tensor(shape, float(np.float32(max(1.0, least))), 0)
     scale = float(np.float32(max(scale, least)))
     return Tensor(shape, scale, min(max(round(-128 - low / scale), -128), 127))
 
@@ -147,9 +159,14 @@ def _whole(layer: Linear | Convolution, before: Tensor) -> _Whole:
     largest = np.abs(weights).max(axis=1)
     scales = np.where(largest > 0, largest / 127, 1.0)
     # A bias is counted in units of input scale × weight scale: those must not be too small for it.
-    scales = np.maximum(scales, np.abs(bias) / (before.scale * (_MOST_BIAS - 1)))
-    scales = np.maximum(scales, 1e-30).astype(np.float32)
+    scales = np.maximum(scales, np.abs(bias) / (before.scale * _MOST_BIAS))
+    scales = np.clip(scales, 1e-30, MOST_REAL).astype(np.float32)
     units = before.scale * scales.astype(np.float64)
+    if not units.max() < MOST_REAL:
+        raise ExportError(
+            f"model: a weight of {largest.max():.3g} or a bias of {np.abs(bias).max():.3g} is too "
+            "large for its scale; train the model again with a lower learning rate"
+        )
     whole = np.clip(np.round(weights / scales[:, None].astype(np.float64)), -127, 127)
     offset = np.round(bias / units)
     most = 255 * np.abs(whole).sum(axis=1) + np.abs(offset)

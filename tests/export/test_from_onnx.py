@@ -62,6 +62,29 @@ REFUSED = {
     "flatten it first": model_of(
         node("Gemm", ["x", "w"], ["y"]), w=np.ones((4, 4), np.float32)
     ),
+    "takes 5 features and is given 4": model_of(
+        node("MatMul", ["x", "w"], ["y"]), shape=(1, 4), w=np.ones((5, 2), np.float32)
+    ),
+    "has 4 outputs and a bias of 3": model_of(
+        node("Gemm", ["x", "w", "b"], ["y"]), shape=(1, 4), w=np.ones((4, 4), np.float32),
+        b=np.ones(3, np.float32),
+    ),
+    "do not fit an image of 2 channels": model_of(
+        node("Conv", ["x", "w"], ["y"], group=2), w=KERNEL
+    ),
+    "windows with nothing in them": model_of(
+        node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], pads=[2, 0, 0, 0])
+    ),
+    "pads must not be negative": model_of(
+        node("Conv", ["x", "w"], ["y"], pads=[-1, 0, 0, 0]), w=KERNEL
+    ),
+    "constant w holds values that are not finite": model_of(
+        node("Conv", ["x", "w"], ["y"]), w=KERNEL * np.float32(np.nan)
+    ),
+    "constant b holds values that are not finite": model_of(
+        node("MatMul", ["x", "w"], ["a"]), node("Add", ["a", "b"], ["y"]), shape=(1, 4),
+        w=np.ones((4, 2), np.float32), b=np.float32([0, np.inf]),
+    ),
     "alpha=2.0": model_of(
         node("Gemm", ["x", "w"], ["y"], alpha=2.0), shape=(1, 4), w=np.ones((4, 4), np.float32)
     ),
@@ -79,6 +102,13 @@ def test_what_cannot_be_carried_is_refused_by_name(words):
 def test_a_refused_operator_is_told_what_is_known():
     with pytest.raises(ExportError, match="known are Add, AveragePool, Conv"):
         from_onnx(REFUSED["operator = LeakyRelu"])
+
+
+def test_a_shape_may_be_a_constant_of_any_kind_that_onnx_has():
+    shape = node("Constant", [], ["s"], value_ints=[1, -1])
+    model = model_of(shape, node("Reshape", ["x", "s"], ["f"]), node("Gemm", ["f", "w"], ["y"]),
+                     w=np.ones((32, 1), np.float32))  # fmt: skip
+    assert from_onnx(model).shapes[-1] == (1,)
 
 
 def test_no_transpose_is_left_between_an_image_and_a_linear_layer():

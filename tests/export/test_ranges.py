@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from random_networks import random_network
 
+from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.from_onnx import from_onnx, to_channels_last
 from dpsgd_torch.export.graph import Activation, Graph, Linear, evaluate
 from dpsgd_torch.export.ranges import intervals, ranges
@@ -34,6 +35,21 @@ def test_public_inputs_only_tighten_and_zero_is_always_held(seed):
     tight = ranges(graph, network.input_range, to_channels_last(network.inputs))
     for (low, high), (tighter_low, tighter_high) in zip(wide, tight, strict=True):
         assert low <= tighter_low <= 0 <= tighter_high <= high
+
+
+ONE = Graph((Linear(np.ones((1, 2), np.float32), np.zeros(1, np.float32)),), ((2,), (1,)))
+
+
+@pytest.mark.parametrize("input_range", [(1.0, 0.0), (0.0, 0.0), (0.0, np.inf), (np.nan, 1.0)])
+def test_a_declared_range_that_is_none_is_refused(input_range):
+    with pytest.raises(ExportError, match=r"must be \(low, high\)"):
+        ranges(ONE, input_range)
+
+
+@pytest.mark.parametrize("seen", [np.zeros((3, 5)), np.full((3, 2), np.nan)])
+def test_public_inputs_of_another_shape_or_not_finite_are_refused(seen):
+    with pytest.raises(ExportError, match="public_inputs"):
+        ranges(ONE, (0.0, 1.0), seen)
 
 
 def test_what_public_inputs_reach_is_in_range_with_room_to_spare():
