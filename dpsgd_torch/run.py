@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,7 +72,7 @@ def run(request: Request, present: Presenter) -> Outcome:
             twin = other.history
             folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in twin.epochs))
     except KeyboardInterrupt:
-        command = f"python -m dpsgd_torch.train --resume {folder.path}"
+        command = f"python -m dpsgd_torch.train {shlex.join(_go_on(request, folder))}"
         raise KeyboardInterrupt(f"after step {trainer.done}; go on with {command}") from None
 
     spent = trainer.privacy_spent() if config.dp else None
@@ -152,6 +153,12 @@ def _read_root(folder: RunFolder) -> int:
             f"{folder.path / 'private/streams.json'}: holds no stream key ({error}); restore it: "
             "without it the run cannot go on"
         ) from error
+
+
+def _go_on(request: Request, folder: RunFolder) -> list[str]:
+    words = ["--resume", str(folder.path)]
+    words += ["--data-dir", str(request.data_dir)] if request.data_dir else []
+    return words + (["--partial", request.partial] if request.partial != "refuse" else [])
 
 
 def _fresh_name(preset: str) -> Path:

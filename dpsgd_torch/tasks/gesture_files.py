@@ -18,6 +18,7 @@ LIMITS = np.array([4.0] * 3 + [2000.0] * 3)  # g, and degrees a second: where th
 _ANOTHER_UNIT = 2.0  # times the limit: no sensor overshoots so far
 _TO_G = "divide m/s² by 9.80665, or thousandths of g by 1000"
 _HEAVY = 5.0  # g, in half of a file's rows; a board in a hand feels 1 g, or 9.8 m/s²
+_SHOWN = 60  # characters of a line that is refused
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,14 @@ def _numbers(path: Path) -> NDArray[np.float64]:
         raise DataError(
             f"{path}, line 1: lacks {', '.join(missing)}; the first line must be {','.join(AXES)}"
         )
-    extra = [name for name in header if name not in AXES]
+    twice = [name for name in AXES if header.count(name) + header.count(f"{name}.1") > 1]
+    if twice:
+        raise DataError(f"{path}: has the column {twice[0]} twice; keep one of them")
+    extra = [name for name in header if name not in AXES and not name.startswith("Unnamed: ")]
     if extra:
         warnings.warn(f"{path}: columns {', '.join(extra)} are left out", stacklevel=3)
     _refuse_wide_or_binary(path, len(header))
+    header = [name if name in AXES else f"{i}: {name}" for i, name in enumerate(header)]
     options |= {"names": header, "header": 0, "index_col": False, "usecols": list(AXES)}
     try:
         table = pd.read_csv(path, dtype=np.float64, **options)
@@ -134,7 +139,7 @@ def _refuse_wide_or_binary(path: Path, cells: int) -> None:
             if text.count(",") >= cells and text.rstrip(", \t\n").count(",") >= cells:
                 raise DataError(
                     f"{path}, line {number}: has more than the header's {cells} cells "
-                    f"({text.strip()!r}); write decimals with a point, or take the recording out"
+                    f"({text.strip()[:_SHOWN]!r}); write decimals with a point, or take the recording out"
                 )
 
 
@@ -205,8 +210,9 @@ def _line(path: Path, row: int) -> int:
 
 
 def _text(path: Path, line: int) -> str:
-    return _lines(path)[line - 1].strip()
+    return _lines(path)[line - 1].strip()[:_SHOWN]
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8-sig").splitlines()
+    """Ended by CR, LF or both, as pandas has it; splitlines knows seven more ends."""
+    return path.read_text(encoding="utf-8-sig").split("\n")

@@ -148,6 +148,36 @@ def test_an_ending_in_capitals_is_a_gesture_too(folder):
     assert sorted(read_gestures(folder).names) == ["SUP", "hi"]
 
 
+@pytest.mark.parametrize("more", [",aX", ",aX ", ", aX"])
+def test_a_column_that_stands_twice_is_refused(folder, more):
+    lines = text(3, 1).splitlines()
+    (folder / "hi.csv").write_text("\n".join([HEADER + more, *(f"{row},0" for row in lines[1:])]))
+    with pytest.raises(DataError, match=r"hi\.csv: has the column aX twice"):
+        read_gestures(folder)
+
+
+@pytest.mark.filterwarnings("error")
+def test_commas_at_the_end_of_every_line_are_no_column(folder):
+    expected = read_gestures(folder).motion
+    (folder / "hi.csv").write_text(text(3, 1).replace("\n", ",\n"))
+    assert (read_gestures(folder).motion == expected).all()
+
+
+@pytest.mark.parametrize("letter", ["\x0c", "\x1c", "\x85", "\u2028"])
+def test_a_line_is_counted_as_an_editor_counts_it(folder, letter):
+    (folder / "hi.csv").write_text(changed(12, 0, f"o{letter}o"))
+    with pytest.raises(DataError, match="line 12, aX"):
+        read_gestures(folder)
+
+
+def test_a_file_cut_by_a_power_failure_is_refused_in_a_short_line(folder):
+    with open(folder / "hi.csv", "ab") as file:
+        file.write(b"\0" * 4096)
+    with pytest.raises(DataError, match=f"line {2 + 3 * SAMPLES}, aX") as refusal:
+        read_gestures(folder)
+    assert len(str(refusal.value)) < 500
+
+
 def test_a_line_is_counted_with_the_blank_ones(folder):
     (folder / "hi.csv").write_text(changed(10, 0, "x").replace("\n", "\r\n\r\n"))
     with pytest.raises(DataError, match="line 19, aX"):
