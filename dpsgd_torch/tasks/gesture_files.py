@@ -139,7 +139,8 @@ def _refuse_wide_or_binary(path: Path, cells: int) -> None:
             if text.count(",") >= cells and text.rstrip(", \t\n").count(",") >= cells:
                 raise DataError(
                     f"{path}, line {number}: has more than the header's {cells} cells "
-                    f"({text.strip()[:_SHOWN]!r}); write decimals with a point, or take the recording out"
+                    f"({text.strip()[:_SHOWN]!r}); write decimals with a point, or take the "
+                    "recording out"
                 )
 
 

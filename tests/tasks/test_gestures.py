@@ -1,6 +1,7 @@
 """The gesture task: made-up motion, what the network is given, and both presets end to end."""
 
 import json
+import shlex
 import warnings
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 import torch
 
 from dpsgd_torch.export.source import read_run
+from dpsgd_torch.flags import parse
 from dpsgd_torch.presets import PRESETS
+from dpsgd_torch.progress import JsonPresenter
+from dpsgd_torch.run import run
 from dpsgd_torch.tasks.gesture_motion import made_up_recordings
 from dpsgd_torch.tasks.gestures import gesture_inputs, gesture_task
 from dpsgd_torch.tasks.registry import architecture, public_inputs
@@ -120,14 +124,19 @@ def test_the_run_says_what_its_numbers_mean(notebook):
     assert outputs.sum(dim=1).tolist() == pytest.approx([1] * 4)
 
 
-def test_a_folder_of_ones_own_is_trained_on_and_its_size_taken(tmp_path):
-    folder = tmp_path / "mine"
+def recorded(folder):
+    """A folder of 50 recordings of two gestures, 30 of them for training."""
     folder.mkdir()
     recordings = made_up_recordings((20, 30), seed=5)
     for index, name in enumerate(("left", "right")):
         table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
         np.savetxt(folder / f"{name}.csv", table, "%.4f", ",", header="aX,aY,aZ,gX,gY,gZ",
                    comments="")  # fmt: skip
+    return folder
+
+
+def test_a_folder_of_ones_own_is_trained_on_and_its_size_taken(tmp_path):
+    folder = recorded(tmp_path / "mine")
     out = tmp_path / "run"
     words = ["--preset", "gesture", "--batch-size", "10", "--epochs", "2"]
     assert main([*words, "--data-dir", str(folder), "--out", str(out)]) == 0
@@ -135,6 +144,28 @@ def test_a_folder_of_ones_own_is_trained_on_and_its_size_taken(tmp_path):
     assert json.loads((out / "privacy.json").read_text())["dataset_size"] == 30
     said = " ".join((out / "statement.txt").read_text().split())
     assert "one recording, not one person" in said
+
+
+def test_an_interrupted_run_says_how_to_go_on_with_its_own_recordings(tmp_path, capsys):
+    folder = recorded(tmp_path / "my recordings")
+    out = tmp_path / "run"
+
+    class Impatient(JsonPresenter):
+        def follow(self, name, steps):
+            next(iter(steps))
+            raise KeyboardInterrupt
+
+    words = ["--preset", "gesture", "--batch-size", "10", "--epochs", "2", "--out", str(out)]
+    request = parse([*words, "--data-dir", str(folder), "--partial", "drop"])
+    try:
+        run(request, Impatient())
+    except KeyboardInterrupt as stopped:  # kept no longer: its frames hold the ledger open
+        words = shlex.split(str(stopped).split("go on with ")[1])
+    assert words[:3] == ["python", "-m", "dpsgd_torch.train"]
+    assert main(["--resume", str(out)]) == 2  # not on made-up recordings
+    assert "its data changed" in capsys.readouterr().err
+    assert main(words[3:]) == 0
+    assert (out / "report.html").exists()
 
 
 def test_recordings_that_cannot_be_read_stop_the_run_before_it_begins(tmp_path, capsys):
