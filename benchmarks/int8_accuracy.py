@@ -14,9 +14,9 @@ from pathlib import Path
 
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
 from dpsgd_torch.export.reference import run
-from dpsgd_torch.export.source import float_outputs, read_run
+from dpsgd_torch.export.source import float_outputs, load_data, read_run
 from dpsgd_torch.export.to_onnx import to_onnx
-from dpsgd_torch.tasks.registry import load_task, public_inputs
+from dpsgd_torch.tasks.registry import public_inputs
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="where the run's data lies")
     options = parser.parse_args()
     source = read_run(options.run)
-    task = load_task(source.config, options.data_dir)
+    task = load_data(source, options.data_dir)
     inputs, targets = task.test
     model = to_onnx(source.model, source.input_shape, source.provenance)
     answers = {"float32": float_outputs(source, inputs).numpy()}

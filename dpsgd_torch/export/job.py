@@ -15,14 +15,21 @@ from dpsgd_torch.export.compiler import compile_model
 from dpsgd_torch.export.footprint import footprint
 from dpsgd_torch.export.from_onnx import from_onnx
 from dpsgd_torch.export.program import Program
-from dpsgd_torch.export.source import COVERED, NOT_COVERED, Source, float_outputs, read_run
+from dpsgd_torch.export.source import (
+    COVERED,
+    NOT_COVERED,
+    Source,
+    float_outputs,
+    load_data,
+    read_run,
+)
 from dpsgd_torch.export.statement import exported
 from dpsgd_torch.export.to_arduino import to_arduino
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_header import to_header
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
 from dpsgd_torch.export.to_tflite import to_float_tflite, to_int8_tflite
-from dpsgd_torch.tasks.registry import load_task, public_inputs
+from dpsgd_torch.tasks.registry import public_inputs
 from dpsgd_torch.training.run_folder import write_durably
 
 _MADE_UP = 400  # inputs, from which ranges are read
@@ -65,7 +72,6 @@ class _Work:
     """What every target needs; ``program`` where it is in integers."""
 
     source: Source
-    made_up: torch.Tensor
     model: onnx.ModelProto
     program: Program | None
 
@@ -74,9 +80,10 @@ def export(order: Order, say: Callable[[str], None]) -> bool:
     """Write the files; False if they were checked and something differs."""
     source = read_run(order.run)
     made_up = public_inputs(source.config)(_MADE_UP)
+    held_out = _held_out(source, order, made_up) if order.check else None
     model = _model(source, made_up, say)
     program = _integers(source, model, order, made_up) if order.in_integers else None
-    work = _Work(source, made_up, model, program)
+    work = _Work(source, model, program)
     folder = order.out or order.run / "export" / order.to
     if order.to == "arduino":
         folder = order.out or folder / source.name
@@ -88,7 +95,7 @@ def export(order: Order, say: Callable[[str], None]) -> bool:
     _write_statement(source, order, folder, list(files))
     if program and order.to in ("c", "arduino"):
         say(f"on a Cortex-M4: {footprint(program)}")
-    return _check(work, order, say) if order.check else True
+    return True if held_out is None else _check(work, held_out, say)
 
 
 def _model(source: Source, made_up: torch.Tensor, say: Callable[[str], None]) -> onnx.ModelProto:
@@ -112,7 +119,7 @@ def _integers(
 ) -> Program:
     inputs = made_up.numpy()
     if order.calibrate_on_private_data:
-        inputs = load_task(source.config, order.data_dir).train[0].numpy()
+        inputs = load_data(source, order.data_dir).train[0].numpy()
     program = compile_model(
         model, input_range=source.input_range, public_inputs=inputs, labels=source.labels
     )
@@ -153,8 +160,7 @@ def _write_statement(source: Source, order: Order, folder: Path, names: list[str
     write_durably(folder / "statement.txt", (words + more).encode())
 
 
-def _check(work: _Work, order: Order, say: Callable[[str], None]) -> bool:
-    inputs = _held_out(work, order)
+def _check(work: _Work, inputs: torch.Tensor, say: Callable[[str], None]) -> bool:
     expected = float_outputs(work.source, inputs)
     off = refuse_difference(work.model, inputs, expected)
     say(f"checked with {len(inputs)} inputs; onnxruntime and torch agree to {off:.1e}")
@@ -167,7 +173,7 @@ def _check(work: _Work, order: Order, say: Callable[[str], None]) -> bool:
     return equal
 
 
-def _held_out(work: _Work, order: Order) -> torch.Tensor:
+def _held_out(source: Source, order: Order, made_up: torch.Tensor) -> torch.Tensor:
     """Test inputs, and made-up ones where there are not enough."""
-    test = load_task(work.source.config, order.data_dir).test[0][: order.inputs]
-    return torch.cat([test, work.made_up[: order.inputs - len(test)]])
+    test = load_data(source, order.data_dir).test[0][: order.inputs]
+    return torch.cat([test, made_up[: order.inputs - len(test)]])

@@ -14,8 +14,9 @@ from torch import nn
 
 from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.errors import ExportError, RunError
-from dpsgd_torch.tasks.registry import architecture
+from dpsgd_torch.errors import DataError, ExportError, RunError
+from dpsgd_torch.tasks.registry import architecture, load_task
+from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.version import __version__
 
@@ -34,6 +35,7 @@ class Source:
     input_shape: tuple[int, ...]
     input_range: tuple[float, float]
     output: str
+    facts: dict[str, Any]
     provenance: dict[str, str]
 
     @property
@@ -76,6 +78,7 @@ def read_run(path: Path) -> Source:
         input_shape=tuple(facts["input_shape"]),
         input_range=(float(low), float(high)),
         output=facts["output"],
+        facts=facts,
         provenance=_provenance(folder, config, facts, weights),
     )
 
@@ -121,6 +124,22 @@ def _read(folder: RunFolder, name: str) -> Any:
             "python -m dpsgd_torch.train leaves it"
         )
     return folder.read_json(name)
+
+
+def load_data(source: Source, data_dir: Path | None) -> Task:
+    """The run's task with its data.
+
+    Raises:
+        DataError: it is other data: of made-up recordings in place of one's own, or other labels.
+    """
+    task = load_task(source.config, data_dir)
+    if task.to_json() != source.facts:
+        given = f"data_dir = {data_dir}" if data_dir else "data_dir: is not given, and what it"
+        raise DataError(
+            f"{given} leads to is not what {source.folder.path} was trained on; pass --data-dir "
+            "with the folder it was trained from"
+        )
+    return task
 
 
 def float_outputs(source: Source, inputs: torch.Tensor) -> torch.Tensor:

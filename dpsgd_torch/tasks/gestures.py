@@ -24,7 +24,8 @@ _MADE_UP = (
 )
 _RECORDED = (
     "The unit of privacy is one recording, not one person: where one person made them all, "
-    "nothing here hides how that person moves."
+    "nothing here hides how that person moves. The gestures' names, from the names of the files, "
+    "are published as they are."
 )
 
 

@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -17,6 +18,7 @@ from dpsgd_torch.export.reference import trace
 from dpsgd_torch.export.source import float_outputs, read_run
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_onnx import to_onnx
+from dpsgd_torch.tasks.gesture_motion import made_up_recordings
 from dpsgd_torch.tasks.registry import public_inputs
 from dpsgd_torch.train import main as train
 
@@ -111,7 +113,7 @@ def test_no_number_in_an_export_depends_on_the_records(runs, tmp_path, monkeypat
     def unreadable(*_: object):
         raise AssertionError("the exporter read the records")
 
-    monkeypatch.setattr("dpsgd_torch.export.job.load_task", unreadable)
+    monkeypatch.setattr("dpsgd_torch.export.job.load_data", unreadable)
     assert export([str(runs["digits"]), "--to", "c", "--out", str(second)]) == 0
     for name in ("model.c", "model.h"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
@@ -183,6 +185,25 @@ def test_weights_of_another_model_are_refused(runs, tmp_path, capsys):
     )
     assert export([str(tmp_path), "--to", "c"]) == 2
     assert "does not fit the model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--check", "--calibrate-on-private-data"])
+def test_data_that_the_run_was_not_trained_on_is_never_taken_for_it(tmp_path, flag, capsys):
+    folder, run, out = tmp_path / "mine", tmp_path / "run", tmp_path / "out"
+    folder.mkdir()
+    recordings = made_up_recordings((20, 30), seed=5)
+    for index, name in enumerate(("left", "right")):
+        table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
+        np.savetxt(folder / f"{name}.csv", table, "%.4f", ",", header="aX,aY,aZ,gX,gY,gZ",
+                   comments="")  # fmt: skip
+    words = ["--preset", "gesture", "--batch-size", "10", "--epochs", "2"]
+    assert train([*words, "--data-dir", str(folder), "--out", str(run)]) == 0
+    capsys.readouterr()
+    to = [str(run), "--to", "tflite", "--int8", "--inputs", "4", "--out", str(out), flag]
+    assert export(to) == 2
+    assert "pass --data-dir" in capsys.readouterr().err
+    assert not out.exists()
+    assert export([*to, "--data-dir", str(folder)]) == 0
 
 
 def test_a_run_without_privacy_says_so_in_its_files(tmp_path):
