@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Callable, Iterable
@@ -55,29 +56,27 @@ def run(request: Request, present: Presenter) -> Outcome:
     task = load_task(config, request.data_dir, request.partial)
     if config.dataset_size is None:
         config = dataclasses.replace(config, dataset_size=len(task.train[0]))
-    trainer = _trainer(config, task, root, folder.path)
-    if request.resume:
-        trainer.resume()
-    else:
-        trainer.open()
-        folder.write_json("config.json", config.to_json())
-        folder.write_json("task.json", task.to_json())
-    present.start(config, trainer)
-    twin = None
-    try:
-        present.follow("private" if config.dp else "non-private", trainer.run())
-        if config.twin and config.dp:
-            other = _trainer(dataclasses.replace(config, dp=False), task, root, None)
-            present.follow("non-private twin", other.run())
-            twin = other.history
-            folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in twin.epochs))
-    except KeyboardInterrupt:
-        command = f"python -m dpsgd_torch.train {shlex.join(_go_on(request, folder))}"
-        raise KeyboardInterrupt(f"after step {trainer.done}; go on with {command}") from None
-
-    spent = trainer.privacy_spent() if config.dp else None
-    trainer.write_results(folder, spent)
-    trainer.close()
+    with contextlib.closing(_trainer(config, task, root, folder.path)) as trainer:
+        if request.resume:
+            trainer.resume()
+        else:
+            trainer.open()
+            folder.write_json("config.json", config.to_json())
+            folder.write_json("task.json", task.to_json())
+        present.start(config, trainer)
+        twin = None
+        try:
+            present.follow("private" if config.dp else "non-private", trainer.run())
+            if config.twin and config.dp:
+                other = _trainer(dataclasses.replace(config, dp=False), task, root, None)
+                present.follow("non-private twin", other.run())
+                twin = other.history
+                folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in twin.epochs))
+        except KeyboardInterrupt:
+            command = f"python -m dpsgd_torch.train {shlex.join(_go_on(request, folder))}"
+            raise KeyboardInterrupt(f"after step {trainer.done}; go on with {command}") from None
+        spent = trainer.privacy_spent() if config.dp else None
+        trainer.write_results(folder, spent)
     outcome = Outcome(folder.path, trainer.history, twin, spent, trainer.stopped)
     claim = PRESETS[config.preset]().claim
     words = statement(

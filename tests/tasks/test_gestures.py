@@ -157,10 +157,9 @@ def test_an_interrupted_run_says_how_to_go_on_with_its_own_recordings(tmp_path, 
 
     words = ["--preset", "gesture", "--batch-size", "10", "--epochs", "2", "--out", str(out)]
     request = parse([*words, "--data-dir", str(folder), "--partial", "drop"])
-    try:
+    with pytest.raises(KeyboardInterrupt) as stopped:  # whose frames live on: the ledger must not
         run(request, Impatient())
-    except KeyboardInterrupt as stopped:  # kept no longer: its frames hold the ledger open
-        words = shlex.split(str(stopped).split("go on with ")[1])
+    words = shlex.split(str(stopped.value).split("go on with ")[1])
     assert words[:3] == ["python", "-m", "dpsgd_torch.train"]
     assert main(["--resume", str(out)]) == 2  # not on made-up recordings
     assert "its data changed" in capsys.readouterr().err
