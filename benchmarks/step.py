@@ -150,7 +150,6 @@ def private_step(model: nn.Module, data: Data) -> Step:
         PerExampleGradients(model),
         per_example(nn.CrossEntropyLoss()),
         PrivateOptimizer(sgd(model), microbatches=len(everyone)),
-        microbatch_size=1,
         physical_batch_size=CONFIG.physical_batch_size,
     )
     plan = StepPlan(CONFIG.clip_norm, CONFIG.noise_multiplier or 0.0)

@@ -1,15 +1,18 @@
-"""Per-example gradients by Opacus's hooks, without the copy that it makes of each.
-
-The seam for faster or leaner gradients: whatever replaces this leaves ``grad_sample`` on each
-parameter after a backward pass, or clips on its own in PrivateOptimizer.accumulate.
-"""
+"""Per-example gradients by Opacus's hooks, without the copy that it makes of each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from opacus.grad_sample import GradSampleModule
 from torch import nn
+
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.training.losses import Loss
+from dpsgd_torch.training.steps import backward
+from dpsgd_torch.training.vectors import Stored
 
 
 class PerExampleGradients(GradSampleModule):  # type: ignore[misc]
@@ -21,6 +24,20 @@ class PerExampleGradients(GradSampleModule):  # type: ignore[misc]
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model, loss_reduction="sum", strict=False)
+
+    def backward(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+        return backward(self, loss, inputs, targets)
+
+    def vectors(
+        self,
+        params: Sequence[nn.Parameter],
+        slots: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> Stored:
+        for name, p in self._module.named_parameters():
+            if p.requires_grad and getattr(p, "grad_sample", None) is None:
+                raise unreached(name)
+        return Stored(params, slots, weights)
 
     def capture_backprops_hook(
         self, module: Any, _input: Any, output_grads: Any, *args: Any, **kwargs: Any
@@ -42,3 +59,11 @@ class PerExampleGradients(GradSampleModule):  # type: ignore[misc]
         for p in own:
             p.grad_sample = gradients[p]
             p._forward_counter = 0
+
+
+def unreached(name: str) -> ModelError:
+    """What to say of a parameter without a gradient."""
+    return ModelError(
+        f"parameter {name}: the loss does not reach it, so it has no gradient; "
+        "use it in forward or set requires_grad_(False)"
+    )

@@ -115,14 +115,12 @@ def _draw(run: Trainer, step: int) -> Draw:
         return run.streams.numpy(name, attempt=run.attempt, step=step)
 
     batch = poisson_sample(stream("sampling"), len(run.data[0]), run.sampling.rate)
-    alone = run.sampling.microbatch_size == 1
-    slots = (
-        np.arange(batch.size)
-        if alone
-        else assign_slots(stream("slots"), batch, run.sampling.microbatches)
-    )
     noise = run.streams.torch("noise", attempt=run.attempt, step=step, device=run.device)
-    return Draw(batch, slots, noise)
+    size = run.sampling.microbatch_size
+    if size == 1:
+        return Draw(batch, np.arange(batch.size), noise)
+    slots = assign_slots(stream("slots"), batch, run.sampling.microbatches)
+    return Draw(batch, slots, noise, np.full(batch.size, 1 / size, np.float32))
 
 
 def _settle(run: Trainer, step: int, on_record: int | None) -> None:

@@ -10,6 +10,7 @@ from scipy import special
 
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.training.vectors import Vectors
 
 _ROUNDING = 1e-5  # float32 slack: vectors are clipped to this much below what is charged
 _FALSE_ALARM = 1e-12  # chance that honest noise fails the check of one step
@@ -45,40 +46,23 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
         for p in self.params:
             p.summed_grad = torch.zeros_like(p)
 
-    def accumulate(self, slots: torch.Tensor | None, microbatch_size: int) -> torch.Tensor:
-        """Clip what the last backward pass left and add it to the sum.
-
-        Args:
-            slots: the microbatch of each example, numbered from 0; None where each is its own.
-            microbatch_size: the declared size, by which a microbatch's sum is divided.
+    def accumulate(self, vectors: Vectors) -> torch.Tensor:
+        """Clip each slot's vector and add it to the sum.
 
         Returns:
-            Norms before the clip, one per microbatch, for the private record.
+            Norms before the clip, of the slots that have one, for the private record.
         """
-        grads = [p.grad_sample.flatten(1) for p in self.params]
-        for p in self.params:
-            p.grad_sample = None
-        norms = _norms(grads)
+        norms = vectors.norms
         finite = torch.isfinite(norms)
-        if not finite.all():
-            grads = [g[finite] for g in grads]
-            norms = norms[finite]
-            slots = None if slots is None else slots[finite]
-        if norms.numel() == 0:
-            return norms
-        if slots is not None:
-            count = int(slots.max()) + 1
-            grads = [
-                g.new_zeros(count, g.shape[1]).index_add_(0, slots, g) / microbatch_size
-                for g in grads
-            ]
-            norms = _norms(grads)
+        if not finite.any():
+            return norms[finite]
         factors = (self.max_grad_norm * (1 - _ROUNDING) / (norms + 1e-6)).clamp(max=1.0)
-        for p, g in zip(self.params, grads, strict=True):
-            p.summed_grad += (factors @ g).view_as(p)
-        self._check_clip(grads, factors, int(norms.argmax()))
-        self._clipped += norms.numel()
-        return norms
+        factors = factors.where(finite, 0.0)
+        vectors.add_to([p.summed_grad for p in self.params], factors)
+        largest = int(norms.where(finite, -1.0).argmax())
+        self._check_clip(vectors.vector(largest), float(factors[largest]))
+        self._clipped += int(finite.sum())
+        return norms[finite]
 
     def release(self) -> None:
         """Add the noise, divide by the declared number of microbatches, take the step."""
@@ -89,11 +73,11 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
             p.summed_grad = None
         self.original_optimizer.step()
 
-    def _check_clip(self, grads: list[torch.Tensor], factors: torch.Tensor, largest: int) -> None:
-        clipped = _norms([(factors[largest] * g[largest])[None].double() for g in grads])
+    def _check_clip(self, largest: list[torch.Tensor], factor: float) -> None:
+        clipped = factor * math.sqrt(sum(float(part.square().sum()) for part in largest))
         if not clipped <= self.max_grad_norm:
             raise GuaranteeBroken(
-                f"clipped norm = {float(clipped):.6g}: must be ≤ clip_norm = {self.max_grad_norm}; "
+                f"clipped norm = {clipped:.6g}: must be ≤ clip_norm = {self.max_grad_norm}; "
                 "nothing was released: report this with the model"
             )
 
@@ -110,9 +94,3 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
                 f"norm of the sum = {math.sqrt(total):.6g} (planned ≤ {bound:.6g}), noise energy = "
                 f"{noise:.6g} (planned {low:.6g} to {high:.6g}): nothing was released; report this"
             )
-
-
-def _norms(grads: list[torch.Tensor]) -> torch.Tensor:
-    # Squares are summed in pairs; torch's norm adds them one by one on the CPU, and in float32
-    # loses 4e-4 of a vector of ten million ones.
-    return torch.stack([g.square().sum(1) for g in grads]).sum(0).sqrt()

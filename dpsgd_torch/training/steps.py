@@ -8,22 +8,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from opacus.grad_sample import GradSampleModule
+from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.plan import StepPlan
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.sampling import Indices, physical_batches
+from dpsgd_torch.training.vectors import PerExample
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What one step drew: the records, their slots, and the stream for the noise."""
+    """What one step drew: the records, their slots, and the stream for the noise.
+
+    ``weights`` are those of the records within their slot; None where each has one of its own.
+    """
 
     batch: Indices
     slots: Indices
     noise: torch.Generator
+    weights: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -36,33 +41,37 @@ class StepRecord:
 
 
 class PrivateStep:
-    """Per-example gradients by Opacus's hooks, physical batch by physical batch, then one release.
+    """Clipped gradients, physical batch by physical batch, then one release.
 
-    Memory holds the per-example gradients of one physical batch, whatever the logical one is.
+    Memory holds what belongs to one physical batch, whatever the logical one is.
     """
 
     def __init__(
         self,
-        model: GradSampleModule,
+        gradients: PerExample,
         loss: Loss,
         optimizer: PrivateOptimizer,
         *,
-        microbatch_size: int,
         physical_batch_size: int,
     ) -> None:
-        self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.microbatch_size, self.physical_batch_size = microbatch_size, physical_batch_size
+        self.gradients, self.loss, self.optimizer = gradients, loss, optimizer
+        self.physical_batch_size = physical_batch_size
 
     def __call__(self, data: Sequence[torch.Tensor], plan: StepPlan, draw: Draw) -> StepRecord:
         loss_sum, norms = 0.0, [torch.zeros(0)]
         self.optimizer.begin(plan, draw.noise)
         for piece in physical_batches(draw.slots, self.physical_batch_size):
-            loss_sum += backward(self.model, self.loss, *_select(data, draw.batch[piece]))
-            slots = None
-            if self.microbatch_size > 1:
+            inputs, targets = _select(data, draw.batch[piece])
+            loss_sum += self.gradients.backward(self.loss, inputs, targets)
+            shared = None
+            if draw.weights is not None:
                 local = np.unique(draw.slots[piece], return_inverse=True)[1]
-                slots = torch.from_numpy(local).to(data[0].device)
-            norms.append(self.optimizer.accumulate(slots, self.microbatch_size).cpu())
+                shared = (
+                    torch.from_numpy(part).to(inputs.device)
+                    for part in (local, draw.weights[piece])
+                )
+            vectors = self.gradients.vectors(self.optimizer.params, *(shared or ()))
+            norms.append(self.optimizer.accumulate(vectors).cpu())
         self.optimizer.release()
         return StepRecord(loss_sum, draw.batch.size, torch.cat(norms))
 

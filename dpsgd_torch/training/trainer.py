@@ -126,7 +126,7 @@ class Trainer:
         if self.plan:
             validation.refuse_mixing_layers(self.model)
             with self._per_sample_gradients() as wrapped:
-                validation.probe(wrapped, self.loss, self.data, physical_batch_size)
+                validation.probe(self.model, wrapped, self.loss, self.data, physical_batch_size)
 
     def fit(self) -> Trainer:
         """Run all steps that are left; returns the trainer itself."""
@@ -156,7 +156,6 @@ class Trainer:
                 wrapped,
                 self.loss,
                 PrivateOptimizer(self.optimizer, microbatches=self.sampling.microbatches),
-                microbatch_size=self.sampling.microbatch_size,
                 physical_batch_size=self.physical_batch_size,
             )
             yield from train(self)

@@ -10,11 +10,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from dpsgd_torch.errors import ModelError
-from dpsgd_torch.training.grad_sample import PerExampleGradients
 from dpsgd_torch.training.losses import Loss
-from dpsgd_torch.training.steps import backward
+from dpsgd_torch.training.vectors import PerExample
 
-Gradients = dict[nn.Parameter, torch.Tensor | None]
+Gradients = list[torch.Tensor]
 
 
 def replace_batchnorm(model: nn.Module) -> nn.Module:
@@ -86,7 +85,13 @@ def refuse_unreachable(model: nn.Module, optimizer: torch.optim.Optimizer) -> No
         )
 
 
-def probe(model: PerExampleGradients, loss: Loss, data: Sequence[torch.Tensor], size: int) -> None:
+def probe(
+    model: nn.Module,
+    gradients: PerExample,
+    loss: Loss,
+    data: Sequence[torch.Tensor],
+    size: int,
+) -> None:
     """Pairs of runs on made-up examples: no example's gradient may feel what the others hold.
 
     Uses shapes and dtypes of ``data`` but none of its values, in batches of 2, 5 and ``size``.
@@ -102,27 +107,22 @@ def probe(model: PerExampleGradients, loss: Loss, data: Sequence[torch.Tensor], 
             other = _made_up(data, count, generator, scale=10.0)
             for a, b in zip(one, other, strict=True):
                 b[kept] = a[kept]
-            _compare(model, *(_gradient_of(model, loss, batch, kept) for batch in (one, other)))
+            first, second = (
+                _gradient_of(model, gradients, loss, batch, kept) for batch in (one, other)
+            )
+            _compare(model, first, second)
     for name, buffer in model.named_buffers():
         if not torch.equal(buffer, buffers[name]):
             buffer.copy_(buffers[name])
             raise ModelError(
-                f"buffer {name.removeprefix('_module.')}: changes in a forward pass in training "
+                f"buffer {name}: changes in a forward pass in training "
                 "mode, and no noise covers it; freeze it or keep it out of the model"
             )
 
 
 def _compare(model: nn.Module, first: Gradients, second: Gradients) -> None:
-    for name, p in model.named_parameters():
-        if not p.requires_grad:
-            continue
-        name = name.removeprefix("_module.")
-        a, b = first[p], second[p]
-        if a is None or b is None:
-            raise ModelError(
-                f"parameter {name}: the loss does not reach it, so it has no gradient; "
-                "use it in forward or set requires_grad_(False)"
-            )
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    for name, a, b in zip(trainable, first, second, strict=True):
         if not torch.allclose(a, b, rtol=1e-3, atol=1e-6 + 1e-4 * float(a.abs().max())):
             raise ModelError(
                 f"parameter {name}: one example's gradient changes with another example; "
@@ -131,12 +131,12 @@ def _compare(model: nn.Module, first: Gradients, second: Gradients) -> None:
 
 
 def _gradient_of(
-    model: PerExampleGradients, loss: Loss, batch: list[torch.Tensor], kept: int
+    model: nn.Module, gradients: PerExample, loss: Loss, batch: list[torch.Tensor], kept: int
 ) -> Gradients:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         try:
-            backward(model, loss, batch[0], batch[1])
+            gradients.backward(loss, batch[0], batch[1])
         except ModelError:
             raise
         except Exception as error:  # whatever a foreign layer raises, on data made like the user's
@@ -145,13 +145,10 @@ def _gradient_of(
                 f"({type(error).__name__}: {error}); check shapes and dtypes of inputs and "
                 "targets; replace recurrent and attention layers by those of opacus.layers"
             ) from error
-    gradients: Gradients = {}
+    kept_gradient = gradients.vectors(trainable_parameters(model)).vector(kept)
     for p in model.parameters():
-        sample = getattr(p, "grad_sample", None)
-        gradients[p] = None if sample is None else sample[kept].clone()
-        p.grad_sample = None
         p.grad = None
-    return gradients
+    return kept_gradient
 
 
 def _made_up(

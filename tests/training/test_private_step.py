@@ -16,6 +16,7 @@ from dpsgd_torch.training.grad_sample import PerExampleGradients
 from dpsgd_torch.training.losses import per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.steps import Draw, PrivateStep
+from dpsgd_torch.training.vectors import Stored
 
 CLIP = 0.5
 LOSS = per_example(nn.CrossEntropyLoss())
@@ -34,15 +35,17 @@ def released(
         wrapped,
         LOSS,
         optimizer,
-        microbatch_size=microbatch_size,
         physical_batch_size=physical,
     )
     before = weights(model)
     batch = np.asarray(batch, dtype=np.int64)
     slots = np.arange(batch.size) if slots is None else np.asarray(slots)
     generator = torch.Generator().manual_seed(seed)
+    weights_in_slot = None
+    if microbatch_size > 1:
+        weights_in_slot = np.full(batch.size, 1 / microbatch_size, np.float32)
     try:
-        step(data, StepPlan(CLIP, noise), Draw(batch, slots, generator))
+        step(data, StepPlan(CLIP, noise), Draw(batch, slots, generator, weights_in_slot))
     finally:
         wrapped.cleanup()
     return before - weights(model)
@@ -143,7 +146,7 @@ def test_large_vectors_are_clipped_in_truth_not_only_in_float32(size, kind):
     optimizer.max_grad_norm = CLIP
     parameter.summed_grad = torch.zeros(size)
     parameter.grad_sample = gradient[:1].clone()
-    optimizer.accumulate(None, 1)
+    optimizer.accumulate(Stored([parameter]))
     assert CLIP * (1 - 1e-4) < float(parameter.summed_grad.double().norm()) <= CLIP
 
 

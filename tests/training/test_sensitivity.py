@@ -8,6 +8,7 @@ from torch import nn
 from dpsgd_torch.plan import Sampling
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.sampling import assign_slots
+from dpsgd_torch.training.vectors import Stored
 
 CLIP = 1.0
 FALLING = [3.0, -2.0, 1.0, -0.5, 0.2, -0.1]  # neighbours' sums change sign when all move up one
@@ -26,7 +27,11 @@ def clipped_sum(gradients: torch.Tensor, slots: np.ndarray | None, size: int) ->
     optimizer.max_grad_norm = CLIP
     parameter.summed_grad = torch.zeros_like(parameter)
     parameter.grad_sample = gradients
-    optimizer.accumulate(None if slots is None else torch.from_numpy(slots), size)
+    if slots is None:
+        optimizer.accumulate(Stored([parameter]))
+    else:
+        weights = torch.full((len(slots),), 1 / size)
+        optimizer.accumulate(Stored([parameter], torch.from_numpy(slots), weights))
     return parameter.summed_grad
 
 
