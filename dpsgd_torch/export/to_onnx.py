@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -101,13 +102,14 @@ def _name_values(graph: onnx.GraphProto) -> None:
         node.input[:] = [names.get(name, name) for name in node.input]
 
 
-def refuse_difference(
-    written: onnx.ModelProto, inputs: torch.Tensor, expected: torch.Tensor
-) -> float:
-    """The largest difference between onnxruntime and torch, over an example's largest output.
+def refuse_difference(written: onnx.ModelProto, model: nn.Module, inputs: torch.Tensor) -> float:
+    """How far onnxruntime is from the truth, the same model in float64.
+
+    Relative to an example's largest output, or to 1. Noisy weights can cancel so much of what lies
+    between that float32 itself is further off than ``TOLERANCE``: then four times as far as torch.
 
     Raises:
-        ExportError: it is above ``TOLERANCE``.
+        ExportError: it is further.
     """
     import onnxruntime
 
@@ -115,12 +117,14 @@ def refuse_difference(
         written.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     rows = [session.run(None, {"input": row[None].numpy()})[0][0] for row in inputs]
-    wanted = expected.numpy()
-    size = np.maximum(np.abs(wanted).max(axis=1, keepdims=True), 1)
-    difference = float((np.abs(np.stack(rows) - wanted) / size).max())
-    if not difference <= TOLERANCE:
+    with torch.no_grad():
+        exact = copy.deepcopy(model).double()(inputs.double()).numpy()
+        torchs = model(inputs).double().numpy()
+    size = np.maximum(np.abs(exact).max(axis=1, keepdims=True), 1)
+    theirs, ours = (float((np.abs(x - exact) / size).max()) for x in (np.stack(rows), torchs))
+    if not theirs <= max(TOLERANCE, 4 * ours):
         raise ExportError(
-            f"onnx: onnxruntime differs from torch by {difference:.1e}, more than {TOLERANCE:g}; "
-            "report it: nothing was written"
+            f"onnx: onnxruntime is {theirs:.1e} from float64, more than {TOLERANCE:g}, and torch "
+            f"{ours:.1e}; report it: nothing was written"
         )
-    return difference
+    return theirs

@@ -38,6 +38,7 @@ def contract(run: Trainer) -> dict[str, Any]:
         "sampling": run.sampling.to_json(),
         "privacy": run.privacy.to_json() if run.privacy else None,
         "physical batch size": run.physical_batch_size,
+        "gradients": run.gradients,
     }
     return dict(json.loads(json.dumps(parts, default=float)))
 

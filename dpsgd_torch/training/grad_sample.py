@@ -9,10 +9,9 @@ import torch
 from opacus.grad_sample import GradSampleModule
 from torch import nn
 
-from dpsgd_torch.errors import ModelError
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.steps import backward
-from dpsgd_torch.training.vectors import Stored
+from dpsgd_torch.training.vectors import Stored, unreached
 
 
 class PerExampleGradients(GradSampleModule):  # type: ignore[misc]
@@ -59,11 +58,3 @@ class PerExampleGradients(GradSampleModule):  # type: ignore[misc]
         for p in own:
             p.grad_sample = gradients[p]
             p._forward_counter = 0
-
-
-def unreached(name: str) -> ModelError:
-    """What to say of a parameter without a gradient."""
-    return ModelError(
-        f"parameter {name}: the loss does not reach it, so it has no gradient; "
-        "use it in forward or set requires_grad_(False)"
-    )

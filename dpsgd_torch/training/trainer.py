@@ -26,6 +26,7 @@ from dpsgd_torch.spent import PrivacySpent, privacy_spent
 from dpsgd_torch.training import validation
 from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment, refuse_changed
+from dpsgd_torch.training.ghost import GhostGradients, NoClosedForm, has_closed_form
 from dpsgd_torch.training.grad_sample import PerExampleGradients
 from dpsgd_torch.training.history import EpochRecord, History
 from dpsgd_torch.training.loop import Progress, train
@@ -34,6 +35,7 @@ from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.vectors import PerExample
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -61,6 +63,9 @@ class Trainer:
             in memory until ``save``.
         physical_batch_size: examples whose gradients are held at once; bounds memory only.
         checkpoint_every: steps between checkpoints, besides one at each epoch's end.
+        gradients: "hooks" for Opacus's per-example gradients, "ghost" for closed forms, which
+            models of linear and normalising layers have and which store none; "auto" takes these
+            where they exist.
         device: where to train; on the CPU an interrupted run repeats bit for bit.
         seed: makes the run reproducible, also for an attacker who knows it: noise from a
             published seed protects nobody. None draws 256 bits from the operating system.
@@ -92,6 +97,7 @@ class Trainer:
         run_dir: str | os.PathLike[str] | None = None,
         physical_batch_size: int = 128,
         checkpoint_every: int = 100,
+        gradients: str = "auto",
         device: str | torch.device = "cpu",
         seed: int | None = None,
     ) -> None:
@@ -109,6 +115,7 @@ class Trainer:
             steps=dpsgd_steps(dataset_size=declared, batch_size=batch_size, epochs=epochs),
         )
         self.privacy, self.plan = privacy, privacy.plan(self.sampling) if privacy else None
+        self.gradients = "none"
         self.streams = Streams() if seed is None else Streams(seed)
         self.test, self.given_loss, self.loss = test, loss, per_example(loss)
         self.scores = {"loss": self.loss, **(metrics or {})}
@@ -125,8 +132,7 @@ class Trainer:
         validation.refuse_unreachable(self.model, self.optimizer)
         if self.plan:
             validation.refuse_mixing_layers(self.model)
-            with self._per_sample_gradients() as wrapped:
-                validation.probe(self.model, wrapped, self.loss, self.data, physical_batch_size)
+            self.gradients = self._probed(gradients)
 
     def fit(self) -> Trainer:
         """Run all steps that are left; returns the trainer itself."""
@@ -151,7 +157,7 @@ class Trainer:
             )
             yield from train(self)
             return
-        with self._per_sample_gradients() as wrapped:
+        with self._per_example(self.gradients) as wrapped:
             self.step = PrivateStep(
                 wrapped,
                 self.loss,
@@ -237,11 +243,29 @@ class Trainer:
         folder.write_lines("metrics.jsonl", (r.to_json() for r in self.history.epochs))
         folder.write_lines("private/metrics.jsonl", self.history.private)
 
+    def _probed(self, gradients: str) -> str:
+        """The kind of gradients to take, once a pass on made-up examples has shown no mixing."""
+        kinds = {"auto": ["ghost", "hooks"] if has_closed_form(self.model) else ["hooks"]}
+        for kind in kinds.get(gradients, [gradients]):
+            with (
+                contextlib.suppress(NoClosedForm)
+                if gradients == "auto"
+                else contextlib.nullcontext()
+            ):
+                with self._per_example(kind) as wrapped:
+                    size = self.physical_batch_size
+                    validation.probe(self.model, wrapped, self.loss, self.data, size)
+                return kind
+        raise AssertionError("hooks raise no NoClosedForm")
+
     @contextlib.contextmanager
-    def _per_sample_gradients(self) -> Iterator[PerExampleGradients]:
-        """The model with Opacus's hooks on, which are taken off again."""
+    def _per_example(self, kind: str) -> Iterator[PerExample]:
+        """The model with hooks on, which are taken off again."""
+        check(kind in ("hooks", "ghost"), "gradients", kind, "must be auto, hooks or ghost")
         try:
-            wrapped = PerExampleGradients(self.model)
+            wrapped: PerExample = (
+                GhostGradients(self.model) if kind == "ghost" else PerExampleGradients(self.model)
+            )
         except NotImplementedError as error:
             raise ModelError(f"model: has no per-example gradients in Opacus ({error})") from error
         try:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from dpsgd_torch.errors import ModelError
 from dpsgd_torch.training.losses import Loss
 
 
@@ -100,3 +101,11 @@ def _norms(grads: list[torch.Tensor]) -> torch.Tensor:
     # Squares are summed in pairs; torch's norm adds them one by one on the CPU, and in float32
     # loses 4e-4 of a vector of ten million ones.
     return torch.stack([g.square().sum(1) for g in grads]).sum(0).sqrt()
+
+
+def unreached(name: str) -> ModelError:
+    """What to say of a parameter without a gradient."""
+    return ModelError(
+        f"parameter {name}: the loss does not reach it, so it has no gradient; "
+        "use it in forward or set requires_grad_(False)"
+    )

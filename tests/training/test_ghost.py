@@ -1,0 +1,198 @@
+"""Closed-form norms and sums against one backward pass an example, in float64."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from dpsgd_torch.layers import WeightNormLinear
+from dpsgd_torch.training.ghost import GhostGradients, NoClosedForm, has_closed_form
+from dpsgd_torch.training.grad_sample import PerExampleGradients
+from dpsgd_torch.training.losses import per_example
+
+LOSS = per_example(nn.BCEWithLogitsLoss())
+ROWS, INPUTS, OUTPUTS = 12, 30, 5
+
+
+def tabular_model(seed: int = 0) -> nn.Module:
+    """Every layer that has a closed form, at scales that differ."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.LayerNorm(INPUTS),
+            WeightNormLinear(INPUTS, 40),
+            nn.ReLU(),
+            nn.LayerNorm(40),
+            nn.Linear(40, 20),
+            nn.Tanh(),
+            nn.Linear(20, 20, bias=False),
+            WeightNormLinear(20, OUTPUTS),
+        )
+        for p in model.parameters():
+            nn.init.normal_(p, std=float(torch.rand(()) + 0.2))
+    return model
+
+
+def some_data(rows: int = ROWS, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = 3 * torch.randn(rows, INPUTS, generator=generator)
+    return x, torch.randint(2, (rows, OUTPUTS), generator=generator).float()
+
+
+def gradients_alone(model: nn.Module, data) -> torch.Tensor:
+    """(rows, parameters), each row by autograd on its own, in float64."""
+    model = tabular_copy(model)
+    rows = []
+    for x, y in zip(*data, strict=True):
+        model.zero_grad()
+        LOSS(model(x[None].double()), y[None].double()).sum().backward()
+        rows.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    return torch.stack(rows)
+
+
+def tabular_copy(model: nn.Module) -> nn.Module:
+    twin = tabular_model()
+    twin.load_state_dict(model.state_dict())
+    return twin.double()
+
+
+def ghost_vectors(model, data, slots=None, weights=None):
+    ghost = GhostGradients(model)
+    try:
+        ghost.backward(LOSS, *data)
+        return ghost.vectors(list(model.parameters()), slots, weights)
+    finally:
+        ghost.cleanup()
+
+
+def sum_of(model, vectors, factors) -> torch.Tensor:
+    sums = [torch.zeros_like(p) for p in model.parameters()]
+    vectors.add_to(sums, factors)
+    return torch.cat([total.flatten() for total in sums])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_norms_agree_with_autograd_to_a_millionth(seed):
+    model, data = tabular_model(seed), some_data(seed=seed)
+    expected = gradients_alone(model, data).norm(dim=1)
+    norms = ghost_vectors(model, data).norms.double()
+    assert float(((norms - expected) / expected).abs().max()) < 1e-6
+
+
+def test_sums_and_single_vectors_agree_with_autograd():
+    model, data = tabular_model(), some_data()
+    expected = gradients_alone(model, data)
+    factors = torch.rand(ROWS, generator=torch.Generator().manual_seed(2))
+    vectors = ghost_vectors(model, data)
+    got, wanted = sum_of(model, vectors, factors), factors.double() @ expected
+    assert float((got - wanted).norm() / wanted.norm()) < 1e-6
+    third = torch.cat(vectors.vector(3))
+    assert float((third - expected[3]).norm() / expected[3].norm()) < 1e-6
+
+
+SHARED = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 3, 4])
+
+
+def test_rows_of_one_slot_add_up_before_the_norm_is_taken():
+    model, data = tabular_model(), some_data()
+    weights = (1 / torch.bincount(SHARED))[SHARED]
+    expected = torch.zeros(5, sum(p.numel() for p in model.parameters())).double()
+    expected.index_add_(0, SHARED, gradients_alone(model, data) * weights[:, None].double())
+    vectors = ghost_vectors(model, data, SHARED, weights)
+    error = (vectors.norms.double() - expected.norm(dim=1)) / expected.norm(dim=1)
+    assert float(error.min()) > -1e-6
+    assert float(error.max()) < 1e-5  # pairs may cancel, so it is kept above
+    factors = torch.tensor([0.5, 1.0, 0.0, 0.2, 0.7])
+    wanted = factors.double() @ expected
+    assert float((sum_of(model, vectors, factors) - wanted).norm() / wanted.norm()) < 1e-6
+    fourth = torch.cat(vectors.vector(3))
+    assert float((fourth - expected[3]).norm() / expected[3].norm()) < 1e-6
+
+
+def test_rounding_never_makes_a_norm_too_small_where_terms_cancel():
+    """Inputs along v: all of ∂v cancels, and two rows of a slot cancel each other."""
+    layer = WeightNormLinear(2000, 3)
+    with torch.no_grad():
+        layer.weight_v.normal_(generator=torch.Generator().manual_seed(0))
+        layer.weight_g.copy_(torch.tensor([1e3, 1e2, 1e4]))
+    x = layer.weight_v.detach() * torch.tensor([[1.0], [3.0], [-2.0]])
+    x = torch.cat([x, x])
+    y = torch.zeros(6, 3)
+    sign = torch.tensor([1.0, 1, 1, -1, -1, -1])
+    loss = per_example(lambda out, _: (out * sign[:, None] * 1e-3).sum(1))
+    for slots in (None, torch.tensor([0, 0, 1, 1, 2, 2])):
+        ghost = GhostGradients(layer)
+        ghost.backward(loss, x, y)
+        vectors = ghost.vectors(list(layer.parameters()), slots, slots if slots is None else None)
+        ghost.cleanup()
+        for slot, norm in enumerate(vectors.norms.tolist()):
+            truth = float(torch.cat(vectors.vector(slot)).norm())
+            assert norm >= truth * (1 - 1e-6)
+            assert norm < 1.05 * truth + 1.0
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("slots", [None, SHARED])
+def test_an_example_that_is_not_finite_counts_as_zero(poison, slots):
+    model, data = tabular_model(), some_data()
+    hurt = (data[0].clone(), data[1])
+    hurt[0][1] = poison
+    model[0] = nn.Identity()  # a layer norm would tame the infinite
+    vectors = ghost_vectors(model, hurt, slots)
+    count = len(vectors.norms)
+    clean = gradients_without(model, data, row=1)
+    factors = torch.ones(count).where(torch.isfinite(vectors.norms), 0.0)
+    got = sum_of(model, vectors, factors)
+    assert float((got - clean).norm() / clean.norm()) < 1e-5
+    if slots is None:
+        assert not math.isfinite(float(vectors.norms[1]))
+
+
+def gradients_without(model, data, row):
+    kept = [i for i in range(ROWS) if i != row]
+    vectors = ghost_vectors(model, (data[0][kept], data[1][kept]))
+    return sum_of(model, vectors, torch.ones(ROWS - 1))
+
+
+def test_opacus_hooks_give_the_same_gradients():
+    model, data = tabular_model(), some_data()
+    expected = ghost_vectors(model, data)
+    hooks = PerExampleGradients(model)
+    hooks.backward(LOSS, *data)
+    stored = hooks.vectors(list(model.parameters()))
+    hooks.cleanup()
+    assert torch.allclose(stored.norms, expected.norms, rtol=2e-6)
+    factors = torch.ones(ROWS)
+    a, b = sum_of(model, stored, factors), sum_of(model, expected, factors)
+    assert float((a - b).norm() / a.norm()) < 1e-6
+
+
+def test_weight_norm_is_torchs():
+    ours = WeightNormLinear(4, 3)
+    theirs = weight_norm(nn.Linear(4, 3), dim=0)
+    with torch.no_grad():
+        theirs.parametrizations.weight.original0.copy_(ours.weight_g[:, None])
+        theirs.parametrizations.weight.original1.copy_(ours.weight_v)
+        theirs.bias.copy_(ours.bias)
+    x = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+
+
+def test_only_models_of_closed_forms_are_taken():
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    assert not has_closed_form(tied)
+    frozen = nn.Linear(3, 3)
+    frozen.bias.requires_grad_(False)
+    assert not has_closed_form(frozen)
+    assert not has_closed_form(nn.Sequential(nn.Linear(3, 3), nn.Conv1d(1, 1, 1)))
+    with pytest.raises(NoClosedForm, match="pass gradients='hooks'"):
+        GhostGradients(frozen)
+    twice = nn.Linear(INPUTS, INPUTS)
+    with pytest.raises(NoClosedForm, match="more than once"):
+        ghost_vectors(nn.Sequential(twice, twice), (some_data()[0],) * 2)
+    deep = (torch.zeros(4, 2, INPUTS), torch.zeros(4, 2, INPUTS))
+    with pytest.raises(NoClosedForm, match="dimensions"):
+        ghost_vectors(nn.Sequential(nn.Linear(INPUTS, INPUTS)), deep)
