@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from accountant import Event, PoissonSampled, calibrate_noise, count_runs, dpsgd_event
 from accountant.errors import check, check_delta
-from dpsgd_torch.schedules import Schedule
+from dpsgd_torch.schedules import Constant, Schedule
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,31 @@ class Sampling:
       ``batch_size`` / ``dataset_size``, for ``steps`` batches.
     * Each record of a batch is put, independently of the others, into one of ``microbatches``
       slots; with a microbatch size of 1 each has a slot of its own.
+    * Where the ``unit`` of privacy has several rows (a drug, a patient), a record above is such a
+      unit with all its rows: units are counted and sampled. At most ``rows_per_unit`` of a
+      unit's rows, drawn afresh from its own at each step, are averaged and clipped as one vector.
     """
 
     dataset_size: int
     batch_size: int
     microbatch_size: int = 1
     steps: int
+    unit: str = "record"
+    rows_per_unit: int | None = None
 
     def __post_init__(self) -> None:
         check(self.steps >= 1, "steps", self.steps, "must be at least 1", "raise epochs")
+        rows = self.rows_per_unit
+        check(rows is None or rows >= 1, "rows_per_unit", rows, "must be at least 1")
+        check(
+            rows is None or self.microbatch_size == 1,
+            "microbatch_size",
+            self.microbatch_size,
+            "must be 1 where a unit has several rows: its rows are the microbatch",
+        )
         self.event(0.0)
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @property
@@ -85,9 +99,18 @@ class PrivacyPlan:
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
-        for step in (0, self.sampling.steps - 1):
-            clip = self.clip_norm.at(step)
-            check(clip > 0, "clip_norm", clip, "must be > 0")
+        for name in ("clip_norm", "noise_multiplier"):
+            schedule: Schedule = getattr(self, name)
+            varies = not isinstance(schedule, Constant)
+            steps = range(self.sampling.steps if varies else 1)
+            least = min(steps, key=schedule.at)
+            check(
+                schedule.at(least) > 0,
+                f"{name} at step {least}",
+                schedule.at(least),
+                "must be > 0 at every step",
+                "let its schedule end above 0",
+            )
 
     def step(self, step: int) -> StepPlan:
         """What the loop does at ``step``."""

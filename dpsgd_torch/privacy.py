@@ -33,6 +33,8 @@ class Privacy:
             clip and the cost is charged accordingly.
         dataset_size: n as declared in public; None takes the number of training records, which
             the statement then treats as public.
+        unit: whom the promise is made to: "record", or what the ids in ``Trainer(units=…)`` name;
+            ``dataset_size`` then counts these.
 
     Raises:
         InvalidValue: a value outside its domain.
@@ -47,6 +49,7 @@ class Privacy:
     noise_multiplier: float | Schedule | None = None
     microbatch_size: int = 1
     dataset_size: int | None = None
+    unit: str = "record"
 
     def __post_init__(self) -> None:
         check_delta(self.delta)

@@ -43,6 +43,8 @@ class PrivacySpent:
     effective_noise_multiplier: float
     clip_norm: float
     microbatch_size: int
+    unit: str
+    rows_per_unit: int | None
     noise_multiplier_schedule: dict[str, Any]
     clip_norm_schedule: dict[str, Any]
 
@@ -100,6 +102,8 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
         effective_noise_multiplier=first.event.noise_multiplier,
         clip_norm=plan.step(0).clip_norm,
         microbatch_size=plan.sampling.microbatch_size,
+        unit=plan.sampling.unit,
+        rows_per_unit=plan.sampling.rows_per_unit,
         noise_multiplier_schedule=plan.noise_multiplier.to_json(),
         clip_norm_schedule=plan.clip_norm.to_json(),
     )

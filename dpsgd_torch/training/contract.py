@@ -31,7 +31,7 @@ def contract(run: Trainer) -> dict[str, Any]:
     ]
     parts = {
         "code": CODE_CONTRACT,
-        "data": digest(run.data),
+        "data": digest(run.data) + run.unit_digest,
         "model": str(run.model),
         "loss": getattr(run.given_loss, "__qualname__", str(run.given_loss)),
         "optimizer": [type(run.optimizer).__name__, groups],

@@ -114,9 +114,13 @@ def _draw(run: Trainer, step: int) -> Draw:
     def stream(name: str) -> np.random.Generator:
         return run.streams.numpy(name, attempt=run.attempt, step=step)
 
-    batch = poisson_sample(stream("sampling"), len(run.data[0]), run.sampling.rate)
+    units = len(run.units or run.data[0])
+    batch = poisson_sample(stream("sampling"), units, run.sampling.rate)
     noise = run.streams.torch("noise", attempt=run.attempt, step=step, device=run.device)
     size = run.sampling.microbatch_size
+    if run.units and run.sampling.rows_per_unit:
+        rows, slots, weights = run.units.sample(stream("rows"), batch, run.sampling.rows_per_unit)
+        return Draw(rows, slots, noise, weights)
     if size == 1:
         return Draw(batch, np.arange(batch.size), noise)
     slots = assign_slots(stream("slots"), batch, run.sampling.microbatches)

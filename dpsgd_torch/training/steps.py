@@ -77,7 +77,7 @@ class PrivateStep:
 
 
 class PlainStep:
-    """The same batches, averaged over the expected batch size, with no clip and no noise."""
+    """The same batches and weights, over the declared number of slots: no clip and no noise."""
 
     def __init__(
         self,
@@ -85,31 +85,40 @@ class PlainStep:
         loss: Loss,
         optimizer: torch.optim.Optimizer,
         *,
-        batch_size: int,
+        slots: int,
         physical_batch_size: int,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.batch_size, self.physical_batch_size = batch_size, physical_batch_size
+        self.slots, self.physical_batch_size = slots, physical_batch_size
 
     def __call__(self, data: Sequence[torch.Tensor], plan: StepPlan, draw: Draw) -> StepRecord:
         loss_sum = 0.0
         self.optimizer.zero_grad(set_to_none=False)
         for piece in physical_batches(draw.slots, self.physical_batch_size):
-            loss_sum += backward(self.model, self.loss, *_select(data, draw.batch[piece]))
+            weights = None if draw.weights is None else torch.from_numpy(draw.weights[piece])
+            inputs, targets = _select(data, draw.batch[piece])
+            loss_sum += backward(self.model, self.loss, inputs, targets, weights)
         for p in self.model.parameters():
             if p.requires_grad and p.grad is not None:
-                p.grad /= self.batch_size
+                p.grad /= self.slots
         self.optimizer.step()
         return StepRecord(loss_sum, draw.batch.size, torch.zeros(0))
 
 
-def backward(model: nn.Module, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
-    """Sum of the losses; its gradient is left where the model keeps it."""
-    total = loss(model(inputs), targets).sum()
+def backward(
+    model: nn.Module,
+    loss: Loss,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor | None = None,
+) -> float:
+    """Sum of the losses; the gradient of their weighted sum is left where the model keeps it."""
+    losses = loss(model(inputs), targets)
+    total = losses.sum() if weights is None else losses @ weights.to(losses)
     with warnings.catch_warnings():  # the input needs no gradient, and Opacus does not need it to
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         total.backward()
-    return float(total.detach())
+    return float(losses.detach().sum())
 
 
 def _select(data: Sequence[torch.Tensor], records: Indices) -> tuple[torch.Tensor, ...]:

@@ -33,6 +33,7 @@ from dpsgd_torch.training.loop import Progress, train
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
+from dpsgd_torch.training.sampling import UnitRows
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.vectors import PerExample
@@ -59,6 +60,9 @@ class Trainer:
             from them, e.g. ``lambda p: torch.optim.SGD(p, lr=0.25)``.
         test_tensors: public inputs and targets to report on at each epoch, or None.
         metrics: name → function (outputs, targets) → one value per example.
+        units: the id of the person, drug, … each record belongs to, whole numbers (n,), for a
+            guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
+        rows_per_unit: with ``units``, so many of a unit's records at most are averaged in a step.
         run_dir: a new or empty folder for ledger, checkpoints and results; None keeps everything
             in memory until ``save``.
         physical_batch_size: examples whose gradients are held at once; bounds memory only.
@@ -94,6 +98,8 @@ class Trainer:
         optimizer: torch.optim.Optimizer | OptimizerFactory,
         test_tensors: Sequence[torch.Tensor] | None = None,
         metrics: Mapping[str, Loss] | None = None,
+        units: Any = None,
+        rows_per_unit: int | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         physical_batch_size: int = 128,
         checkpoint_every: int = 100,
@@ -106,14 +112,24 @@ class Trainer:
         check(seed is None or seed >= 0, "seed", seed, "must be ≥ 0")
         self.data = _on(device, train_tensors, "train_tensors")
         test = None if test_tensors is None else _on(device, test_tensors, "test_tensors")
+        check(
+            (units is None) == (rows_per_unit is None),
+            "rows_per_unit",
+            rows_per_unit,
+            "goes with units: pass both or neither",
+        )
         self.device, self.resumed = torch.device(device), False
-        declared = (privacy and privacy.dataset_size) or len(self.data[0])
+        self.units = None if units is None else _units(units, len(self.data[0]))
+        declared = (privacy and privacy.dataset_size) or len(self.units or self.data[0])
         self.sampling = Sampling(
             dataset_size=declared,
             batch_size=batch_size,
             microbatch_size=privacy.microbatch_size if privacy else 1,
             steps=dpsgd_steps(dataset_size=declared, batch_size=batch_size, epochs=epochs),
+            unit=privacy.unit if privacy else "record",
+            rows_per_unit=rows_per_unit,
         )
+        self.unit_digest = "" if units is None else digest([torch.as_tensor(units)])
         self.privacy, self.plan = privacy, privacy.plan(self.sampling) if privacy else None
         self.gradients = "none"
         self.streams = Streams() if seed is None else Streams(seed)
@@ -152,7 +168,7 @@ class Trainer:
                 self.model,
                 self.loss,
                 self.optimizer,
-                batch_size=self.sampling.batch_size,
+                slots=self.sampling.microbatches,
                 physical_batch_size=self.physical_batch_size,
             )
             yield from train(self)
@@ -331,3 +347,14 @@ def _on(device: str | torch.device, data: Any, name: str) -> Pair:
         return parts[0].to(device), parts[1].to(device)
     except (RuntimeError, AssertionError) as error:
         raise DataError(f"device = {device}: cannot be used ({error}); try 'cpu'") from error
+
+
+def _units(ids: Any, records: int) -> UnitRows:
+    given = torch.as_tensor(ids)
+    whole = given.ndim == 1 and not (given.is_floating_point() or given.is_complex())
+    if not whole or len(given) != records:
+        raise DataError(
+            f"units = {given.dtype} of shape {tuple(given.shape)}: must be one whole number for "
+            f"each of the {records} records"
+        )
+    return UnitRows.of(given.cpu().numpy().astype(np.int64))
