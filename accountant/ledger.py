@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -16,11 +17,12 @@ from accountant.rdp import RdpAccountant
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE event (id INTEGER PRIMARY KEY, json TEXT NOT NULL UNIQUE);
-CREATE TABLE attempt (number INTEGER PRIMARY KEY, first_step INTEGER NOT NULL,
-                      environment TEXT NOT NULL);
-CREATE TABLE charge (id INTEGER PRIMARY KEY AUTOINCREMENT, step INTEGER NOT NULL,
-                     attempt INTEGER NOT NULL REFERENCES attempt, event INTEGER NOT NULL
-                     REFERENCES event, checksum INTEGER, UNIQUE (step, attempt));
+CREATE TABLE attempt (part TEXT NOT NULL, number INTEGER NOT NULL, first_step INTEGER NOT NULL,
+                      environment TEXT NOT NULL, PRIMARY KEY (part, number));
+CREATE TABLE charge (id INTEGER PRIMARY KEY AUTOINCREMENT, part TEXT NOT NULL,
+                     step INTEGER NOT NULL, attempt INTEGER NOT NULL, event INTEGER NOT NULL
+                     REFERENCES event, checksum INTEGER, UNIQUE (part, step, attempt),
+                     FOREIGN KEY (part, attempt) REFERENCES attempt);
 """
 
 
@@ -33,6 +35,8 @@ class Ledger:
       cost, or opens a new attempt, whose steps are charged again.
     * With a budget, ``reserve`` refuses the step that would pass it, before anything is drawn.
     * One process at a time: the file stays locked while a Ledger has it open.
+    * What a run does besides training (statistics, selection, validation, other folds) is charged
+      to other *parts* of the same ledger, each with steps and attempts of its own: ``part``.
 
     Args:
         path: the SQLite file, created if absent; None keeps the ledger in memory, for a run that
@@ -69,6 +73,7 @@ class Ledger:
         self.budget = Budget(budget, delta, planned) if budget else None
         self._where = str(path or ":memory:")
         self._event_ids: dict[Event, int] = {}
+        self._part = "training"
         self._attempt: int | None = None
         if resumed and path and not path.exists():
             raise self._lost()
@@ -109,6 +114,22 @@ class Ledger:
             "the run has spent"
         )
 
+    def part(self, name: str) -> Ledger:
+        """The same ledger, file and budget, for another sequence of steps; call ``begin`` on it.
+
+        >>> from accountant.events import Laplace
+        >>> ledger = Ledger(None, delta=1e-5)
+        >>> statistics = ledger.part("statistics")
+        >>> statistics.begin(first_step=0, environment="cpu")
+        0
+        >>> statistics.reserve(0, Laplace(noise_multiplier=10.0))
+        >>> len(ledger), ledger.events()
+        (1, [(Laplace(noise_multiplier=10.0), 1)])
+        """
+        other = copy.copy(self)
+        other._part, other._attempt = name, None
+        return other
+
     @property
     def attempt(self) -> int:
         if self._attempt is None:
@@ -122,20 +143,25 @@ class Ledger:
         bit, and the checkpoint lies inside it. Otherwise a new attempt draws and pays afresh.
         """
         last = self._do(
-            "SELECT number, first_step, environment FROM attempt ORDER BY number DESC LIMIT 1"
+            "SELECT number, first_step, environment FROM attempt WHERE part = ? "
+            "ORDER BY number DESC LIMIT 1",
+            (self._part,),
         ).fetchone()
         if last and repeatable and last[2] == environment and last[1] <= first_step:
             self._attempt = int(last[0])
         else:
             self._attempt = last[0] + 1 if last else 0
-            row = (self._attempt, first_step, environment)
-            self._do("INSERT INTO attempt VALUES (?, ?, ?)", row)
+            row = (self._part, self._attempt, first_step, environment)
+            self._do("INSERT INTO attempt VALUES (?, ?, ?, ?)", row)
         return self.attempt
 
     def end_attempt(self) -> None:
         """Bar the current attempt from being repeated: the next ``begin`` opens another."""
         never = 2**63 - 1
-        self._do("UPDATE attempt SET first_step = ? WHERE number = ?", (never, self.attempt))
+        self._do(
+            "UPDATE attempt SET first_step = ? WHERE part = ? AND number = ?",
+            (never, self._part, self.attempt),
+        )
 
     def is_charged(self, step: int) -> bool:
         """Whether this attempt has already paid for ``step``."""
@@ -159,8 +185,8 @@ class Ledger:
                 row = self._db.execute("INSERT INTO event (json) VALUES (?)", (text,))
                 number = int(row.lastrowid or 0)
             self._db.execute(
-                "INSERT INTO charge (step, attempt, event) VALUES (?, ?, ?)",
-                (step, self.attempt, number),
+                "INSERT INTO charge (part, step, attempt, event) VALUES (?, ?, ?, ?)",
+                (self._part, step, self.attempt, number),
             )
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -180,8 +206,9 @@ class Ledger:
     def settle(self, step: int, checksum: int) -> None:
         """Record that the reserved step was released, with a checksum of what came out."""
         changed = self._do(
-            "UPDATE charge SET checksum = ? WHERE step = ? AND attempt = ? AND checksum IS NULL",
-            (int(checksum), step, self.attempt),
+            "UPDATE charge SET checksum = ? "
+            "WHERE part = ? AND step = ? AND attempt = ? AND checksum IS NULL",
+            (int(checksum), self._part, step, self.attempt),
         ).rowcount
         if changed != 1:
             raise LedgerError(f"step {step}: settled without being reserved")
@@ -202,8 +229,8 @@ class Ledger:
 
     def charged_again(self) -> int:
         """Charges for steps that an earlier attempt had already paid for."""
-        distinct = self._do("SELECT COUNT(DISTINCT step) FROM charge").fetchone()[0]
-        return len(self) - int(distinct)
+        distinct = self._do("SELECT COUNT(*) FROM (SELECT DISTINCT part, step FROM charge)")
+        return len(self) - int(distinct.fetchone()[0])
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy, for a run whose ledger was kept in memory."""
@@ -228,7 +255,7 @@ class Ledger:
 
     def _row(self, step: int) -> tuple[int, int | None] | None:
         row: tuple[int, int | None] | None = self._do(
-            "SELECT event, checksum FROM charge WHERE step = ? AND attempt = ?",
-            (step, self.attempt),
+            "SELECT event, checksum FROM charge WHERE part = ? AND step = ? AND attempt = ?",
+            (self._part, step, self.attempt),
         ).fetchone()
         return row
