@@ -82,6 +82,8 @@ class PrivacyPlan:
       parameters together.
     * Noise: Gaussian, of deviation noise multiplier × clip norm, on the sum over microbatches.
     * Average: the noisy sum over the declared number of microbatches.
+    * Beside the steps, the same budget pays ``also``, and the steps themselves ``runs`` times (the
+      folds of a cross-validation).
 
     >>> from dpsgd_torch.schedules import Constant
     >>> sampling = Sampling(dataset_size=60000, batch_size=50, microbatch_size=5, steps=12000)
@@ -96,6 +98,8 @@ class PrivacyPlan:
     noise_multiplier: Schedule
     delta: float
     budget: float | None = None
+    also: tuple[tuple[Event, int], ...] = ()
+    runs: int = 1
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -121,8 +125,9 @@ class PrivacyPlan:
         return self.sampling.event(self.step(step).noise_multiplier)
 
     def events(self) -> list[tuple[Event, int]]:
-        """What the whole run costs, equal neighbours counted together."""
-        return count_runs(map(self.event, range(self.sampling.steps)))
+        """What everything costs that the budget pays, equal neighbours counted together."""
+        steps = count_runs(map(self.event, range(self.sampling.steps)))
+        return [*self.also, *((event, count * self.runs) for event, count in steps)]
 
     def calibrated(self, epsilon: float) -> PrivacyPlan:
         """This plan with its noise scaled, at every step alike, to cost ``epsilon``."""

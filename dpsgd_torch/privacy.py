@@ -8,10 +8,11 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from accountant import Event
 from accountant.errors import check, check_delta
 from accountant.statement import weak_delta
 from dpsgd_torch.plan import PrivacyPlan, Sampling
-from dpsgd_torch.schedules import Constant, Linear, Schedule, as_schedule
+from dpsgd_torch.schedules import Constant, Schedule, as_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class Privacy:
             the statement then treats as public.
         unit: whom the promise is made to: "record", or what the ids in ``Trainer(units=…)`` name;
             ``dataset_size`` then counts these.
+        also: other releases that the same budget pays, each with its count: statistics, selection,
+            validation. They are charged by whoever makes them, to parts of the same ledger.
+        runs: how many runs like this one share the budget, as the folds of a cross-validation do.
 
     Raises:
         InvalidValue: a value outside its domain.
@@ -50,6 +54,8 @@ class Privacy:
     microbatch_size: int = 1
     dataset_size: int | None = None
     unit: str = "record"
+    also: tuple[tuple[Event, int], ...] = ()
+    runs: int = 1
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -70,10 +76,12 @@ class Privacy:
     def to_json(self) -> dict[str, Any]:
         """What was asked, with schedules written out."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {
-            name: value.to_json() if isinstance(value, Constant | Linear) else value
+        written = {
+            name: value.to_json() if hasattr(value, "to_json") else value
             for name, value in values.items()
         }
+        also = [{**event.to_json(), "count": count} for event, count in self.also]
+        return {**written, "also": also}
 
     def plan(self, sampling: Sampling) -> PrivacyPlan:
         """The plan for a run with this sampling, its noise calibrated where it must be."""
@@ -85,6 +93,8 @@ class Privacy:
             noise_multiplier=as_schedule(self.noise_multiplier or Constant(1.0)),
             delta=self.delta,
             budget=self.epsilon,
+            also=self.also,
+            runs=self.runs,
         )
         if self.noise_multiplier is None and self.epsilon is not None:
             return plan.calibrated(self.epsilon)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from accountant import Gaussian, Ledger, exact
+from accountant import Event, Gaussian, Ledger, PoissonSampled, exact
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.witness import opacus_epsilon, refuse_disagreement
@@ -20,7 +21,8 @@ class PrivacySpent:
     The true ε lies between ``epsilon_lower`` and ``epsilon``; Rényi accounting, ours and
     Opacus's, is its witness.
 
-    ``steps`` counts the charges in the ledger: a step that was paid twice counts twice.
+    ``charges`` counts what is in the ledger and ``steps`` those for a step of training (one paid
+    twice counts twice); ``also`` is what was released besides.
     """
 
     epsilon: float
@@ -36,6 +38,7 @@ class PrivacySpent:
     sampling_rate: float
     dataset_size: int
     batch_size: int
+    charges: int
     steps: int
     steps_charged_again: int
     planned_steps: int
@@ -47,6 +50,7 @@ class PrivacySpent:
     rows_per_unit: int | None
     noise_multiplier_schedule: dict[str, Any]
     clip_norm_schedule: dict[str, Any]
+    also: list[dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with ∞ and NaN as null, which JSON has no word for."""
@@ -62,10 +66,10 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
 
     Raises:
         GuaranteeBroken: the witnesses differ by more than 1e-6 on equal orders, or the exact ε is
-            above theirs; or a complete run's ledger, read back from disk, is not what was planned.
+            above theirs; or the ledger, read back from disk, holds more than was planned.
     """
-    again = ledger.charged_again()
-    if len(ledger) == plan.sampling.steps and not again and ledger.events() != plan.events():
+    again, planned = ledger.charged_again(), _counted(plan.events())
+    if not again and _counted(ledger.events()) - planned:
         raise GuaranteeBroken(
             f"ledger: its {len(ledger)} charges are not those of the plan; the run states no ε: "
             "report it"
@@ -95,9 +99,10 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
         sampling_rate=first.sampling_rate,
         dataset_size=plan.sampling.dataset_size,
         batch_size=plan.sampling.batch_size,
-        steps=len(ledger),
+        charges=len(ledger),
+        steps=sum(count for event, count in accountant.events if isinstance(event, PoissonSampled)),
         steps_charged_again=again,
-        planned_steps=plan.sampling.steps,
+        planned_steps=plan.sampling.steps * plan.runs,
         noise_multiplier=plan.step(0).noise_multiplier,
         effective_noise_multiplier=first.event.noise_multiplier,
         clip_norm=plan.step(0).clip_norm,
@@ -106,4 +111,16 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
         rows_per_unit=plan.sampling.rows_per_unit,
         noise_multiplier_schedule=plan.noise_multiplier.to_json(),
         clip_norm_schedule=plan.clip_norm.to_json(),
+        also=[
+            {**event.to_json(), "count": count}
+            for event, count in accountant.events
+            if not isinstance(event, PoissonSampled)
+        ],
     )
+
+
+def _counted(events: list[tuple[Event, int]]) -> Counter[Event]:
+    total: Counter[Event] = Counter()
+    for event, count in events:
+        total[event] += count
+    return total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -11,14 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
 from accountant import Ledger, dpsgd_steps
 from accountant.errors import check
-from dpsgd_torch.errors import DataError, GuaranteeBroken, ModelError, RunError
+from dpsgd_torch.errors import GuaranteeBroken, RunError
 from dpsgd_torch.plan import Sampling
 from dpsgd_torch.privacy import Privacy
 from dpsgd_torch.schedules import schedule_from_json
@@ -26,19 +24,16 @@ from dpsgd_torch.spent import PrivacySpent, privacy_spent
 from dpsgd_torch.training import validation
 from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment, refuse_changed
-from dpsgd_torch.training.ghost import GhostGradients, NoClosedForm, has_closed_form
-from dpsgd_torch.training.grad_sample import PerExampleGradients
+from dpsgd_torch.training.engines import choose, per_example_gradients
 from dpsgd_torch.training.history import EpochRecord, History
 from dpsgd_torch.training.loop import Progress, train
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
-from dpsgd_torch.training.sampling import UnitRows
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
-from dpsgd_torch.training.vectors import PerExample
+from dpsgd_torch.training.tensors import pair_on, units_of
 
-Pair = tuple[torch.Tensor, torch.Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -110,8 +105,8 @@ class Trainer:
         check(physical_batch_size >= 1, "physical_batch_size", physical_batch_size, "must be ≥ 1")
         check(checkpoint_every >= 1, "checkpoint_every", checkpoint_every, "must be ≥ 1")
         check(seed is None or seed >= 0, "seed", seed, "must be ≥ 0")
-        self.data = _on(device, train_tensors, "train_tensors")
-        test = None if test_tensors is None else _on(device, test_tensors, "test_tensors")
+        self.data = pair_on(device, train_tensors, "train_tensors")
+        test = None if test_tensors is None else pair_on(device, test_tensors, "test_tensors")
         check(
             (units is None) == (rows_per_unit is None),
             "rows_per_unit",
@@ -119,7 +114,7 @@ class Trainer:
             "goes with units: pass both or neither",
         )
         self.device, self.resumed = torch.device(device), False
-        self.units = None if units is None else _units(units, len(self.data[0]))
+        self.units = None if units is None else units_of(units, len(self.data[0]))
         declared = (privacy and privacy.dataset_size) or len(self.units or self.data[0])
         self.sampling = Sampling(
             dataset_size=declared,
@@ -148,7 +143,9 @@ class Trainer:
         validation.refuse_unreachable(self.model, self.optimizer)
         if self.plan:
             validation.refuse_mixing_layers(self.model)
-            self.gradients = self._probed(gradients)
+            self.gradients = choose(
+                gradients, self.model, self.loss, self.data, physical_batch_size
+            )
 
     def fit(self) -> Trainer:
         """Run all steps that are left; returns the trainer itself."""
@@ -173,7 +170,7 @@ class Trainer:
             )
             yield from train(self)
             return
-        with self._per_example(self.gradients) as wrapped:
+        with per_example_gradients(self.model, self.gradients) as wrapped:
             self.step = PrivateStep(
                 wrapped,
                 self.loss,
@@ -222,7 +219,7 @@ class Trainer:
             raise RunError("privacy: nothing was charged; pass privacy=… and fit first")
         self._refuse_broken()
         charges = len(self.ledger)
-        if self._spent is None or self._spent.steps != charges:
+        if self._spent is None or self._spent.charges != charges:
             self._spent = privacy_spent(self.plan, self.ledger)
         return self._spent
 
@@ -258,36 +255,6 @@ class Trainer:
         """The epochs so far, public and private parts apart."""
         folder.write_lines("metrics.jsonl", (r.to_json() for r in self.history.epochs))
         folder.write_lines("private/metrics.jsonl", self.history.private)
-
-    def _probed(self, gradients: str) -> str:
-        """The kind of gradients to take, once a pass on made-up examples has shown no mixing."""
-        kinds = {"auto": ["ghost", "hooks"] if has_closed_form(self.model) else ["hooks"]}
-        for kind in kinds.get(gradients, [gradients]):
-            with (
-                contextlib.suppress(NoClosedForm)
-                if gradients == "auto"
-                else contextlib.nullcontext()
-            ):
-                with self._per_example(kind) as wrapped:
-                    size = self.physical_batch_size
-                    validation.probe(self.model, wrapped, self.loss, self.data, size)
-                return kind
-        raise AssertionError("hooks raise no NoClosedForm")
-
-    @contextlib.contextmanager
-    def _per_example(self, kind: str) -> Iterator[PerExample]:
-        """The model with hooks on, which are taken off again."""
-        check(kind in ("hooks", "ghost"), "gradients", kind, "must be auto, hooks or ghost")
-        try:
-            wrapped: PerExample = (
-                GhostGradients(self.model) if kind == "ghost" else PerExampleGradients(self.model)
-            )
-        except NotImplementedError as error:
-            raise ModelError(f"model: has no per-example gradients in Opacus ({error})") from error
-        try:
-            yield wrapped
-        finally:
-            wrapped.cleanup()
 
     def open(self) -> None:
         """Create the run folder and the ledger; ``run`` does so unless it was done."""
@@ -326,35 +293,3 @@ class Trainer:
     def _refuse_broken(self) -> None:
         if self.broken:
             raise GuaranteeBroken(self.broken)
-
-
-def _on(device: str | torch.device, data: Any, name: str) -> Pair:
-    """Inputs and targets as two tensors on ``device``; numpy arrays and TensorDatasets will do."""
-    given = getattr(data, "tensors", data)
-    parts = [
-        torch.from_numpy(part) if isinstance(part, np.ndarray) else part
-        for part in (given if isinstance(given, tuple | list) else ())
-    ]
-    if len(parts) != 2 or not all(isinstance(part, torch.Tensor) for part in parts):
-        raise DataError(
-            f"{name} = {type(data).__name__}: must be a pair of tensors, inputs and targets; "
-            "join batches with torch.cat"
-        )
-    if len(parts[0]) != len(parts[1]) or len(parts[0]) == 0:
-        shapes = [tuple(part.shape) for part in parts]
-        raise DataError(f"{name} = tensors of shape {shapes}: must be of equal length > 0")
-    try:
-        return parts[0].to(device), parts[1].to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise DataError(f"device = {device}: cannot be used ({error}); try 'cpu'") from error
-
-
-def _units(ids: Any, records: int) -> UnitRows:
-    given = torch.as_tensor(ids)
-    whole = given.ndim == 1 and not (given.is_floating_point() or given.is_complex())
-    if not whole or len(given) != records:
-        raise DataError(
-            f"units = {given.dtype} of shape {tuple(given.shape)}: must be one whole number for "
-            f"each of the {records} records"
-        )
-    return UnitRows.of(given.cpu().numpy().astype(np.int64))
