@@ -8,17 +8,22 @@ from dpsgd_torch.errors import (
     RunError,
     TrainingError,
 )
+from dpsgd_torch.layers import WeightNormLinear
 from dpsgd_torch.plan import PrivacyPlan, Sampling
 from dpsgd_torch.privacy import Privacy
-from dpsgd_torch.schedules import Constant, Linear
+from dpsgd_torch.schedules import Constant, Cosine, Exponential, Linear, Step, Table
 from dpsgd_torch.spent import PrivacySpent
+from dpsgd_torch.training.held_out import Validation
 from dpsgd_torch.training.trainer import Trainer
 from dpsgd_torch.training.validation import replace_batchnorm
+from dpsgd_torch.training.watch import Watch
 
 __all__ = [
     "ConfigError",
     "Constant",
+    "Cosine",
     "DataError",
+    "Exponential",
     "GuaranteeBroken",
     "Linear",
     "ModelError",
@@ -27,7 +32,12 @@ __all__ = [
     "PrivacySpent",
     "RunError",
     "Sampling",
+    "Step",
+    "Table",
     "Trainer",
     "TrainingError",
+    "Validation",
+    "Watch",
+    "WeightNormLinear",
     "replace_batchnorm",
 ]

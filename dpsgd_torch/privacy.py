@@ -83,8 +83,11 @@ class Privacy:
         also = [{**event.to_json(), "count": count} for event, count in self.also]
         return {**written, "also": also}
 
-    def plan(self, sampling: Sampling) -> PrivacyPlan:
-        """The plan for a run with this sampling, its noise calibrated where it must be."""
+    def plan(self, sampling: Sampling, also: tuple[tuple[Event, int], ...] = ()) -> PrivacyPlan:
+        """The plan for a run with this sampling, its noise calibrated where it must be.
+
+        ``also`` is what each of the runs releases besides its steps.
+        """
         if weak := weak_delta(self.delta, sampling.dataset_size):
             warnings.warn(weak, stacklevel=3)
         plan = PrivacyPlan(
@@ -93,7 +96,7 @@ class Privacy:
             noise_multiplier=as_schedule(self.noise_multiplier or Constant(1.0)),
             delta=self.delta,
             budget=self.epsilon,
-            also=self.also,
+            also=(*self.also, *((event, count * self.runs) for event, count in also)),
             runs=self.runs,
         )
         if self.noise_multiplier is None and self.epsilon is not None:

@@ -29,9 +29,10 @@ def contract(run: Trainer) -> dict[str, Any]:
         {name: value for name, value in group.items() if name != "params"}
         for group in run.optimizer.state_dict()["param_groups"]
     ]
+    held_out = run.steering.held_out.data if run.steering.held_out else ()
     parts = {
         "code": CODE_CONTRACT,
-        "data": digest(run.data) + run.unit_digest,
+        "data": digest([*run.data, *held_out]) + run.unit_digest,
         "model": str(run.model),
         "loss": getattr(run.given_loss, "__qualname__", str(run.given_loss)),
         "optimizer": [type(run.optimizer).__name__, groups],
@@ -39,6 +40,7 @@ def contract(run: Trainer) -> dict[str, Any]:
         "privacy": run.privacy.to_json() if run.privacy else None,
         "physical batch size": run.physical_batch_size,
         "gradients": run.gradients,
+        "steering": run.steering.to_json(),
     }
     return dict(json.loads(json.dumps(parts, default=float)))
 

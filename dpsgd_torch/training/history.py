@@ -15,21 +15,29 @@ NORM_EDGES = [0.0, *np.logspace(-3, 3, 37).tolist(), float("inf")]
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One line of metrics.jsonl: from the test set and the ledger only."""
+    """One line of metrics.jsonl: from the test set, the ledger, and paid validation only."""
 
     epoch: int
     step: int
     epsilon: float | None
     test: dict[str, float]
+    validation: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         test = {f"test_{name}": value for name, value in self.test.items()}
-        return {"epoch": self.epoch, "step": self.step, **test, "epsilon": self.epsilon}
+        row = {"epoch": self.epoch, "step": self.step, **test, "epsilon": self.epsilon}
+        return row if self.validation is None else {**row, "validation": self.validation}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> EpochRecord:
         test = {k.removeprefix("test_"): v for k, v in row.items() if k.startswith("test_")}
-        return cls(epoch=row["epoch"], step=row["step"], epsilon=row["epsilon"], test=test)
+        return cls(
+            epoch=row["epoch"],
+            step=row["step"],
+            epsilon=row["epsilon"],
+            test=test,
+            validation=row.get("validation"),
+        )
 
 
 @dataclass
@@ -68,6 +76,11 @@ class History:
 
     epochs: list[EpochRecord] = field(default_factory=list)
     private: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def scores(self) -> list[float]:
+        """The validation scores so far."""
+        return [r.validation for r in self.epochs if r.validation is not None]
 
     def truncated(self, step: int) -> History:
         """Without what came after ``step``, for a run resumed there."""

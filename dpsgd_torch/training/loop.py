@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accountant import BudgetExceeded, dpsgd_steps
-from dpsgd_torch.errors import GuaranteeBroken
-from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.plan import Sampling, StepPlan
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
 from dpsgd_torch.training.sampling import assign_slots, poisson_sample
@@ -53,14 +52,17 @@ class _Meter:
 
 def train(run: Trainer) -> Iterator[Progress]:
     """Take the steps that are left, each charged before its noise is drawn."""
-    ends = _epoch_ends(run)
+    ends = epoch_ends(run.sampling)
     private, meter = PrivateRecord(), _Meter(run)
     for step in range(run.done, run.sampling.steps):
+        if run.steering.watch.stops(run.history.scores):
+            run.ended = f"no better validation score in {run.steering.watch.patience} epochs"
+            break
         epoch = next(e for e, end in enumerate(ends, 1) if step < end)
         on_record = None
         if run.plan:
             try:
-                on_record = _charge(run, step)
+                on_record = run.charge(step, run.plan.event(step))
             except BudgetExceeded as reason:
                 run.stopped = str(reason)
                 break
@@ -68,46 +70,44 @@ def train(run: Trainer) -> Iterator[Progress]:
         run.torn = True
         if not run.model.training:
             run.model.train()
+        run.steering.set_rates(step, run.history.scores)
         plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
         with run.streams.model_rng(attempt=run.attempt, step=step, device=run.device):
             private.add(run.step(run.data, plan, _draw(run, step)))
 
         if run.plan:
-            _settle(run, step, on_record)
+            run.settle(step, _checksum(run), on_record)
         run.done, run.torn = step + 1, False
         record = None
         if run.done == ends[epoch - 1]:
-            record = _end_epoch(run, epoch, private)
+            try:
+                score = run.steering.validate(run, epoch)
+            except BudgetExceeded as reason:
+                run.stopped, score = str(reason), None
+            record = _end_epoch(run, epoch, private, score)
             private = PrivateRecord()
         if run.folder and (record or run.done % run.checkpoint_every == 0):
             charges = len(run.ledger) if run.plan else 0
             save_checkpoint(run.folder.checkpoints, run.done, run.model, run.optimizer, charges)
         yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
+        if run.stopped:
+            break
 
     if run.stopped and private.batches:  # the budget ended the run inside an epoch
         epoch = len(run.history.epochs) + 1
-        record = _end_epoch(run, epoch, private)
+        record = _end_epoch(run, epoch, private, None)
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
+    run.steering.restore(run, run.history.scores)
 
 
-def _epoch_ends(run: Trainer) -> list[int]:
+def epoch_ends(sampling: Sampling) -> list[int]:
     """The step at which each epoch ends, the last one at the end of the run."""
-    n, batch = run.sampling.dataset_size, run.sampling.batch_size
+    n, batch = sampling.dataset_size, sampling.batch_size
     ends: list[int] = []
-    while not ends or ends[-1] < run.sampling.steps:
+    while not ends or ends[-1] < sampling.steps:
         full = dpsgd_steps(dataset_size=n, batch_size=batch, epochs=len(ends) + 1)
-        ends.append(min(full, run.sampling.steps))
+        ends.append(min(full, sampling.steps))
     return ends
-
-
-def _charge(run: Trainer, step: int) -> int | None:
-    """Reserve the step, or find that this attempt has; returns the checksum then on record."""
-    assert run.plan
-    event = run.plan.event(step)
-    if run.ledger.is_charged(step):
-        return run.ledger.repeat(step, event)
-    run.ledger.reserve(step, event)
-    return None
 
 
 def _draw(run: Trainer, step: int) -> Draw:
@@ -127,30 +127,27 @@ def _draw(run: Trainer, step: int) -> Draw:
     return Draw(batch, slots, noise, np.full(batch.size, 1 / size, np.float32))
 
 
-def _settle(run: Trainer, step: int, on_record: int | None) -> None:
+def _checksum(run: Trainer) -> int:
     checksum = 0
     for parameter in run.model.parameters():
         checksum = zlib.crc32(parameter.detach().cpu().contiguous().numpy().tobytes(), checksum)
-    if on_record is None:
-        run.ledger.settle(step, checksum)
-    elif on_record != checksum:
-        run.ledger.end_attempt()
-        run.broken = (
-            f"step {step}: its repetition gave other weights than are on record, so the same noise "
-            "met other gradients; this trainer releases nothing: resume once more, with fresh noise"
-        )
-        raise GuaranteeBroken(run.broken)
+    return checksum
 
 
-def _end_epoch(run: Trainer, epoch: int, private: PrivateRecord) -> EpochRecord:
+def _end_epoch(
+    run: Trainer, epoch: int, private: PrivateRecord, score: float | None
+) -> EpochRecord:
     record = EpochRecord(
         epoch=epoch,
         step=run.done,
         epsilon=run.ledger.epsilon() if run.plan else None,
         test=evaluate(run.model, run.scores, run.test),
+        validation=score,
     )
     run.history.epochs.append(record)
     run.history.private.append(private.to_json(epoch))
+    if score is not None:
+        run.steering.keep(run, run.history.scores)
     if run.folder:
         run.write_metrics(run.folder)
     return record

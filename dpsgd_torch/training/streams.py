@@ -13,7 +13,7 @@ import torch
 from torch import Generator
 
 Device = torch.device | str
-NAMES = ("init", "sampling", "slots", "noise", "model", "rows")
+NAMES = ("init", "sampling", "slots", "noise", "model", "rows", "validation")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Streams:
 
     def _seed(self, name: str, attempt: int, step: int) -> np.random.SeedSequence:
         key = [NAMES.index(name), attempt, step]
-        if name == "noise":
+        if name in ("noise", "validation"):
             key += np.frombuffer(hashlib.sha256(self.context.encode()).digest(), np.uint32).tolist()
         return np.random.SeedSequence(self.root, spawn_key=key, pool_size=8)
 

@@ -14,25 +14,28 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from accountant import Ledger, dpsgd_steps
+from accountant import Event, Ledger, dpsgd_steps
 from accountant.errors import check
 from dpsgd_torch.errors import GuaranteeBroken, RunError
 from dpsgd_torch.plan import Sampling
 from dpsgd_torch.privacy import Privacy
-from dpsgd_torch.schedules import schedule_from_json
+from dpsgd_torch.schedules import Schedule, schedule_from_json
 from dpsgd_torch.spent import PrivacySpent, privacy_spent
-from dpsgd_torch.training import validation
+from dpsgd_torch.training import validation as validate
 from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment, refuse_changed
 from dpsgd_torch.training.engines import choose, per_example_gradients
+from dpsgd_torch.training.held_out import HeldOut, Validation
 from dpsgd_torch.training.history import EpochRecord, History
-from dpsgd_torch.training.loop import Progress, train
+from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
+from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.tensors import pair_on, units_of
+from dpsgd_torch.training.watch import Watch
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -65,6 +68,11 @@ class Trainer:
         gradients: "hooks" for Opacus's per-example gradients, "ghost" for closed forms, which
             models of linear and normalising layers have and which store none; "auto" takes these
             where they exist.
+        rate_schedule: by which the optimizer's learning rates are multiplied, step by step.
+        validation: rows kept out of training, scored after each epoch.
+        watch: what those scores decide: stop, slow down, keep the best epoch.
+        ledger: the ledger, or part of one, that others charge too; it stays open when this run
+            ends. None opens ``run_dir``'s own.
         device: where to train; on the CPU an interrupted run repeats bit for bit.
         seed: makes the run reproducible, also for an attacker who knows it: noise from a
             published seed protects nobody. None draws 256 bits from the operating system.
@@ -99,6 +107,10 @@ class Trainer:
         physical_batch_size: int = 128,
         checkpoint_every: int = 100,
         gradients: str = "auto",
+        rate_schedule: Schedule | None = None,
+        validation: Validation | None = None,
+        watch: Watch | None = None,
+        ledger: Ledger | None = None,
         device: str | torch.device = "cpu",
         seed: int | None = None,
     ) -> None:
@@ -125,24 +137,28 @@ class Trainer:
             rows_per_unit=rows_per_unit,
         )
         self.unit_digest = "" if units is None else digest([torch.as_tensor(units)])
-        self.privacy, self.plan = privacy, privacy.plan(self.sampling) if privacy else None
+        also = validation_events(validation, len(epoch_ends(self.sampling)))
+        self.privacy, self.plan = privacy, privacy.plan(self.sampling, also) if privacy else None
         self.gradients = "none"
         self.streams = Streams() if seed is None else Streams(seed)
         self.test, self.given_loss, self.loss = test, loss, per_example(loss)
         self.scores = {"loss": self.loss, **(metrics or {})}
-        self.history, self.stopped, self.done = History(), "", 0
+        self.history, self.done, self.stopped, self.ended = History(), 0, "", ""
         self.torn, self.broken = False, ""
         self._spent: PrivacySpent | None = None
         self.folder = None if run_dir is None else RunFolder(Path(run_dir))
         self.physical_batch_size, self.checkpoint_every = physical_batch_size, checkpoint_every
 
         self.model = model.to(self.device).train()
-        trainable = validation.trainable_parameters(self.model)
+        trainable = validate.trainable_parameters(self.model)
         made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(trainable)
         self.optimizer: torch.optim.Optimizer = made
-        validation.refuse_unreachable(self.model, self.optimizer)
+        validate.refuse_unreachable(self.model, self.optimizer)
+        held_out = HeldOut(validation, self.loss, self.device) if validation else None
+        self.steering = Steering(self.optimizer, rate_schedule, held_out, watch)
+        self._shared_ledger = ledger
         if self.plan:
-            validation.refuse_mixing_layers(self.model)
+            validate.refuse_mixing_layers(self.model)
             self.gradients = choose(
                 gradients, self.model, self.loss, self.data, physical_batch_size
             )
@@ -248,7 +264,7 @@ class Trainer:
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""
-        if hasattr(self, "ledger"):
+        if hasattr(self, "ledger") and self._shared_ledger is None:
             self.ledger.close()
 
     def write_metrics(self, folder: RunFolder) -> None:
@@ -274,7 +290,9 @@ class Trainer:
         self._open_ledger(resumed=False)
 
     def _open_ledger(self, *, resumed: bool) -> None:
-        if self.plan:
+        if self.plan and self._shared_ledger is not None:
+            self.ledger = self._shared_ledger
+        elif self.plan:
             path, plan = self.folder.ledger if self.folder else None, self.plan
             planned = plan.events() if plan.budget else None
             self.ledger = Ledger(
@@ -289,6 +307,26 @@ class Trainer:
                 first_step=self.done, environment=environment(self.device), repeatable=repeatable
             )
         self.torn = False
+
+    def charge(self, step: int, event: Event) -> int | None:
+        """Reserve a step, or find that this attempt has; returns the checksum then on record."""
+        if self.ledger.is_charged(step):
+            return self.ledger.repeat(step, event)
+        self.ledger.reserve(step, event)
+        return None
+
+    def settle(self, step: int, checksum: int, on_record: int | None) -> None:
+        """Put on record what came out, or see that a repetition gave the same."""
+        if on_record is None:
+            self.ledger.settle(step, checksum)
+        elif on_record != checksum:
+            self.ledger.end_attempt()
+            self.broken = (
+                f"step {step}: its repetition gave other weights than are on record, so the same "
+                "noise met other gradients; this trainer releases nothing: resume once more, with "
+                "fresh noise"
+            )
+            raise GuaranteeBroken(self.broken)
 
     def _refuse_broken(self) -> None:
         if self.broken:

@@ -1,0 +1,122 @@
+"""Validation on rows that may be private: then a noisy, clipped sum, charged before it is used."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from accountant import Event, Gaussian
+from accountant.errors import check
+from dpsgd_torch.training.losses import Loss, per_example
+from dpsgd_torch.training.sampling import UnitRows
+from dpsgd_torch.training.tensors import pair_on, units_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Rows kept out of training, on which a score decides when to stop or slow down.
+
+    * Public rows: the score is their mean, free of charge.
+    * Private rows: each unit's mean score (each row's, where rows are the unit) is clipped to
+      [0, ``bound``], so that adding or removing a unit moves the sum by at most ``bound``; Gaussian
+      noise of ``noise_multiplier`` × ``bound`` is added, and the sum is divided by the declared
+      ``size``. Each release is charged to the run's ledger.
+
+    Args:
+        tensors: inputs and targets, first dimension the records.
+        public: whether the rows are declared public.
+        size: how many units there are, as declared in public; None takes their number.
+        noise_multiplier: deviation of the noise over ``bound``.
+        bound: largest score a unit can contribute.
+        units: the id of each row's unit, or None.
+        score: (outputs, targets) → one value a row, lower is better; None takes the loss.
+
+    >>> rows = (torch.zeros(10, 2), torch.zeros(10, dtype=torch.int64))
+    >>> Validation(tensors=rows, noise_multiplier=20.0, bound=1.0).event
+    Gaussian(noise_multiplier=20.0)
+    """
+
+    tensors: Any = field(repr=False)
+    public: bool = False
+    size: int | None = None
+    noise_multiplier: float = 50.0
+    bound: float = 1.0
+    units: Any = field(default=None, repr=False)
+    score: Loss | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("noise_multiplier", "bound"):
+            value = getattr(self, name)
+            check(0 < value < math.inf, f"validation {name}", value, "must be a number > 0")
+        check(self.size is None or self.size >= 1, "validation size", self.size, "must be ≥ 1")
+
+    @property
+    def event(self) -> Event:
+        """What each release costs, unless the rows are public."""
+        return Gaussian(noise_multiplier=self.noise_multiplier)
+
+    def to_json(self) -> dict[str, Any]:
+        """What was declared."""
+        names = ("public", "size", "noise_multiplier", "bound")
+        return {name: getattr(self, name) for name in names}
+
+
+class HeldOut:
+    """A ``Validation`` made ready for a device and a loss."""
+
+    def __init__(self, asked: Validation, loss: Loss, device: torch.device) -> None:
+        self.asked = asked
+        self.data = pair_on(device, asked.tensors, "validation")
+        rows = len(self.data[0])
+        ids = np.arange(rows) if asked.units is None else asked.units
+        self.units: UnitRows = units_of(ids, rows)
+        self.size = asked.size or len(self.units)
+        self.score = loss if asked.score is None else per_example(asked.score)
+
+    def mean(self, model: nn.Module) -> float:
+        """The mean score of public rows."""
+        return float(self._scores(model).mean())
+
+    def release(self, model: nn.Module, rng: np.random.Generator) -> float:
+        """The noisy mean of what each unit contributes."""
+        scores = self._scores(model)[self.units.order]
+        sums = np.add.reduceat(scores, self.units.starts)
+        return noisy_mean(sums / self.units.counts, self.asked, self.size, rng)
+
+    def _scores(self, model: nn.Module, batch_size: int = 1000) -> Any:
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                parts = [
+                    self.score(model(inputs), targets).double().cpu()
+                    for inputs, targets in zip(
+                        self.data[0].split(batch_size), self.data[1].split(batch_size), strict=True
+                    )
+                ]
+        finally:
+            model.train(was_training)
+        return torch.cat(parts).numpy()
+
+
+def noisy_mean(scores: Any, asked: Validation, size: int, rng: np.random.Generator) -> float:
+    """Σ clip(score) + noise, over the declared size; a score that is not a number counts as bound.
+
+    >>> asked = Validation(tensors=None, noise_multiplier=1e-9, bound=0.5)
+    >>> round(noisy_mean(np.array([0.1, 3.0, np.nan]), asked, 10, np.random.default_rng(0)), 6)
+    0.11
+    """
+    clipped = np.clip(np.nan_to_num(scores, nan=asked.bound), 0.0, asked.bound)
+    noise = asked.noise_multiplier * asked.bound * rng.standard_normal()
+    return float((clipped.sum() + noise) / size)
+
+
+def checksum(value: float) -> int:
+    """What the ledger keeps of a released value, to know it again."""
+    return zlib.crc32(np.float64(value).tobytes())
