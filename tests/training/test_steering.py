@@ -7,7 +7,7 @@ from scipy import stats
 from small_problem import make_trainer, small_data, weights
 from torch import nn
 
-from accountant import Gaussian, Ledger, PldAccountant
+from accountant import Gaussian, Ledger, exact
 from dpsgd_torch import Cosine, Linear, Privacy, Table
 from dpsgd_torch.training.held_out import HeldOut, Validation, noisy_mean
 from dpsgd_torch.training.losses import per_example
@@ -26,7 +26,7 @@ def test_each_private_validation_is_charged_before_it_is_used():
     events = dict(trainer.ledger.accountant.events)
     assert events[Gaussian(noise_multiplier=5.0)] == 3  # epochs
     assert len(trainer.history.scores) == 3
-    together = PldAccountant()
+    together = exact()
     for event, count in trainer.plan.events():
         together.compose(event, count)
     assert trainer.privacy_spent().epsilon == pytest.approx(together.epsilon(1e-3).upper, rel=1e-6)

@@ -4,8 +4,7 @@ import pytest
 import torch
 from small_problem import make_trainer, weights
 
-from dpsgd_torch import GuaranteeBroken
-from dpsgd_torch.training import loop
+from dpsgd_torch import GuaranteeBroken, Trainer
 
 
 class Interrupted(BaseException):
@@ -13,15 +12,15 @@ class Interrupted(BaseException):
 
 
 def interrupt_at(monkeypatch, step):
-    honest = loop._settle
+    honest = Trainer.settle
 
-    def settle(run, at, on_record):
+    def settle(run, at, *released):
         if at == step and not run.stopped:
             run.stopped = " "
             raise Interrupted
-        honest(run, at, on_record)
+        honest(run, at, *released)
 
-    monkeypatch.setattr(loop, "_settle", settle)
+    monkeypatch.setattr(Trainer, "settle", settle)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
