@@ -32,13 +32,15 @@ class Budget:
             for event, count in planned:
                 self._allowed[event] = self._allowed.get(event, 0) + count
 
-    def refuse_overdraft(self, step: int, so_far: RdpAccountant, event: Event) -> None:
+    def refuse_overdraft(
+        self, step: int, so_far: RdpAccountant, event: Event, count: int = 1
+    ) -> None:
         """Raise BudgetExceeded if ``event`` on top of what was composed would pass the budget."""
         after = dict(so_far.events)
-        after[event] = after.get(event, 0) + 1
-        if all(count <= self._allowed.get(known, 0) for known, count in after.items()):
+        after[event] = after.get(event, 0) + count
+        if all(number <= self._allowed.get(known, 0) for known, number in after.items()):
             return
-        bound = so_far.copy().compose(event).epsilon(self.delta, search=False)
+        bound = so_far.copy().compose(event, count).epsilon(self.delta, search=False)
         if bound.upper <= self.epsilon:
             return
         reached = float("inf")

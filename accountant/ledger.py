@@ -167,8 +167,8 @@ class Ledger:
         """Whether this attempt has already paid for ``step``."""
         return self._row(step) is not None
 
-    def reserve(self, step: int, event: Event) -> None:
-        """Charge ``step`` durably, before its noise is drawn.
+    def reserve(self, step: int, event: Event, count: int = 1) -> None:
+        """Charge ``step`` durably, before its noise is drawn; or so many steps from there on.
 
         Raises:
             BudgetExceeded: the charge would pass the budget; nothing was written.
@@ -176,7 +176,7 @@ class Ledger:
         if self.is_charged(step):
             raise LedgerError(f"step {step}: already charged in attempt {self.attempt}")
         if self.budget is not None:
-            self.budget.refuse_overdraft(step, self.accountant, event)
+            self.budget.refuse_overdraft(step, self.accountant, event, count)
         number = self._event_ids.get(event)
         text = json.dumps(event.to_json(), sort_keys=True, default=float)
         try:
@@ -184,9 +184,9 @@ class Ledger:
             if number is None:
                 row = self._db.execute("INSERT INTO event (json) VALUES (?)", (text,))
                 number = int(row.lastrowid or 0)
-            self._db.execute(
+            self._db.executemany(
                 "INSERT INTO charge (part, step, attempt, event) VALUES (?, ?, ?, ?)",
-                (self._part, step, self.attempt, number),
+                [(self._part, step + i, self.attempt, number) for i in range(count)],
             )
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -194,7 +194,7 @@ class Ledger:
                 self._db.execute("ROLLBACK")
             raise LedgerError(f"ledger {self._where}: step {step}: {error}") from error
         self._event_ids[event] = number
-        self.accountant.compose(event)
+        self.accountant.compose(event, count)
 
     def repeat(self, step: int, event: Event) -> int | None:
         """The checksum on record for a step about to be repeated, or None if unsettled."""
@@ -203,14 +203,14 @@ class Ledger:
             raise LedgerError(f"step {step}: what would run is not what was charged")
         return row[1] if row[1] is None else int(row[1])
 
-    def settle(self, step: int, checksum: int) -> None:
-        """Record that the reserved step was released, with a checksum of what came out."""
+    def settle(self, step: int, checksum: int, count: int = 1) -> None:
+        """Record that what was reserved was released, with a checksum of what came out."""
         changed = self._do(
             "UPDATE charge SET checksum = ? "
-            "WHERE part = ? AND step = ? AND attempt = ? AND checksum IS NULL",
-            (int(checksum), self._part, step, self.attempt),
+            "WHERE part = ? AND step >= ? AND step < ? AND attempt = ? AND checksum IS NULL",
+            (int(checksum), self._part, step, step + count, self.attempt),
         ).rowcount
-        if changed != 1:
+        if changed != count:
             raise LedgerError(f"step {step}: settled without being reserved")
 
     def events(self) -> list[tuple[Event, int]]:
