@@ -6,20 +6,38 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from accountant import Event, InvalidValue
 from dpsgd_torch.errors import ConfigError
 from dpsgd_torch.privacy import Privacy
-from dpsgd_torch.schedules import Linear, Schedule, as_schedule
+from dpsgd_torch.schedules import GRAMMAR, Schedule, shape_from_text
 
-DATASETS = ("mnist", "fashion-mnist", "digits", "gestures")
+DATASETS = ("mnist", "fashion-mnist", "digits", "gestures", "responses")
 LOSSES = ("cross-entropy", "mean-squared")
+OPTIMIZERS = ("sgd", "adam")
+VALIDATIONS = ("none", "private", "public")
 _POSITIVE = (
     "clip_norm",
-    "final_clip_norm",
     "noise_multiplier",
-    "final_noise_multiplier",
     "epsilon",
     "learning_rate",
+    "statistics_epsilon",
+    "selection_epsilon",
+    "label_epsilon",
+    "validation_noise",
+    "validation_bound",
 )
+_COUNTS = (
+    "epochs",
+    "batch_size",
+    "physical_batch_size",
+    "checkpoint_every",
+    "rows_per_unit",
+    "folds",
+    "patience",
+    "plateau",
+    "select_features",
+)
+_SHAPE = f"by step, as factors of the first value: {GRAMMAR}, or @FILE of lines step,factor"
 
 
 def _flag(help: str, **options: Any) -> Any:
@@ -39,14 +57,37 @@ class RunConfig:
     batch_size: int = _flag("expected batch size; each record joins with probability B/n")
     microbatches: int | None = _flag("clipped vectors in a batch; default: one an example")
     clip_norm: float = _flag("L2 norm each microbatch's gradient is clipped to")
-    final_clip_norm: float | None = _flag("let the clip norm run linearly to this at the last step")
+    clip_schedule: str = _flag(f"clip norm {_SHAPE}")
     noise_multiplier: float | None = _flag("deviation of the noise / clip norm")
-    final_noise_multiplier: float | None = _flag("let the noise run linearly to this")
+    noise_schedule: str = _flag("noise multiplier by step, likewise; scaled by calibration")
     epsilon: float | None = _flag(
         "budget: alone, the noise is calibrated to it; with --noise-multiplier, a hard stop"
     )
     delta: float = _flag("δ of the guarantee; keep it below 1/n")
-    learning_rate: float = _flag("of plain SGD")
+    privacy_unit: str = _flag(
+        "whom ε protects: record, or a column of ids in the data (drug_id, patient_id, …)"
+    )
+    rows_per_unit: int = _flag("rows of such a unit that are averaged and clipped as one, at most")
+    statistics_epsilon: float | None = _flag(
+        "ε spent on feature means, scales and label frequencies (Laplace); none: declared ranges"
+    )
+    select_features: int | None = _flag("keep so many features, chosen privately")
+    selection_epsilon: float = _flag("ε spent on that choice (exponential mechanism)")
+    label_epsilon: float | None = _flag(
+        "instead of DP-SGD: randomize each label, private at this ε, and train on those"
+    )
+    folds: int = _flag("cross-validate: so many models, one budget for all")
+    validation: str = _flag("rows kept out to watch: none, private or public", choices=VALIDATIONS)
+    validation_noise: float = _flag("deviation of a released score's noise / its bound")
+    validation_bound: float = _flag("largest score a unit can contribute to private validation")
+    patience: int | None = _flag("stop after so many epochs without a better validation score")
+    plateau: int | None = _flag("after so many, divide the learning rate by 10")
+    keep_best: bool = _flag("end with the epoch whose validation score was best")
+    optimizer: str = _flag("what takes the noisy gradient", choices=OPTIMIZERS)
+    learning_rate: float = _flag("of the optimizer")
+    rate_schedule: str = _flag("learning rate by step, likewise")
+    hidden: str = _flag("widths of the tabular network, as in 2048,1048; empty: linear")
+    features: str = _flag("columns of the tabular data: all, or the notebook's list")
     loss: str = _flag("on logits, or on probabilities against one-hot", choices=LOSSES)
     dropout: float = _flag("before the last layer")
     dp: bool = _flag("train with differential privacy; --no-dp for the same run without")
@@ -60,9 +101,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(self.dataset in DATASETS, "dataset", self.dataset, f"must be one of {DATASETS}")
-        for name in ("epochs", "batch_size", "physical_batch_size", "checkpoint_every"):
+        for name in _COUNTS:
             value = getattr(self, name)
-            _require(value >= 1, name, value, "must be a whole number ≥ 1")
+            _require(value is None or value >= 1, name, value, "must be a whole number ≥ 1")
         _require(
             self.dataset_size is None or self.batch_size <= self.dataset_size,
             "batch_size",
@@ -95,40 +136,84 @@ class RunConfig:
             None,
             "a private run needs --noise-multiplier or --epsilon; or pass --no-dp",
         )
+        for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
+            try:
+                shape_from_text(getattr(self, name), 2)
+            except (ConfigError, InvalidValue) as error:
+                raise ConfigError(f"{name} = {getattr(self, name)}: {error}") from error
+        self._refuse_combinations()
+
+    def _refuse_combinations(self) -> None:
+        tabular = self.dataset == "responses"
+        for name in ("statistics_epsilon", "select_features"):
+            value = getattr(self, name)
+            _require(tabular or value is None, name, value, "is for tabular data (--preset moa)")
+        watched = self.patience or self.plateau or self.keep_best or self.folds > 1
         _require(
-            self.noise_multiplier is not None or self.final_noise_multiplier is None,
-            "final_noise_multiplier",
-            self.final_noise_multiplier,
-            "needs a start; pass --noise-multiplier too",
+            not watched or self.validation != "none",
+            "validation",
+            self.validation,
+            "folds, patience, plateau and keep-best need rows to watch; pass --validation private",
         )
+        _require(
+            self.label_epsilon is None or (not self.dp and not tabular),
+            "label_epsilon",
+            self.label_epsilon,
+            "takes the place of DP-SGD, for class labels; pass --no-dp too",
+        )
+        _require(
+            self.privacy_unit == "record" or self.microbatch_size == 1,
+            "microbatches",
+            self.microbatches,
+            "a unit's rows are its microbatch; drop one or the other",
+        )
+        try:
+            self.hidden_widths  # noqa: B018
+        except ValueError:
+            _require(False, "hidden", self.hidden, "must be widths ≥ 1, as in 2048,1048")
 
     @property
     def microbatch_size(self) -> int:
         return self.batch_size // (self.microbatches or self.batch_size)
 
-    def privacy(self, steps: int) -> Privacy | None:
-        """The promise this configuration asks for."""
+    def privacy(self, steps: int, also: tuple[tuple[Event, int], ...] = ()) -> Privacy | None:
+        """The promise this configuration asks for, beside what else it releases."""
         if not self.dp:
             return None
         return Privacy(
             epsilon=self.epsilon,
             delta=self.delta,
-            clip_norm=_line(self.clip_norm, self.final_clip_norm, steps),
+            clip_norm=self._schedule(self.clip_norm, self.clip_schedule, steps),
             noise_multiplier=None
             if self.noise_multiplier is None
-            else _line(self.noise_multiplier, self.final_noise_multiplier, steps),
+            else self._schedule(self.noise_multiplier, self.noise_schedule, steps),
+            noise_shape=self._schedule(1.0, self.noise_schedule, steps),
             microbatch_size=self.microbatch_size,
             dataset_size=self.dataset_size,
+            unit=self.privacy_unit,
+            also=also,
+            runs=self.folds,
         )
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...]:
+        widths = tuple(int(width) for width in self.hidden.split(",") if width.strip())
+        if min(widths, default=1) < 1:
+            raise ValueError(self.hidden)
+        return widths
+
+    def rates(self, steps: int) -> Schedule:
+        """By what the learning rate is multiplied at each step."""
+        return self._schedule(1.0, self.rate_schedule, steps)
+
+    @staticmethod
+    def _schedule(first: float, text: str, steps: int) -> Schedule:
+        return shape_from_text(text, steps).scaled(first)
 
     def to_json(self) -> dict[str, Any]:
         """All fields, but of the seed, which the noise rests on, only whether there is one."""
         fields = dataclasses.asdict(self)
         return {**fields, "seed": self.seed is not None}
-
-
-def _line(first: float, last: float | None, steps: int) -> Schedule:
-    return as_schedule(first) if last is None else Linear(first, last, steps)
 
 
 def _require(holds: bool, name: str, value: object, rule: str) -> None:

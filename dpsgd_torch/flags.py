@@ -59,15 +59,30 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         names = ", ".join(map(_flag, idle))
         raise ConfigError(f"dp = False: leaves {names} without effect; drop one or the other")
     dataset, default = given.get("dataset"), preset.config.dataset
-    if dataset and dataset != default and {"digits", "gestures"} & {dataset, default}:
+    if dataset and dataset != default and not {dataset, default} <= {"mnist", "fashion-mnist"}:
         raise ConfigError(
-            f"dataset = {dataset}: does not fit preset {name}; use --preset digits or a gesture "
-            "preset for these, and a mnist preset for the others"
+            f"dataset = {dataset}: does not fit preset {name}, which is for {default}; choose a "
+            "preset of that data (--help lists them)"
         )
+    for schedule in ("clip_schedule", "noise_schedule", "rate_schedule"):
+        if given.get(schedule, "").startswith("@"):
+            given[schedule] = _table(Path(given[schedule][1:]))
     config = dataclasses.replace(preset.config, **given)
     preset = dataclasses.replace(preset, config=config)
     own |= {"json": bool(own["json"]), "partial": own["partial"] or "refuse"}
     return Request(preset=preset, **own)
+
+
+def _table(path: Path) -> str:
+    """The schedule in a file of lines step,factor, written as a flag."""
+    try:
+        rows = [row.split(",") for row in path.read_text().split() if row.strip()]
+        rows = rows[1:] if rows and not rows[0][0].isdigit() else rows  # a header
+        return "table:" + ",".join(f"{int(step)}={float(factor)!r}" for step, factor in rows)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"schedule = @{path}: cannot be read ({error}); it needs lines step,factor from step 0"
+        ) from error
 
 
 def _flag(name: str) -> str:

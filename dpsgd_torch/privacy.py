@@ -12,7 +12,7 @@ from accountant import Event
 from accountant.errors import check, check_delta
 from accountant.statement import weak_delta
 from dpsgd_torch.plan import PrivacyPlan, Sampling
-from dpsgd_torch.schedules import Constant, Schedule, as_schedule
+from dpsgd_torch.schedules import Schedule, as_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class Privacy:
             clipped to; a number or a schedule.
         noise_multiplier: standard deviation of the noise over the clip norm; a number or a
             schedule. With ``epsilon`` alone, leave it None.
+        noise_shape: with ``epsilon`` alone, the schedule that calibration scales.
         microbatch_size: examples averaged before each clip. Above 1 the sensitivity is twice the
             clip and the cost is charged accordingly.
         dataset_size: n as declared in public; None takes the number of training records, which
@@ -51,6 +52,7 @@ class Privacy:
     delta: float
     clip_norm: float | Schedule
     noise_multiplier: float | Schedule | None = None
+    noise_shape: float | Schedule = 1.0
     microbatch_size: int = 1
     dataset_size: int | None = None
     unit: str = "record"
@@ -89,11 +91,11 @@ class Privacy:
         ``also`` is what each of the runs releases besides its steps.
         """
         if weak := weak_delta(self.delta, sampling.dataset_size):
-            warnings.warn(weak, stacklevel=3)
+            warnings.warn(weak, stacklevel=1)  # one place: said once, however many plans
         plan = PrivacyPlan(
             sampling=sampling,
             clip_norm=as_schedule(self.clip_norm),
-            noise_multiplier=as_schedule(self.noise_multiplier or Constant(1.0)),
+            noise_multiplier=as_schedule(self.noise_multiplier or self.noise_shape),
             delta=self.delta,
             budget=self.epsilon,
             also=(*self.also, *((event, count * self.runs) for event, count in also)),

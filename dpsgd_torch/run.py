@@ -5,39 +5,47 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import torch
-
-from accountant import dpsgd_steps
+from dpsgd_torch.assembly import (
+    begin,
+    folder_of,
+    make_trainer,
+    open_ledger,
+    plan_of,
+    start,
+    twin_of,
+    usable_device,
+)
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.errors import ConfigError, RunError
+from dpsgd_torch.errors import RunError
 from dpsgd_torch.flags import Request
+from dpsgd_torch.parts import chosen_units, cut
+from dpsgd_torch.predict import Predicted, predict
+from dpsgd_torch.preparation import Preparation
 from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.progress import Presenter
 from dpsgd_torch.report.page import write_report
 from dpsgd_torch.report.statement import statement
 from dpsgd_torch.spent import PrivacySpent
 from dpsgd_torch.tasks.registry import load_task
-from dpsgd_torch.tasks.task import Task
-from dpsgd_torch.training.history import History
+from dpsgd_torch.training.history import History, averaged
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.streams import Streams
-from dpsgd_torch.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to."""
+    """What a run came to; the history of a cross-validation is the mean over its folds."""
 
     folder: Path
     history: History
     twin: History | None
     spent: PrivacySpent | None
     stopped: str
+    predicted: Predicted
 
 
 def run(request: Request, present: Presenter) -> Outcome:
@@ -52,84 +60,67 @@ def run(request: Request, present: Presenter) -> Outcome:
         folder.refuse_occupied()
         root = Streams().root if config.seed is None else config.seed
 
-    _device(config.device)
+    usable_device(config.device)
     task = load_task(config, request.data_dir, request.partial)
+    units = chosen_units(config, task)
     if config.dataset_size is None:
-        config = dataclasses.replace(config, dataset_size=len(task.train[0]))
-    with contextlib.closing(_trainer(config, task, root, folder.path)) as trainer:
-        if request.resume:
-            trainer.resume()
-        else:
-            trainer.open()
-            folder.write_json("config.json", config.to_json())
-            folder.write_json("task.json", task.to_json())
-        present.start(config, trainer)
-        twin = None
+        records = len(task.train[0]) if units is None else len(units.unique())
+        config = dataclasses.replace(config, dataset_size=records)
+    preparation = Preparation.of(config, task)
+    parts = cut(config, task, units, root)
+    plan = plan_of(parts[0], preparation)
+    if not request.resume:
+        begin(folder, config, root, plan)
+
+    with contextlib.ExitStack() as stack:
+        ledger = None
+        if plan:
+            opened = open_ledger(folder, plan, resumed=bool(request.resume))
+            ledger = stack.enter_context(contextlib.closing(opened))
         try:
-            present.follow("private" if config.dp else "non-private", trainer.run())
-            if config.twin and config.dp:
-                other = _trainer(dataclasses.replace(config, dp=False), task, root, None)
-                present.follow("non-private twin", other.run())
-                twin = other.history
-                folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in twin.epochs))
+            task = preparation.carry_out(task, units, ledger, folder)
+            parts = cut(config, task, units, root)
+            folder.write_json("task.json", task.to_json())
+            trainers = [
+                make_trainer(part, task, root, preparation, ledger, folder_of(folder, part))
+                for part in parts
+            ]
+            for trainer in trainers:
+                start(trainer)
+            present.start(config, trainers[0])
+            for part, trainer in zip(parts, trainers, strict=True):
+                kind = "private" if config.dp else "non-private"
+                name = kind if part.name == "training" else f"{kind} {part.name}"
+                present.follow(name, trainer.run())
+            twin = twin_of(config, parts[0], task, root, folder, present)
         except KeyboardInterrupt:
             command = f"python -m dpsgd_torch.train {shlex.join(_go_on(request, folder))}"
-            raise KeyboardInterrupt(f"after step {trainer.done}; go on with {command}") from None
-        spent = trainer.privacy_spent() if config.dp else None
-        trainer.write_results(folder, spent)
-    outcome = Outcome(folder.path, trainer.history, twin, spent, trainer.stopped)
-    claim = PRESETS[config.preset]().claim
+            done = sum(t.done for t in trainers) if "trainers" in locals() else 0
+            raise KeyboardInterrupt(f"after step {done}; go on with {command}") from None
+        spent = trainers[0].privacy_spent() if plan else None
+        for trainer in trainers:
+            assert trainer.folder
+            trainer.write_results(trainer.folder, spent)
+    stopped = next((t.stopped or t.ended for t in trainers if t.stopped or t.ended), "")
+    history = averaged([t.history for t in trainers])
+    predicted = predict([t.model for t in trainers], task, folder)
+    if len(trainers) > 1:
+        folder.write_lines("metrics.jsonl", (r.to_json() for r in history.epochs))
+        none = {"epsilon": None, "delta": None, "private": False}
+        folder.write_json("privacy.json", spent.to_json() if spent else none)
+    outcome = Outcome(folder.path, history, twin, spent, stopped, predicted)
     words = statement(
         config,
         spent,
-        claim=claim,
-        stopped=trainer.stopped,
+        claim=PRESETS[config.preset]().claim,
+        stopped=stopped,
         note=task.note,
         has_twin=twin is not None,
     )
     folder.write_text("statement.txt", words)
-    write_report(folder, config, trainer.history, twin, spent, words)
+    write_report(folder, config, history, twin, spent, words, predicted)
     present.end(outcome)
     return outcome
-
-
-def _trainer(config: RunConfig, task: Task, root: int, run_dir: Path | None) -> Trainer:
-    assert config.dataset_size is not None
-    steps = dpsgd_steps(
-        dataset_size=config.dataset_size, batch_size=config.batch_size, epochs=config.epochs
-    )
-    return Trainer(
-        task.make_model(Streams(root).torch("init")),
-        task.loss,
-        task.train,
-        privacy=config.privacy(steps),
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        optimizer=_sgd(config.learning_rate),
-        test_tensors=task.test,
-        metrics=task.metrics,
-        run_dir=run_dir,
-        physical_batch_size=config.physical_batch_size,
-        checkpoint_every=config.checkpoint_every,
-        device=_device(config.device),
-        seed=root,
-    )
-
-
-def _sgd(rate: float) -> Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]:
-    return lambda parameters: torch.optim.SGD(parameters, lr=rate)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        probe = torch.zeros(1, device=name)
-        probe.item()  # the meta device has no values
-        return probe.device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device = {name}: cannot be used ({reason}); try --device cpu"
-        ) from error
 
 
 def _read_config(folder: RunFolder, root: int) -> RunConfig:

@@ -69,8 +69,14 @@ def refused(folder, capsys):
         ("--delta", "-0.1"),
         ("--delta", "nan"),
         *((flag, value) for flag in NUMBERS for value in ("0", "-1", "nan", "inf", "much")),
-        ("--final-clip-norm", "0"),
-        ("--final-noise-multiplier", "nan"),
+        ("--clip-schedule", "linear"),
+        ("--noise-schedule", "linear:nan"),
+        ("--rows-per-unit", "0"),
+        ("--folds", "0"),
+        ("--patience", "0"),
+        ("--privacy-unit", "patient"),
+        ("--label-epsilon", "3"),
+        ("--statistics-epsilon", "1"),
     ],
 )
 def test_a_value_outside_its_domain_is_refused(refused, flag, value):

@@ -283,4 +283,4 @@ def test_the_presets_are_what_the_notebooks_published(name):
     ) == NOTEBOOKS[name]
     assert (config.preset, config.dataset, config.dataset_size) == (name, "mnist", 60000)
     assert (config.delta, config.dp, config.epsilon, config.seed) == (1e-5, True, None, None)
-    assert config.final_noise_multiplier is config.final_clip_norm is None
+    assert {config.clip_schedule, config.noise_schedule, config.rate_schedule} == {"constant"}

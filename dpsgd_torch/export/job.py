@@ -175,5 +175,6 @@ def _check(work: _Work, inputs: torch.Tensor, say: Callable[[str], None]) -> boo
 
 def _held_out(source: Source, order: Order, made_up: torch.Tensor) -> torch.Tensor:
     """Test inputs, and made-up ones where there are not enough."""
-    test = load_data(source, order.data_dir).test[0][: order.inputs]
+    task = load_data(source, order.data_dir)
+    test = made_up[:0] if task.test is None else task.test[0][: order.inputs]
     return torch.cat([test, made_up[: order.inputs - len(test)]])

@@ -8,6 +8,7 @@ import jinja2
 
 from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
+from dpsgd_torch.predict import Predicted
 from dpsgd_torch.report.plots import curves, norm_histogram
 from dpsgd_torch.spent import PrivacySpent
 from dpsgd_torch.training.history import History
@@ -21,6 +22,7 @@ def write_report(
     twin: History | None,
     spent: PrivacySpent | None,
     words: str,
+    predicted: Predicted,
 ) -> None:
     """Write report.html, and private/gradient-norms.svg for a private run."""
     if not history.epochs:

@@ -18,6 +18,7 @@ from dpsgd_torch.tasks.gestures import (
     input_range_of,
 )
 from dpsgd_torch.tasks.mnist import mnist_cnn, mnist_task
+from dpsgd_torch.tasks.responses import response_task
 from dpsgd_torch.tasks.strokes import stroke_images
 from dpsgd_torch.tasks.task import Task
 
@@ -33,6 +34,10 @@ class Choice(Protocol):
     def dropout(self) -> float: ...
     @property
     def loss(self) -> str: ...
+    @property
+    def hidden_widths(self) -> tuple[int, ...]: ...
+    @property
+    def features(self) -> str: ...
 
 
 def load_task(choice: Choice, data_dir: Path | None, partial: str = "refuse") -> Task:
@@ -43,6 +48,8 @@ def load_task(choice: Choice, data_dir: Path | None, partial: str = "refuse") ->
     """
     if choice.dataset == "digits":
         return digits_task(choice.dropout)
+    if choice.dataset == "responses":
+        return response_task(data_dir, choice.hidden_widths, choice.features)
     if choice.dataset == "gestures":
         return gesture_task(data_dir, choice.loss, partial)
     return mnist_task(choice.dataset, data_dir, choice.dropout)

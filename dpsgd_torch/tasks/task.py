@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Columns that mean something each, with the range that is declared of each.
+
+    ``make_model`` takes a generator, the number of inputs, and (labels,) frequencies to start from.
+    """
+
+    columns: tuple[str, ...]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    make_model: Callable[[torch.Generator, int, torch.Tensor | None], nn.Module]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Rows to predict, and how to write the (rows, labels) probabilities to a file."""
+
+    inputs: torch.Tensor
+    write: Callable[[Path, NDArray[np.float64]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +44,13 @@ class Task:
     ``train`` and ``test`` are inputs and targets, in memory; ``make_model`` draws the initial
     weights from the generator it is given; ``metrics`` map a name to a score per example.
     ``labels``, ``input_range`` and ``output`` ("logits" or "probabilities") say what a model's
-    numbers mean to whoever runs it elsewhere; ``note`` is a sentence for the statement.
+    numbers mean to whoever runs it elsewhere; ``note`` is a sentence for the statement. ``units``
+    are columns of ids, one a training row, whose privacy can be asked for; ``table`` is there where
+    inputs are columns of a table, ``predictions`` where the task asks for a file of them.
     """
 
     train: Pair
-    test: Pair
+    test: Pair | None
     make_model: Callable[[torch.Generator], nn.Module]
     loss: Score
     metrics: dict[str, Score]
@@ -34,6 +60,9 @@ class Task:
     synthetic: bool = False
     note: str = ""
     validation: Pair | None = None
+    units: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    table: Table | None = None
+    predictions: Predictions | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What task.json says: all public."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +87,32 @@ class History:
         """Without what came after ``step``, for a run resumed there."""
         epochs = [record for record in self.epochs if record.step <= step]
         return History(epochs, self.private[: len(epochs)])
+
+
+def averaged(histories: Sequence[History]) -> History:
+    """The mean over runs, epoch by epoch; ε is what all of them had spent by then.
+
+    >>> def ended(value: float) -> History:
+    ...     return History([EpochRecord(epoch=1, step=9, epsilon=1.0, test={"loss": value})])
+    >>> averaged([ended(0.5), ended(0.25)]).epochs[0].test
+    {'loss': 0.375}
+    """
+    if len(histories) == 1:
+        return histories[0]
+    epochs = []
+    for rows in zip(*(history.epochs for history in histories), strict=False):
+        spent = [row.epsilon for row in rows if row.epsilon is not None]
+        scores = [row.validation for row in rows if row.validation is not None]
+        epochs.append(
+            EpochRecord(
+                epoch=rows[0].epoch,
+                step=rows[0].step,
+                epsilon=max(spent, default=None),
+                test={k: float(np.mean([row.test[k] for row in rows])) for k in rows[0].test},
+                validation=float(np.mean(scores)) if scores else None,
+            )
+        )
+    return History(epochs)
 
 
 def evaluate(

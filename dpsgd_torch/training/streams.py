@@ -13,7 +13,7 @@ import torch
 from torch import Generator
 
 Device = torch.device | str
-NAMES = ("init", "sampling", "slots", "noise", "model", "rows", "validation")
+NAMES = ("init", "sampling", "slots", "noise", "model", "rows", "validation", "folds")
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class Trainer:
         metrics: Mapping[str, Loss] | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
-        run_dir: str | os.PathLike[str] | None = None,
+        run_dir: str | os.PathLike[str] | RunFolder | None = None,
         physical_batch_size: int = 128,
         checkpoint_every: int = 100,
         gradients: str = "auto",
@@ -146,7 +146,8 @@ class Trainer:
         self.history, self.done, self.stopped, self.ended = History(), 0, "", ""
         self.torn, self.broken = False, ""
         self._spent: PrivacySpent | None = None
-        self.folder = None if run_dir is None else RunFolder(Path(run_dir))
+        self.folder = run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir))
+        self._begun = isinstance(run_dir, RunFolder)
         self.physical_batch_size, self.checkpoint_every = physical_batch_size, checkpoint_every
 
         self.model = model.to(self.device).train()
@@ -278,7 +279,8 @@ class Trainer:
         context = json.dumps([asked, digest(self.model.state_dict().values())])
         self.streams = Streams(self.streams.root, hashlib.sha256(context.encode()).hexdigest())
         if self.folder:
-            self.folder.create()
+            if not self._begun:
+                self.folder.create()
             kept = {
                 "contract": asked,
                 "noise_multiplier": self.plan.noise_multiplier.to_json() if self.plan else None,

@@ -1,0 +1,162 @@
+"""The parts of a run put together: its plan, its ledger, and a trainer for each model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import torch
+
+from accountant import Ledger, dpsgd_steps
+from dpsgd_torch.config import RunConfig
+from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.parts import Part
+from dpsgd_torch.plan import PrivacyPlan, Sampling
+from dpsgd_torch.preparation import Preparation
+from dpsgd_torch.progress import Presenter
+from dpsgd_torch.schedules import schedule_from_json
+from dpsgd_torch.tasks.task import Task
+from dpsgd_torch.training.history import History
+from dpsgd_torch.training.loop import epoch_ends
+from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.training.steering import validation_events
+from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.trainer import Trainer
+from dpsgd_torch.training.watch import Watch
+
+
+def plan_of(part: Part, preparation: Preparation) -> PrivacyPlan | None:
+    """What is charged in all; the same plan is made again inside each trainer."""
+    steps = _steps(part)
+    privacy = part.config.privacy(steps, preparation.events)
+    if privacy is None:
+        return None
+    sampling = Sampling(
+        dataset_size=_n(part),
+        batch_size=part.config.batch_size,
+        microbatch_size=part.config.microbatch_size,
+        steps=steps,
+        unit=part.config.privacy_unit,
+        rows_per_unit=_rows_per_unit(part),
+    )
+    return privacy.plan(sampling, validation_events(part.validation, len(epoch_ends(sampling))))
+
+
+def begin(folder: RunFolder, config: RunConfig, root: int, plan: PrivacyPlan | None) -> None:
+    """Everything that resuming needs, before anything is spent."""
+    folder.create()
+    folder.write_json("private/streams.json", {"root": f"{root:x}"})
+    folder.write_json("private/plan.json", plan.noise_multiplier.to_json() if plan else None)
+    folder.write_json("config.json", config.to_json())
+
+
+def open_ledger(folder: RunFolder, plan: PrivacyPlan, *, resumed: bool) -> Ledger:
+    """The run's one ledger; all that is planned is priced once."""
+    if resumed:  # another machine may calibrate to another last digit
+        noise = schedule_from_json(folder.read_json("private/plan.json"))
+        plan = dataclasses.replace(plan, noise_multiplier=noise)
+    return Ledger(
+        folder.ledger,
+        delta=plan.delta,
+        budget=plan.budget,
+        planned=plan.events() if plan.budget else None,
+        resumed=resumed,
+    )
+
+
+def make_trainer(
+    part: Part,
+    task: Task,
+    root: int,
+    preparation: Preparation,
+    ledger: Ledger | None,
+    folder: RunFolder | None,
+) -> Trainer:
+    config, watched = part.config, part.validation is not None
+    return Trainer(
+        task.make_model(Streams(root).torch("init")),
+        task.loss,
+        part.train,
+        privacy=config.privacy(_steps(part), preparation.events),
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        optimizer=_optimizer(config),
+        rate_schedule=config.rates(_steps(part)),
+        test_tensors=task.test,
+        metrics=task.metrics,
+        units=part.units,
+        rows_per_unit=_rows_per_unit(part),
+        validation=part.validation,
+        watch=Watch(patience=config.patience, plateau=config.plateau, keep_best=config.keep_best)
+        if watched
+        else None,
+        ledger=None if ledger is None else ledger.part(part.name),
+        run_dir=folder,
+        physical_batch_size=config.physical_batch_size,
+        checkpoint_every=config.checkpoint_every,
+        device=usable_device(config.device),
+        seed=root,
+    )
+
+
+def start(trainer: Trainer) -> None:
+    """Open the trainer's folder, or go on where it was left."""
+    assert trainer.folder
+    if (trainer.folder.private / "contract.json").exists():
+        trainer.resume()
+    else:
+        trainer.open()
+
+
+def twin_of(
+    config: RunConfig, part: Part, task: Task, root: int, folder: RunFolder, present: Presenter
+) -> History | None:
+    if not (config.twin and config.dp):
+        return None
+    part = dataclasses.replace(part, config=dataclasses.replace(part.config, dp=False))
+    other = make_trainer(part, task, root, Preparation.none(), None, None)
+    present.follow("non-private twin", other.run())
+    folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in other.history.epochs))
+    return other.history
+
+
+def folder_of(folder: RunFolder, part: Part) -> RunFolder:
+    if part.name == "training":
+        return folder
+    own = RunFolder(folder.path / part.name)
+    if own.is_free:
+        own.create()
+    return own
+
+
+def _n(part: Part) -> int:
+    assert part.config.dataset_size is not None
+    return part.config.dataset_size
+
+
+def _steps(part: Part) -> int:
+    config = part.config
+    return dpsgd_steps(dataset_size=_n(part), batch_size=config.batch_size, epochs=config.epochs)
+
+
+def _rows_per_unit(part: Part) -> int | None:
+    return None if part.config.privacy_unit == "record" else part.config.rows_per_unit
+
+
+def _optimizer(
+    config: RunConfig,
+) -> Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]:
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[config.optimizer]
+    return lambda parameters: kind(parameters, lr=config.learning_rate)
+
+
+def usable_device(name: str) -> torch.device:
+    try:
+        probe = torch.zeros(1, device=name)
+        probe.item()  # the meta device has no values
+        return probe.device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device = {name}: cannot be used ({reason}); try --device cpu"
+        ) from error
