@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,10 @@ def main() -> None:
         return
     # Before anything is timed: a child's ru_maxrss starts from the size of its parent.
     memory = measure_memory(options.threads) if options.memory else None
-    steps = [time_steps(batch, options.rounds) for batch in options.batch]
+    steps = [
+        {"batch": batch, **time_steps(contenders(synthetic(batch)), RATIOS, options.rounds)}
+        for batch in options.batch
+    ]
     result = {**conditions(options), "steps": steps, "memory": memory}
     print(json.dumps(result, indent=2) if options.json else table(result))
 
@@ -97,9 +100,10 @@ def conditions(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def time_steps(batch: int, rounds: int) -> dict[str, Any]:
+def time_steps(
+    steps: dict[str, Step], compared: Sequence[tuple[str, str]], rounds: int
+) -> dict[str, Any]:
     """Median seconds of each contender, and the ratios round by round."""
-    steps = contenders(synthetic(batch))
     names = list(steps)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(WARM_UP + rounds):
@@ -110,12 +114,12 @@ def time_steps(batch: int, rounds: int) -> dict[str, Any]:
             if turn >= WARM_UP:
                 seconds[name].append(time.perf_counter() - started)
     ratios = {}
-    for over, under in RATIOS:
+    for over, under in compared:
         each = np.divide(seconds[over], seconds[under])
         low, median, high = np.quantile(each, [0.1, 0.5, 0.9]).tolist()
         ratios[f"{over}/{under}"] = {"median": median, "p10": low, "p90": high}
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
-    return {"batch": batch, "median_seconds": medians, "ratio": ratios}
+    return {"median_seconds": medians, "ratio": ratios}
 
 
 def contenders(data: Data) -> dict[str, Step]:

@@ -74,7 +74,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
         self.original_optimizer.step()
 
     def _check_clip(self, largest: list[torch.Tensor], factor: float) -> None:
-        clipped = factor * math.sqrt(sum(float(part.square().sum()) for part in largest))
+        clipped = factor * math.sqrt(sum(map(_energy, largest)))
         if not clipped <= self.max_grad_norm:
             raise GuaranteeBroken(
                 f"clipped norm = {clipped:.6g}: must be ≤ clip_norm = {self.max_grad_norm}; "
@@ -84,8 +84,8 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
     def _check_sum_and_noise(self) -> None:
         total, noise = 0.0, 0.0
         for p in self.params:
-            total += float(p.summed_grad.double().square().sum())
-            noise += float((p.grad - p.summed_grad).double().square().sum())
+            total += _energy(p.summed_grad)
+            noise += _energy(p.grad - p.summed_grad)
         bound = self._clipped * self.max_grad_norm
         std = self.noise_multiplier * self.max_grad_norm
         low, high = self._noise_bounds * std**2
@@ -94,3 +94,9 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
                 f"norm of the sum = {math.sqrt(total):.6g} (planned ≤ {bound:.6g}), noise energy = "
                 f"{noise:.6g} (planned {low:.6g} to {high:.6g}): nothing was released; report this"
             )
+
+
+def _energy(values: torch.Tensor) -> float:
+    """The sum of squares, in float64."""
+    flat = values.flatten().double()
+    return float(flat @ flat)

@@ -116,19 +116,20 @@ class WeightNormSite(Site):
         delta, scale = rows.weighted(self.delta), self._scale()
         along = rows.summed(delta * self.u)
         full, error = rows.paired(self.x, delta * scale)
-        squared = full - (along * scale).square().sum(1) + along.square().sum(1)
+        taken = (along * scale).square().sum(1)
+        squared = full - taken + along.square().sum(1)
         squared = squared + rows.summed(delta).square().sum(1)
         if rows.slots is None:
-            product = (delta * scale).square() * self.u.abs()
-            error = _ROUNDING * product.sum(1) * self.x.norm(dim=1)
+            error = _ROUNDING * (taken * full).sqrt()
         return squared.clamp(min=0), error
 
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
         delta, layer = self.delta * factors[:, None], self.layer
-        along = (delta * self.u).sum(0)
-        direction = layer.direction().to(delta.dtype)
-        across = torch.addcmul(delta.T @ self.x, along[:, None], direction, value=-1)
-        sums[layer.weight_v].addcmul_(across, self._scale()[:, None])
+        along, scale = (delta * self.u).sum(0), self._scale()
+        length = layer.weight_v.norm(dim=1).to(delta.dtype)
+        sums[layer.weight_v].addmm_((delta * scale).T, self.x)
+        taken = along * scale / length
+        sums[layer.weight_v].addcmul_(layer.weight_v.to(delta.dtype), taken[:, None], value=-1)
         sums[layer.weight_g] += along
         sums[layer.bias] += delta.sum(0)
 
