@@ -71,7 +71,7 @@ def read_table(
     lines = _row_lines(path, len(header))
     if not len(lines):
         raise DataError(f"{path}: has a header and no rows; download the file again")
-    dtypes = dict.fromkeys(text, "str") | dict.fromkeys(numbers, "float32")
+    dtypes: dict[str, object] = dict.fromkeys(text, str) | dict.fromkeys(numbers, np.float32)
     try:
         with np.errstate(over="ignore"):  # becomes infinite, which is refused below
             frame = pd.read_csv(

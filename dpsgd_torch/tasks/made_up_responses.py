@@ -68,6 +68,13 @@ def made_up_responses(
     test rows for a network of two hidden layers of 512 (batch normalisation, dropout, 20 epochs).
     As on the real data a few labels are found almost surely and many hardly at all (area under the
     ROC curve 1.00 for the two commonest, 0.70 in the median). No private model was looked at.
+
+    Raises:
+        ConfigError: fewer than 120 rows in either part, or no label.
+
+    >>> train, test = made_up_responses(300, 120, 4)
+    >>> train.inputs.shape, test.targets.shape, train.labels[0][:9]
+    ((300, 875), (120, 4), 'label_000')
     """
     rng = np.random.default_rng(seed)
     drugs = made_up_drugs(rng, train_rows, test_rows, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -280,8 +281,14 @@ def _feature_rows(part: Responses) -> Iterator[Iterable[object]]:
     exact = bool((np.abs(steps) <= 1e5).all()) and np.array_equal(
         (steps / 1e4).astype(np.float32), part.inputs[:, 3:]
     )
-    words = np.array([str(k / 1e4) for k in range(-100_000, 100_001)], object)
+    words = _words()
     for i, row, step in zip(part.ids, part.inputs, steps, strict=True):
         given = [names[column][float(row[column])] for column in range(3)]
         values = words[step.astype(np.int64) + 100_000] if exact else map(str, row[3:])
         yield (i, *given, *values)
+
+
+@cache
+def _words() -> NDArray[np.object_]:
+    """-10.0, -9.9999, …, 10.0."""
+    return np.array([str(k / 1e4) for k in range(-100_000, 100_001)], object)
