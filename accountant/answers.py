@@ -20,6 +20,7 @@ from accountant.groups import for_group
 from accountant.methods import accountant_of, as_json, epsilon_by
 from accountant.pld import PldAccountant
 from accountant.rdp import COMMON_ORDERS, RdpAccountant
+from accountant.recorded import read_events
 from accountant.statement import (
     COVERED,
     NOT_COVERED,
@@ -83,6 +84,12 @@ def steps(args: argparse.Namespace) -> None:
     _report(args, [(event, most * per_step)], found)
 
 
+def ledger(args: argparse.Namespace) -> None:
+    """ε of what was written down."""
+    check_delta(args.delta)
+    _report(args, read_events(args.file), {})
+
+
 def compare(args: argparse.Namespace) -> None:
     """Every method and every library."""
     check_delta(args.delta)
@@ -144,7 +151,7 @@ def _report(
     for name, number in found.items():
         print(f"{name} = {round_up(number, 6) if name == 'noise_multiplier' else f'{number:g}'}")
     print(f"ε = {round_up(value, 7)}{_how(answer)} ({args.method})")
-    print(state(events, value, args.delta, events[0][0].relation, args.group_size))
+    print(state(events, value, args.delta, events[0][0].relation, getattr(args, "group_size", 1)))
     if full:
         _print_in_full(args, events)
 
@@ -159,7 +166,7 @@ def _how(answer: Answer) -> str:
 
 
 def _warn_about(args: argparse.Namespace, events: list[tuple[Event, int]], answer: Answer) -> None:
-    if weak := weak_delta(args.delta, args.n):
+    if "n" in args and (weak := weak_delta(args.delta, args.n)):
         _warn(weak)
     if args.method == "gdp":
         _warn("gdp is an estimate and often below the truth; report --method exact")

@@ -18,6 +18,7 @@ examples:
   RUN="--n 60000 --batch-size 250 --delta 1e-5"
   python -m accountant epsilon $RUN --epochs 15 --noise-multiplier 1.3 --statement
   python -m accountant noise   $RUN --epochs 15 --epsilon 1
+  python -m accountant ledger runs/NAME/ledger.sqlite --delta 1e-5
   python -m accountant plot    $RUN --epochs 15 --noise-multiplier 1.3 --out curve.png
 
 Batches are Poisson samples (each record joins with probability batch size / n) and neighbours
@@ -81,6 +82,17 @@ def parser() -> argparse.ArgumentParser:
             _delta(),
             _method(),
         )
+    )
+    recorded = command(
+        "ledger", "ε of what a run's ledger, or a list of events, says was released", _delta(),
+        _method(),
+    )  # fmt: skip
+    recorded.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help='a run\'s ledger.sqlite, or JSON: [{"type": "laplace", "noise_multiplier": 10, '
+        '"count": 3}, …]',
     )
     compare = command(
         "compare",

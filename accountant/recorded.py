@@ -1,0 +1,84 @@
+"""Events that were written down: a run's ledger, or a JSON list that anybody can write."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from accountant.errors import InvalidValue, LedgerError
+from accountant.events import Event, event_from_json
+
+
+def read_events(path: Path) -> list[tuple[Event, int]]:
+    """What ``path`` says was released, equal events counted together.
+
+    Args:
+        path: a run's ledger.sqlite, which is not locked or changed by reading it; or JSON, a list
+            of events as ``to_json`` writes them, each with a "count" (1 if absent), or an object
+            with such a list under "events".
+
+    Raises:
+        LedgerError: it cannot be read, or holds no event.
+        InvalidValue, UnsupportedEvent: an event outside its domain, or not one we can price.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "events.json"
+    ...     _ = path.write_text('[{"type": "laplace", "noise_multiplier": 10, "count": 3}]')
+    ...     read_events(path)
+    [(Laplace(noise_multiplier=10), 3)]
+    """
+    try:
+        written = _from_sqlite(path) if _is_sqlite(path) else _from_json(path)
+        total: Counter[Event] = Counter()
+        for event, count in written:
+            total[event] += count
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, sqlite3.Error) as error:
+        if isinstance(error, InvalidValue):
+            raise
+        raise LedgerError(
+            f"ledger {path}: cannot be read ({error}); name a run's ledger.sqlite, or JSON events"
+        ) from error
+    relations = {event.relation for event in total}
+    if len(relations) != 1:
+        rule = "two relations cannot share one sum" if relations else "holds no event"
+        raise LedgerError(f"ledger {path}: {rule}; name another file")
+    return list(total.items())
+
+
+def _is_sqlite(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
+def _from_sqlite(path: Path) -> Iterator[tuple[Event, int]]:
+    with tempfile.TemporaryDirectory() as folder:  # a running trainer holds the lock
+        for name in (path.name, f"{path.name}-wal"):
+            if (path.parent / name).exists():
+                shutil.copy(path.parent / name, folder)
+        copy = sqlite3.connect(Path(folder) / path.name)
+        try:
+            rows = copy.execute(
+                "SELECT json, COUNT(*) FROM charge JOIN event ON event.id = charge.event "
+                "GROUP BY event ORDER BY MIN(charge.id)"
+            ).fetchall()
+        finally:
+            copy.close()
+    for text, count in rows:
+        yield event_from_json(json.loads(text)), count
+
+
+def _from_json(path: Path) -> Iterator[tuple[Event, int]]:
+    data = json.loads(path.read_text())
+    for row in data["events"] if isinstance(data, dict) else data:
+        fields: dict[str, Any] = dict(row)
+        count = fields.pop("count", 1)
+        if not (isinstance(count, int) and count >= 1):
+            raise InvalidValue(f"count = {count}: must be a whole number ≥ 1; mend {path}")
+        yield event_from_json(fields), count
