@@ -114,7 +114,7 @@ def twin_of(
     if not (config.twin and config.dp):
         return None
     part = dataclasses.replace(part, config=dataclasses.replace(part.config, dp=False))
-    other = make_trainer(part, task, root, Preparation.none(), None, None)
+    other = make_trainer(part, task, root, Preparation(), None, None)
     present.follow("non-private twin", other.run())
     folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in other.history.epochs))
     return other.history

@@ -21,6 +21,7 @@ _POSITIVE = (
     "epsilon",
     "learning_rate",
     "statistics_epsilon",
+    "frequencies_epsilon",
     "selection_epsilon",
     "label_epsilon",
     "validation_noise",
@@ -69,7 +70,10 @@ class RunConfig:
     )
     rows_per_unit: int = _flag("rows of such a unit that are averaged and clipped as one, at most")
     statistics_epsilon: float | None = _flag(
-        "ε spent on feature means, scales and label frequencies (Laplace); none: declared ranges"
+        "ε spent on feature means and scales (Laplace noise); none: as they are"
+    )
+    frequencies_epsilon: float | None = _flag(
+        "ε spent on label frequencies, which the model starts from (Laplace noise)"
     )
     select_features: int | None = _flag("keep so many features, chosen privately")
     selection_epsilon: float = _flag("ε spent on that choice (exponential mechanism)")
@@ -145,7 +149,7 @@ class RunConfig:
 
     def _refuse_combinations(self) -> None:
         tabular = self.dataset == "responses"
-        for name in ("statistics_epsilon", "select_features"):
+        for name in ("statistics_epsilon", "frequencies_epsilon", "select_features"):
             value = getattr(self, name)
             _require(tabular or value is None, name, value, "is for tabular data (--preset moa)")
         watched = self.patience or self.plateau or self.keep_best or self.folds > 1

@@ -39,6 +39,7 @@ def mnist_tutorial() -> Preset:
             privacy_unit="record",
             rows_per_unit=6,
             statistics_epsilon=None,
+            frequencies_epsilon=None,
             select_features=None,
             selection_epsilon=0.1,
             label_epsilon=None,

@@ -54,7 +54,7 @@ class LinePresenter:
         sampling = run.sampling
         self._say(
             f"{config.preset}: {sampling.steps} steps of {sampling.batch_size} expected from "
-            f"n = {sampling.dataset_size}, {promise}"
+            f"n = {sampling.dataset_size}{_units(sampling.unit)}, {promise}"
         )
         resumed = f", resumed after step {run.done}" if run.resumed else ""
         self._say(f"run folder: {_path(run)}{resumed}")
@@ -68,7 +68,7 @@ class LinePresenter:
 
     def end(self, outcome: Outcome) -> None:
         if outcome.stopped:
-            self._say(f"stopped by the budget: {outcome.stopped}")
+            self._say(f"ended early: {outcome.stopped}")
         if outcome.spent:
             spent = outcome.spent
             self._say(
@@ -83,6 +83,8 @@ class LinePresenter:
 
     def _epoch(self, record: EpochRecord) -> str:
         test = ", ".join(f"test {name} {value:.4f}" for name, value in record.test.items())
+        if record.validation is not None:
+            test += f", validation {record.validation:.4f}"
         spent = "" if record.epsilon is None else f", ε = {round_up(record.epsilon)}"
         of = f" of {self.budget:g}" if self.budget and spent else ""
         return f"epoch {record.epoch}, step {record.step}: {test}{spent}{of}"
@@ -146,3 +148,7 @@ class JsonPresenter:
 
 def _path(run: Trainer) -> str:
     return str(run.folder.path) if run.folder else "none"
+
+
+def _units(unit: str) -> str:
+    return "" if unit == "record" else f" (each a {unit})"

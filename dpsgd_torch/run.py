@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from accountant import Ledger
 from dpsgd_torch.assembly import (
     begin,
     folder_of,
@@ -28,9 +29,11 @@ from dpsgd_torch.preparation import Preparation
 from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.progress import Presenter
 from dpsgd_torch.report.page import write_report
+from dpsgd_torch.report.promises import Promises
 from dpsgd_torch.report.statement import statement
 from dpsgd_torch.spent import PrivacySpent
 from dpsgd_torch.tasks.registry import load_task
+from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.history import History, averaged
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.streams import Streams
@@ -98,6 +101,7 @@ def run(request: Request, present: Presenter) -> Outcome:
             done = sum(t.done for t in trainers) if "trainers" in locals() else 0
             raise KeyboardInterrupt(f"after step {done}; go on with {command}") from None
         spent = trainers[0].privacy_spent() if plan else None
+        promises = _promises(config, task, spent, ledger)
         for trainer in trainers:
             assert trainer.folder
             trainer.write_results(trainer.folder, spent)
@@ -118,9 +122,19 @@ def run(request: Request, present: Presenter) -> Outcome:
         has_twin=twin is not None,
     )
     folder.write_text("statement.txt", words)
-    write_report(folder, config, history, twin, spent, words, predicted)
+    write_report(folder, config, history, twin, spent, words, predicted, promises)
     present.end(outcome)
     return outcome
+
+
+def _promises(
+    config: RunConfig, task: Task, spent: PrivacySpent | None, ledger: Ledger | None
+) -> Promises | None:
+    """For data whose rows belong to someone: what row and unit are promised, side by side."""
+    unit = next((name for name in (config.privacy_unit, *task.units) if name != "record"), None)
+    if spent is None or ledger is None or unit is None:
+        return None
+    return Promises.of(spent, ledger.accountant.events, unit)
 
 
 def _read_config(folder: RunFolder, root: int) -> RunConfig:

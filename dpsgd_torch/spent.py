@@ -48,6 +48,7 @@ class PrivacySpent:
     microbatch_size: int
     unit: str
     rows_per_unit: int | None
+    runs: int
     noise_multiplier_schedule: dict[str, Any]
     clip_norm_schedule: dict[str, Any]
     also: list[dict[str, Any]]
@@ -109,6 +110,7 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
         microbatch_size=plan.sampling.microbatch_size,
         unit=plan.sampling.unit,
         rows_per_unit=plan.sampling.rows_per_unit,
+        runs=plan.runs,
         noise_multiplier_schedule=plan.noise_multiplier.to_json(),
         clip_norm_schedule=plan.clip_norm.to_json(),
         also=[

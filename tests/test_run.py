@@ -223,7 +223,7 @@ def test_a_run_stops_before_its_budget_is_passed_and_says_so(train):
     one_more = RdpAccountant().compose(event, spent["steps"] + 1).epsilon(1e-5).upper
     assert spent["epsilon"] <= 2.5 < one_more
     assert f"step {spent['steps']} would reach" in printed
-    assert "The budget ended the run early" in (folder / "statement.txt").read_text()
+    assert "Training ended early" in (folder / "statement.txt").read_text()
     assert lines(folder / "metrics.jsonl")[-1]["step"] == spent["steps"]
 
 

@@ -9,7 +9,14 @@ import jinja2
 from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.predict import Predicted
-from dpsgd_torch.report.plots import curves, norm_histogram
+from dpsgd_torch.report.plots import (
+    calibration,
+    curves,
+    norm_histogram,
+    promise_by_rows,
+    schedules,
+)
+from dpsgd_torch.report.promises import Promises
 from dpsgd_torch.spent import PrivacySpent
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.run_folder import RunFolder
@@ -23,6 +30,7 @@ def write_report(
     spent: PrivacySpent | None,
     words: str,
     predicted: Predicted,
+    promises: Promises | None,
 ) -> None:
     """Write report.html, and private/gradient-norms.svg for a private run."""
     if not history.epochs:
@@ -36,8 +44,9 @@ def write_report(
     )
     page = environment.get_template("page.html").render(
         config=config,
-        figures=_figures(history, twin, spent),
-        pictures=curves(history, twin, private=spent is not None),
+        figures=_figures(history, twin, spent, predicted),
+        pictures=_pictures(history, twin, spent, predicted, promises),
+        promises=promises,
         rows=history.epochs,
         scores=list(history.epochs[-1].test),
         twin={record.epoch: record for record in twin.epochs} if twin else {},
@@ -51,8 +60,28 @@ def write_report(
         folder.write_text("private/gradient-norms.svg", norm_histogram(counts, spent.clip_norm))
 
 
+def _pictures(
+    history: History,
+    twin: History | None,
+    spent: PrivacySpent | None,
+    predicted: Predicted,
+    promises: Promises | None,
+) -> dict[str, str]:
+    pictures = curves(history, twin, private=spent is not None)
+    if spent:
+        pictures |= schedules(spent)
+    if predicted.predicted is not None and predicted.observed is not None:
+        pictures["Calibration, label by label"] = calibration(
+            predicted.predicted.tolist(), predicted.observed.tolist()
+        )
+    if promises:
+        title = f"What one {promises.unit} is promised"
+        pictures[title] = promise_by_rows(promises.by_rows, promises.unit, promises.as_one)
+    return pictures
+
+
 def _figures(
-    history: History, twin: History | None, spent: PrivacySpent | None
+    history: History, twin: History | None, spent: PrivacySpent | None, predicted: Predicted
 ) -> list[tuple[str, str]]:
     """The few numbers a reader looks for first."""
     last = history.epochs[-1].test
@@ -61,6 +90,8 @@ def _figures(
         figures.append(("test accuracy", f"{last['accuracy']:.2%}"))
     if twin and "accuracy" in twin.epochs[-1].test:
         figures.append(("of the non-private twin", f"{twin.epochs[-1].test['accuracy']:.2%}"))
+    if predicted.log_loss is not None:
+        figures.append(("test log loss", f"{predicted.log_loss:.5f}"))
     if spent:
         figures.append(("ε", round_up(spent.epsilon)))
         figures.append(("δ", repr(spent.delta)))

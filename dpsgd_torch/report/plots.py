@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dpsgd_torch.schedules import schedule_from_json
+from dpsgd_torch.spent import PrivacySpent
 from dpsgd_torch.training.history import NORM_EDGES, History
 
 _PRIVATE, _TWIN, _MARK = "#1f5fa8", "#b5651d", "#a02c2c"
@@ -44,11 +46,54 @@ def curves(history: History, twin: History | None, *, private: bool) -> dict[str
         _line(axes, epochs, spent, _PRIVATE, name)
         axes.set_ylim(bottom=0)
         pictures["ε by epoch"] = _svg(figure)
-        if "accuracy" in history.epochs[-1].test:
-            axes, figure = _figure("ε so far", "test accuracy")
-            _line(axes, spent, [r.test["accuracy"] for r in history.epochs], _PRIVATE, name)
-            pictures["Accuracy against ε"] = _svg(figure)
+        for shown in [s for s in ("accuracy", "loss") if s in history.epochs[-1].test][:1]:
+            axes, figure = _figure("ε so far", f"test {shown}")
+            _line(axes, spent, [r.test[shown] for r in history.epochs], _PRIVATE, name)
+            pictures[f"{shown.capitalize()} against ε"] = _svg(figure)
+    if history.scores:
+        axes, figure = _figure("epoch", "validation score")
+        _line(axes, epochs[: len(history.scores)], history.scores, _PRIVATE, name)
+        pictures["Validation score by epoch"] = _svg(figure)
     return pictures
+
+
+def schedules(spent: PrivacySpent) -> dict[str, str]:
+    """Title → SVG: noise multiplier and clip norm by step, where they vary."""
+    steps = range(spent.planned_steps // spent.runs)
+    pictures = {}
+    for title, written in (
+        ("Noise multiplier by step", spent.noise_multiplier_schedule),
+        ("Clip norm by step", spent.clip_norm_schedule),
+    ):
+        values = [schedule_from_json(written).at(step) for step in steps]
+        if len(set(values)) > 1:
+            axes, figure = _figure("step", title.split(" by")[0].lower())
+            axes.step(steps, values, where="post", color=_PRIVATE)
+            axes.set_ylim(bottom=0)
+            pictures[title] = _svg(figure)
+    return pictures
+
+
+def calibration(predicted: Sequence[float], observed: Sequence[float]) -> str:
+    """SVG: each label's mean probability against how often it is positive among test rows."""
+    axes, figure = _figure("frequency among test rows", "mean predicted probability")
+    floor = 0.5 * min([value for value in (*predicted, *observed) if value > 0], default=1e-4)
+    shown = [max(value, floor) for value in observed]
+    axes.plot(shown, predicted, ".", color=_PRIVATE, alpha=0.6, label="a label")
+    axes.plot([floor, 1], [floor, 1], color=_MARK, linewidth=1, label="calibrated")
+    axes.set(xscale="log", yscale="log")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def promise_by_rows(rows: Sequence[tuple[int, float]], unit: str, flat: float) -> str:
+    """SVG: ε for whoever holds so many rows, if rows are protected and if ``unit`` is."""
+    axes, figure = _figure(f"rows of one {unit}", "ε promised to it")
+    _line(axes, [k for k, _ in rows], [e for _, e in rows], _TWIN, "each row protected by itself")
+    axes.axhline(flat, color=_PRIVATE, label=f"each {unit} protected as one")
+    axes.set_yscale("log")
+    axes.legend(frameon=False)
+    return _svg(figure)
 
 
 def norm_histogram(counts: Sequence[Sequence[int]], clip_norm: float) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import textwrap
 
-from accountant.statement import round_down, round_up
+from accountant import event_from_json
+from accountant.statement import describe_event, round_down, round_up
 from dpsgd_torch.config import RunConfig
+from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.spent import PrivacySpent
 
 _COVERED = [
     "the weights after every step: model.safetensors and every checkpoint",
     "what is computed from those weights and public data: test loss and accuracy, metrics.jsonl",
     "the ledger, config.json and privacy.json",
+    "what is released beside the steps and listed above: statistics and the choice of features "
+    "(releases.json), validation scores, predictions.csv",
 ]
 _NOT_COVERED = [
     "private/: training loss, batch sizes, gradient norms, the key of the random streams. "
@@ -61,7 +65,14 @@ def statement(
 
 
 def _guarantee(spent: PrivacySpent) -> str:
-    micro = ""
+    micro, unit = "", spent.unit
+    rows = f" (the unit of privacy is one {unit})"
+    if spent.rows_per_unit:
+        rows = f" with all its rows (the unit of privacy is one {unit}, not one row)"
+        micro = (
+            f" Of a {unit}'s rows at most {spent.rows_per_unit}, drawn anew in each step, were "
+            "averaged before the clip."
+        )
     if spent.microbatch_size > 1:
         micro = (
             f" Gradients are averaged over microbatches of {spent.microbatch_size} before the "
@@ -71,21 +82,33 @@ def _guarantee(spent: PrivacySpent) -> str:
     return _wrap(
         f"Guarantee: the weights are (ε, δ)-differentially private with ε = "
         f"{round_up(spent.epsilon)} and δ = {spent.delta!r}, between training sets that differ by "
-        f"adding or removing one record (the unit of privacy is one record). It holds for "
-        f"{spent.steps} charged steps; in each, every record joined the batch independently with "
+        f"adding or removing one {unit}{rows}. It holds for "
+        f"{spent.steps} charged steps; in each, every {unit} joined the batch independently with "
         f"probability {spent.sampling_rate:.6g} (Poisson sampling, {spent.batch_size} expected of "
-        f"{spent.dataset_size}), {_clip_and_noise(spent)}.{micro}"
+        f"{spent.dataset_size}), {_clip_and_noise(spent)}.{micro}{_also(spent)}"
     )
 
 
+def _also(spent: PrivacySpent) -> str:
+    """What the same ε pays besides."""
+    words = []
+    for row in spent.also:
+        fields = {name: value for name, value in row.items() if name != "count"}
+        words.append(f"{row['count']} × {describe_event(event_from_json(fields))}")
+    folds = f" The steps are those of {spent.runs} models." if spent.runs > 1 else ""
+    return folds + (f" The same ε pays for {'; '.join(words)}." if words else "")
+
+
 def _clip_and_noise(spent: PrivacySpent) -> str:
-    clip, noise = spent.clip_norm_schedule, spent.noise_multiplier_schedule
+    last = spent.planned_steps // spent.runs - 1
+    clip = schedule_from_json(spent.clip_norm_schedule).at(last)
+    noise = schedule_from_json(spent.noise_multiplier_schedule).at(last)
     words = [f"its gradient was clipped to L2 norm {spent.clip_norm:g}"]
-    if "last" in clip:
-        words[0] += f" (by the last step {clip['last']:g})"
+    if clip != spent.clip_norm:
+        words[0] += f" (by the last step {clip:g})"
     words.append(f"Gaussian noise of {spent.noise_multiplier:.6g} times that norm was added")
-    if "last" in noise:
-        words[1] += f" (by the last step {noise['last']:.6g} times)"
+    if noise != spent.noise_multiplier:
+        words[1] += f" (by the last step {noise:.6g} times)"
     return " and ".join(words)
 
 
@@ -109,6 +132,8 @@ def _exceptions(config: RunConfig, has_twin: bool) -> list[str]:
             "the non-private twin, whose curves report.html shows: where the data is private, do "
             "not publish that page.",
         )
+    if config.validation == "public":
+        items.insert(1, "the rows that were held out to watch: they are declared public.")
     if config.seed is not None:
         items.insert(0, "anyone who knows the seed the run was given: the noise can be subtracted.")
     return items
@@ -136,7 +161,7 @@ def _remarks(spent: PrivacySpent, claim: str, stopped: str, note: str) -> list[s
     if spent.delta >= 1 / spent.dataset_size:
         remarks.append(_wrap("δ is not below 1/n: publishing one record in full could satisfy it."))
     if stopped:
-        remarks.append(_wrap(f"The budget ended the run early: {stopped}"))
+        remarks.append(_wrap(f"Training ended early: {stopped}"))
     if spent.steps_charged_again:
         remarks.append(
             _wrap(

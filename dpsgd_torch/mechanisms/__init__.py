@@ -1,0 +1,1 @@
+"""Laplace, exponential mechanism and randomized response: what is released, and what it costs."""
