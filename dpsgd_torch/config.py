@@ -160,10 +160,11 @@ class RunConfig:
             "folds, patience, plateau and keep-best need rows to watch; pass --validation private",
         )
         _require(
-            self.label_epsilon is None or (not self.dp and not tabular),
+            self.label_epsilon is None
+            or (not self.dp and not tabular and self.loss == "cross-entropy"),
             "label_epsilon",
             self.label_epsilon,
-            "takes the place of DP-SGD, for class labels; pass --no-dp too",
+            "takes the place of DP-SGD, for class labels under cross-entropy; pass --no-dp too",
         )
         _require(
             self.privacy_unit == "record" or self.microbatch_size == 1,

@@ -76,6 +76,8 @@ class LinePresenter:
                 f"Rényi accounting says {spent.epsilon_rdp:.6g}, and so does Opacus's, to "
                 f"{max(spent.agreement, 1e-16):.0e} on equal orders"
             )
+        elif outcome.label_epsilon:
+            self._say(f"ε = {outcome.label_epsilon:g} for labels alone; inputs are not protected")
         else:
             self._say("no privacy was asked for, none is promised")
         name = "report.html" if outcome.history.epochs else "statement.txt"

@@ -23,6 +23,7 @@ from dpsgd_torch.assembly import (
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.flags import Request
+from dpsgd_torch.labels import randomized
 from dpsgd_torch.parts import chosen_units, cut
 from dpsgd_torch.predict import Predicted, predict
 from dpsgd_torch.preparation import Preparation
@@ -49,6 +50,7 @@ class Outcome:
     spent: PrivacySpent | None
     stopped: str
     predicted: Predicted
+    label_epsilon: float | None
 
 
 def run(request: Request, present: Presenter) -> Outcome:
@@ -81,6 +83,8 @@ def run(request: Request, present: Presenter) -> Outcome:
             opened = open_ledger(folder, plan, resumed=bool(request.resume))
             ledger = stack.enter_context(contextlib.closing(opened))
         try:
+            if config.label_epsilon:
+                task = randomized(task, config, folder)
             task = preparation.carry_out(task, units, ledger, folder)
             parts = cut(config, task, units, root)
             folder.write_json("task.json", task.to_json())
@@ -104,7 +108,7 @@ def run(request: Request, present: Presenter) -> Outcome:
         promises = _promises(config, task, spent, ledger)
         for trainer in trainers:
             assert trainer.folder
-            trainer.write_results(trainer.folder, spent)
+            trainer.write_results(trainer.folder, spent, keep_privacy=bool(config.label_epsilon))
     stopped = next((t.stopped or t.ended for t in trainers if t.stopped or t.ended), "")
     history = averaged([t.history for t in trainers])
     predicted = predict([t.model for t in trainers], task, folder)
@@ -112,7 +116,7 @@ def run(request: Request, present: Presenter) -> Outcome:
         folder.write_lines("metrics.jsonl", (r.to_json() for r in history.epochs))
         none = {"epsilon": None, "delta": None, "private": False}
         folder.write_json("privacy.json", spent.to_json() if spent else none)
-    outcome = Outcome(folder.path, history, twin, spent, stopped, predicted)
+    outcome = Outcome(folder.path, history, twin, spent, stopped, predicted, config.label_epsilon)
     words = statement(
         config,
         spent,

@@ -77,16 +77,3 @@ class LabelPrivacy:
             return (own - other * each.sum(dim=1)) / (self.told - other)
 
         return loss
-
-    def forward_corrected(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """(logits, answers) → (n,) cross entropy of the answers as the model expects them.
-
-        −log(τ + (π − τ) p(y)): bounded, with the same minimiser [Patrini et al. 2017, Theorem 2].
-        """
-        other = (1 - self.told) / (self.classes - 1)
-
-        def loss(outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-            own = functional.softmax(outputs, dim=1).gather(1, answers[:, None])[:, 0]
-            return -torch.log(other + (self.told - other) * own)
-
-        return loss

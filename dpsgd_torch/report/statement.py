@@ -43,6 +43,8 @@ def statement(
     note: str = "",
 ) -> str:
     """The text of statement.txt."""
+    if config.label_epsilon:
+        return _labels_only(config, note)
     if spent is None:
         return (
             f"{config.preset} on {config.dataset}, trained without differential privacy.\n\n"
@@ -58,6 +60,31 @@ def statement(
                 _listed("Covered by ε:", _COVERED),
                 _listed("Not covered by ε:", _exceptions(config, has_twin)),
                 *_remarks(spent, claim, stopped, note),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _labels_only(config: RunConfig, note: str) -> str:
+    return (
+        "\n\n".join(
+            [
+                f"{config.preset} on {config.dataset}, trained on randomized labels.",
+                _wrap(
+                    f"Guarantee: whatever is computed from the answers, the weights included, is "
+                    f"(ε, 0)-differentially private with ε = {config.label_epsilon!r}, between "
+                    "training sets that differ in the label of one record (the unit of privacy is "
+                    "one label). Each label was told through randomized response, once, before "
+                    "anything looked at it; privacy.json says how often it was drawn."
+                ),
+                _wrap(
+                    "Not covered: the inputs. Who is in the data, and what their inputs are, may "
+                    "be learnt in full. It is the right promise only where the inputs are public "
+                    "and the labels alone are sensitive. Also not: private/, and other runs on the "
+                    "same labels, each of which costs its own ε."
+                ),
+                *([_wrap(f"About the data: {note}")] if note else []),
             ]
         )
         + "\n"

@@ -255,13 +255,16 @@ class Trainer:
         self.write_results(folder, spent)
         return folder.path
 
-    def write_results(self, folder: RunFolder, spent: PrivacySpent | None) -> None:
-        """Weights, metrics and privacy.json, each replaced atomically."""
+    def write_results(
+        self, folder: RunFolder, spent: PrivacySpent | None, *, keep_privacy: bool = False
+    ) -> None:
+        """Weights, metrics and (unless another's is to be kept) privacy.json, atomically."""
         self.write_metrics(folder)
         weights = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
         write_durably(folder.path / "model.safetensors", save_tensors(weights))
         none = {"epsilon": None, "delta": None, "private": False}
-        folder.write_json("privacy.json", spent.to_json() if spent else none)
+        if not keep_privacy:
+            folder.write_json("privacy.json", spent.to_json() if spent else none)
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""
