@@ -14,7 +14,7 @@ from dpsgd_torch.schedules import GRAMMAR, Schedule, shape_from_text
 DATASETS = ("mnist", "fashion-mnist", "digits", "gestures", "responses")
 LOSSES = ("cross-entropy", "mean-squared")
 OPTIMIZERS = ("sgd", "adam")
-VALIDATIONS = ("none", "private", "public")
+VALIDATIONS = ("none", "private", "public", "selection")
 _POSITIVE = (
     "clip_norm",
     "noise_multiplier",
@@ -81,7 +81,10 @@ class RunConfig:
         "instead of DP-SGD: randomize each label, private at this ε, and train on those"
     )
     folds: int = _flag("cross-validate: so many models, one budget for all")
-    validation: str = _flag("rows kept out to watch: none, private or public", choices=VALIDATIONS)
+    validation: str = _flag(
+        "rows kept out to watch: none, private or public; or for the choice that a search makes",
+        choices=VALIDATIONS,
+    )
     validation_noise: float = _flag("deviation of a released score's noise / its bound")
     validation_bound: float = _flag("largest score a unit can contribute to private validation")
     patience: int | None = _flag("stop after so many epochs without a better validation score")
@@ -154,7 +157,7 @@ class RunConfig:
             _require(tabular or value is None, name, value, "is for tabular data (--preset moa)")
         watched = self.patience or self.plateau or self.keep_best or self.folds > 1
         _require(
-            not watched or self.validation != "none",
+            not watched or self.validation in ("private", "public"),
             "validation",
             self.validation,
             "folds, patience, plateau and keep-best need rows to watch; pass --validation private",

@@ -79,6 +79,7 @@ def cut(config: RunConfig, task: Task, units: torch.Tensor | None, root: int) ->
         validation = Validation(
             tensors=kept,
             public=config.validation == "public",
+            released=config.validation != "selection",
             size=size,
             noise_multiplier=config.validation_noise,
             bound=config.validation_bound,

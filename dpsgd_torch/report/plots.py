@@ -96,6 +96,18 @@ def promise_by_rows(rows: Sequence[tuple[int, float]], unit: str, flat: float) -
     return _svg(figure)
 
 
+def trials_picture(scores: Sequence[float]) -> str:
+    """SVG of a search: each trial's score and the best so far: NOT covered by ε."""
+    axes, figure = _figure("trial", "score (lower is better)")
+    numbers = range(1, len(scores) + 1)
+    axes.plot(numbers, scores, "o", color=_TWIN, label="a trial")
+    best = np.minimum.accumulate(np.array(scores))
+    axes.step(numbers, best, where="post", color=_PRIVATE, label="the best so far")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
 def norm_histogram(counts: Sequence[Sequence[int]], clip_norm: float) -> str:
     """SVG of gradient norms before the clip, first and last epoch: NOT covered by ε."""
     axes, figure = _figure("gradient norm before the clip", "microbatches")

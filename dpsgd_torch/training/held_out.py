@@ -34,6 +34,8 @@ class Validation:
         size: how many units there are, as declared in public; None takes their number.
         noise_multiplier: deviation of the noise over ``bound``.
         bound: largest score a unit can contribute.
+        released: whether the score is released after each epoch; if not, it costs nothing and
+            decides nothing, and ``HeldOut.clipped_sum`` is there for a private choice among runs.
         units: the id of each row's unit, or None.
         score: (outputs, targets) → one value a row, lower is better; None takes the loss.
 
@@ -47,6 +49,7 @@ class Validation:
     size: int | None = None
     noise_multiplier: float = 50.0
     bound: float = 1.0
+    released: bool = True
     units: Any = field(default=None, repr=False)
     score: Loss | None = None
 
@@ -63,7 +66,7 @@ class Validation:
 
     def to_json(self) -> dict[str, Any]:
         """What was declared."""
-        names = ("public", "size", "noise_multiplier", "bound")
+        names = ("public", "size", "noise_multiplier", "bound", "released")
         return {name: getattr(self, name) for name in names}
 
 
@@ -85,9 +88,16 @@ class HeldOut:
 
     def release(self, model: nn.Module, rng: np.random.Generator) -> float:
         """The noisy mean of what each unit contributes."""
+        return noisy_mean(self._by_unit(model), self.asked, self.size, rng)
+
+    def clipped_sum(self, model: nn.Module) -> float:
+        """The sum over units without noise: private; a unit adds between 0 and ``bound``."""
+        scores = np.nan_to_num(self._by_unit(model), nan=self.asked.bound)
+        return float(np.clip(scores, 0.0, self.asked.bound).sum())
+
+    def _by_unit(self, model: nn.Module) -> Any:
         scores = self._scores(model)[self.units.order]
-        sums = np.add.reduceat(scores, self.units.starts)
-        return noisy_mean(sums / self.units.counts, self.asked, self.size, rng)
+        return np.add.reduceat(scores, self.units.starts) / self.units.counts
 
     def _scores(self, model: nn.Module, batch_size: int = 1000) -> Any:
         was_training = model.training

@@ -50,7 +50,7 @@ class Steering:
 
     def validate(self, run: Trainer, epoch: int) -> float | None:
         """The validation score after ``epoch``, charged first where its rows are private."""
-        if self.held_out is None:
+        if self.held_out is None or not self.held_out.asked.released:
             return None
         if run.plan is None or self.held_out.asked.public:
             return self.held_out.mean(run.model)
@@ -88,4 +88,5 @@ class Steering:
 
 def validation_events(held_out: Validation | None, epochs: int) -> tuple[tuple[Event, int], ...]:
     """What a run's validation costs."""
-    return () if held_out is None or held_out.public else ((held_out.event, epochs),)
+    free = held_out is None or held_out.public or not held_out.released
+    return () if free or held_out is None else ((held_out.event, epochs),)

@@ -1,0 +1,1 @@
+"""Hyper-parameter search whose own cost is inside ε."""

@@ -1,0 +1,131 @@
+"""The trials of a search, one run folder each, and what is kept so that it can go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accountant.recorded import read_events
+from accountant.selection import SearchBound
+from dpsgd_torch.assembly import plan_of
+from dpsgd_torch.config import RunConfig
+from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.flags import Request
+from dpsgd_torch.parts import chosen_units, cut
+from dpsgd_torch.preparation import Preparation
+from dpsgd_torch.presets import Preset
+from dpsgd_torch.run import Outcome, run
+from dpsgd_torch.searching.allowance import Events, noise_within, within
+from dpsgd_torch.searching.space import Dimension, applied, proposal
+from dpsgd_torch.tasks.task import Task
+from dpsgd_torch.training.loop import Progress
+from dpsgd_torch.training.run_folder import write_durably
+from dpsgd_torch.training.trainer import Trainer
+
+
+class Silent:
+    """A presenter of runs that says nothing: the search speaks for them."""
+
+    def start(self, config: RunConfig, run: Trainer) -> None: ...
+
+    def follow(self, name: str, progress: Iterable[Progress]) -> None:
+        for _ in progress:
+            pass
+
+    def end(self, outcome: Outcome) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """Runs trials by number; each trial's values are written down before it starts.
+
+    ``folder`` is private: what it holds, but for the best run, no ε covers.
+    """
+
+    folder: Path
+    config: RunConfig
+    space: tuple[Dimension, ...]
+    sampler: str
+    seed: int
+    bound: SearchBound
+    data_dir: Path | None
+
+    def finished(self) -> list[dict[str, Any]]:
+        """Values and score of every trial that is done, in order."""
+        path = self.folder / "results.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def take(self, number: int, events_at: Callable[[RunConfig, float], Events]) -> dict[str, Any]:
+        """Run trial ``number``, or go on with it; returns its values, score and folder."""
+        past = [(row["values"], row["score"]) for row in self.finished()]
+        values = proposal(self.space, self.sampler, self.seed, number, past)
+        config = applied(self.config, values)
+        config = dataclasses.replace(
+            config,
+            noise_multiplier=noise_within(self.bound, lambda noise: events_at(config, noise)),
+            epsilon=None,
+            seed=None if self.config.seed is None else self.config.seed + number,
+        )
+        folder = self.folder / f"{number + 1:04d}"
+        begun = (folder / "config.json").exists()
+        request = Request(
+            preset=Preset(config, "a trial of a search"),
+            data_dir=self.data_dir,
+            out=None if begun else folder,
+            resume=folder if begun else None,
+            json=False,
+            partial="refuse",
+        )
+        outcome = run(request, Silent())
+        if not within(self.bound, read_events(folder / "ledger.sqlite")):
+            raise GuaranteeBroken(
+                f"trial {number + 1}: its ledger is above what a trial may spend (was it "
+                "interrupted where steps cannot be repeated?); the search states no ε: begin anew"
+            )
+        row = {"trial": number + 1, "values": values, "score": score_of(outcome)}
+        lines = [*self.finished(), row]
+        write_durably(
+            self.folder / "results.jsonl", "".join(json.dumps(r) + "\n" for r in lines).encode()
+        )
+        return row
+
+
+def score_of(outcome: Outcome) -> float:
+    """What trials are compared by, lower is better: the last public test loss, else the last
+    validation score, which was paid for or is public. Worst where there is neither."""
+    epochs = outcome.history.epochs
+    if epochs and "loss" in epochs[-1].test:
+        value = epochs[-1].test["loss"]
+    else:
+        value = outcome.history.scores[-1] if outcome.history.scores else math.inf
+    return value if math.isfinite(value) else math.inf
+
+
+def events_of(config: RunConfig, task: Task) -> Callable[[RunConfig, float], Events]:
+    """(candidate, noise multiplier) → everything that its run would release.
+
+    Candidates differ from ``config`` only in what may be varied: not in who is held out.
+    """
+    units = chosen_units(config, task)
+    size = config.dataset_size
+    if size is None:
+        size = len(task.train[0]) if units is None else len(units.unique())
+    whole = dataclasses.replace(config, dataset_size=size)
+    part = cut(whole, task, units, 0)[0]
+
+    def events_at(candidate: RunConfig, noise: float) -> Events:
+        asked = dataclasses.replace(
+            candidate, dataset_size=size, noise_multiplier=noise, epsilon=None
+        )
+        preparation = Preparation.of(asked, task)
+        mine = dataclasses.replace(asked, dataset_size=part.config.dataset_size)
+        plan = plan_of(dataclasses.replace(part, config=mine), preparation)
+        assert plan is not None
+        return plan.events()
+
+    return events_at

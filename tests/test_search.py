@@ -1,0 +1,182 @@
+"""A search from the command line to the folder it leaves, on the digits."""
+
+import json
+
+import pytest
+
+from accountant import RdpAccountant
+from accountant.recorded import read_events
+from accountant.selection import TruncatedNegativeBinomial, best_of_all, best_of_random
+from dpsgd_torch import search as module
+from dpsgd_torch.mechanisms.exponential import choice_event
+from dpsgd_torch.search import main
+from dpsgd_torch.searching.allowance import noise_within
+from dpsgd_torch.searching.trials import Trials
+
+QUICK = ["--preset", "digits", "--epsilon", "3", "--set", "epochs=2"]
+
+
+def rows(folder):
+    path = folder / "private" / "trials" / "results.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def searched(folder, *flags):
+    assert main([*QUICK, "--out", str(folder), *flags]) == 0
+    return rows(folder)
+
+
+@pytest.fixture(scope="module")
+def random_search(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searches") / "random"
+    flags = ["--trials", "4", "--seed", "5", "--vary", "batch_size=64,256"]
+    return folder, searched(folder, *flags, "--vary", "learning_rate=0.1:2:log")
+
+
+def test_the_best_trial_is_released_and_its_price_is_that_of_the_whole_search(random_search):
+    folder, found = random_search
+    assert len(found) >= 2
+    told = json.loads((folder / "privacy.json").read_text())
+    assert 2.999 < told["epsilon"] <= 3.0
+    law = TruncatedNegativeBinomial(**told["law"])
+    assert law.mean == pytest.approx(4.0)
+    for row in found:  # no trial of its own would have cost more
+        trial = folder / "private" / "trials" / f"{row['trial']:04d}"
+        events = read_events(trial / "ledger.sqlite")
+        bound = told["a trial may spend"]
+        spent = RdpAccountant()
+        for event, count in events:
+            spent.compose(event, count)
+        at = spent.rdp([bound["order"], bound["other"]])
+        assert at[0] <= bound["at_order"] * (1 + 1e-9)
+        assert at[1] <= bound["at_other"] * (1 + 1e-9)
+        assert best_of_random(events, law, 1e-5).epsilon <= 3.0 * (1 + 1e-9)
+    best = min(found, key=lambda row: row["score"])
+    config = json.loads((folder / "best" / "config.json").read_text())
+    assert {name: config[name] for name in best["values"]} == best["values"]
+    assert "the search included" in (folder / "best" / "statement.txt").read_text().replace(
+        "\n", " "
+    )
+
+
+def test_what_epsilon_does_not_cover_lies_in_private(random_search):
+    folder, _ = random_search
+    outside = {p.name for p in folder.rglob("*") if "private" not in p.relative_to(folder).parts}
+    assert outside == {
+        "best", "config.json", "metrics.jsonl", "model.safetensors", "privacy.json",
+        "statement.txt", "task.json",
+    }  # fmt: skip
+    assert (folder / "private" / "trials.svg").exists()
+
+
+def test_an_interrupted_search_ends_as_an_uninterrupted_one(
+    random_search, tmp_path, monkeypatch, capsys
+):
+    whole, found = random_search
+    take, interrupted = Trials.take, []
+
+    def interrupt(self, number, events_at):
+        if number == 1 and not interrupted:
+            interrupted.append(number)
+            raise KeyboardInterrupt
+        return take(self, number, events_at)
+
+    monkeypatch.setattr(Trials, "take", interrupt)
+    folder = tmp_path / "part"
+    flags = ["--trials", "4", "--seed", "5", "--vary", "batch_size=64,256"]
+    words = [*QUICK, "--out", str(folder), *flags, "--vary", "learning_rate=0.1:2:log"]
+    assert main(words) == 130
+    assert f"--resume {folder}" in capsys.readouterr().err
+    assert main(["--resume", str(folder)]) == 0
+    assert rows(folder) == found
+    assert json.loads((folder / "privacy.json").read_text()) == json.loads(
+        (whole / "privacy.json").read_text()
+    )
+
+
+def test_a_fixed_number_of_trials_may_learn_from_each_other_and_pays_for_all(tmp_path):
+    folder = tmp_path / "fixed"
+    flags = ["--trials", "3", "--stopping", "fixed", "--sampler", "tpe", "--seed", "1"]
+    found = searched(folder, *flags)
+    assert len(found) == 3
+    told = json.loads((folder / "privacy.json").read_text())
+    trial = folder / "private" / "trials" / "0001" / "ledger.sqlite"
+    assert best_of_all(read_events(trial), 3, 1e-5, []).epsilon <= 3.0 * (1 + 1e-9)
+    assert 2.9 < told["epsilon"] <= 3.0
+
+
+def test_the_exponential_mechanism_chooses_on_held_out_rows_and_is_paid_for(tmp_path):
+    folder = tmp_path / "chosen"
+    flags = ["--trials", "2", "--stopping", "fixed", "--select", "exponential"]
+    searched(folder, *flags)
+    once = [(choice_event(0.5), 1)]
+    trial = folder / "private" / "trials" / "0001"
+    events = read_events(trial / "ledger.sqlite")
+    assert best_of_all(events, 2, 1e-5, once).epsilon <= 3.0 * (1 + 1e-9)
+    assert best_of_all(events, 2, 1e-5, []).epsilon < 3.0
+    score = json.loads((trial / "private" / "selection.json").read_text())
+    assert 0 < score["sum"] <= score["bound"] * 1437
+    kept = json.loads((folder / "private" / "search.json").read_text())
+    assert kept["chosen"] in (0, 1)
+
+
+def test_a_candidate_that_spends_more_gets_more_noise(random_search):
+    folder, found = random_search
+    noises = {}
+    for row in found:
+        config = json.loads(
+            (folder / "private" / "trials" / f"{row['trial']:04d}" / "config.json").read_text()
+        )
+        noises.setdefault(config["batch_size"], set()).add(round(config["noise_multiplier"], 4))
+    assert all(len(group) == 1 for group in noises.values())
+    if len(noises) == 2:
+        assert max(noises[64]) < max(noises[256])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epsilon", "3"], "name both"),
+        (["--preset", "digits"], "name both"),
+        (["--preset", "nothing", "--epsilon", "3"], "invalid choice"),
+        ([*QUICK, "--trials", "0"], "trials = 0"),
+        ([*QUICK, "--trials", "1"], "trials = 1"),
+        ([*QUICK, "--sampler", "tpe"], "learns from earlier trials"),
+        ([*QUICK, "--select", "exponential"], "--stopping fixed"),
+        ([*QUICK, "--vary", "nonsense=1:2"], "cannot be set or varied"),
+        ([*QUICK, "--vary", "noise_multiplier=1:2"], "cannot be set or varied"),
+        ([*QUICK, "--vary", "learning_rate=2:1"], "low < high"),
+        ([*QUICK, "--vary", "epochs=1:2"], "low < high"),
+        ([*QUICK, "--vary", "batch_size="], "name=a,b,c"),
+        ([*QUICK, "--vary", "batch_size=64,5000"], "batch_size = 5000"),
+        ([*QUICK, "--set", "epochs=many"], "vary = epochs=many"),
+        (["--preset", "digits", "--epsilon", "0.001"], "epsilon = 0.001"),
+        (["--preset", "digits", "--epsilon", "nan"], "epsilon = nan"),
+        (["--resume", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_and_nothing_is_spent(
+    flags, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(flags) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.rglob("ledger.sqlite"))
+
+
+def test_an_occupied_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert main([*QUICK, "--out", str(tmp_path)]) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_help_is_worth_reading(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    for word in ("--stopping", "--vary", "Papernot", "--resume", "pays for the whole search"):
+        assert word in told
+    assert module.__doc__
+    assert noise_within.__doc__
