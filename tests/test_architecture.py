@@ -17,7 +17,7 @@ def lint(folder: Path) -> str:
 
 def test_no_import_arrow_turns_round():
     """The contracts are in setup.cfg."""
-    assert "3 kept, 0 broken" in lint(ROOT)
+    assert "4 kept, 0 broken" in lint(ROOT)
 
 
 @pytest.mark.parametrize("line", ["import torch", "import dpsgd_torch", "from opacus import x"])
