@@ -96,7 +96,7 @@ class RunConfig:
     hidden: str = _flag("widths of the tabular network, as in 2048,1048; empty: linear")
     features: str = _flag("columns of the tabular data: all, or the notebook's list")
     loss: str = _flag("on logits, or on probabilities against one-hot", choices=LOSSES)
-    dropout: float = _flag("before the last layer")
+    dropout: float = _flag("before the last layer; tabular: before the inner layers")
     dp: bool = _flag("train with differential privacy; --no-dp for the same run without")
     twin: bool = _flag("train a non-private twin from the same initial weights beside it")
     physical_batch_size: int = _flag(

@@ -6,6 +6,7 @@ import dataclasses
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,7 @@ class Preparation:
         low, high = table.low, table.high
         if config.select_features:
             keep = config.select_features
-            each = calibrate(
-                config.selection_epsilon,
-                delta,
-                lambda epsilon: [(choice_event(epsilon), keep)],
-                between=(config.selection_epsilon, config.selection_epsilon / (100 * keep)),
-            )
+            each = _range(config.selection_epsilon, delta, keep)
             selection = FeatureSelection(low=low, high=high, keep=keep, epsilon=each)
             low, high = low[:keep], high[:keep]  # as many, whichever they will be
         if config.statistics_epsilon:
@@ -135,9 +131,20 @@ class _Draws:
         return [np.array(values) for values in self._kept[name]]
 
 
+@lru_cache
 def _noise(epsilon: float, delta: float, releases: int) -> float:
     return calibrate_noise(
         epsilon, delta, lambda noise: [(Laplace(noise_multiplier=noise), releases)]
+    )
+
+
+@lru_cache
+def _range(epsilon: float, delta: float, choices: int) -> float:
+    return calibrate(
+        epsilon,
+        delta,
+        lambda each: [(choice_event(each), choices)],
+        between=(epsilon, epsilon / (100 * choices)),
     )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from accountant import Event
@@ -92,15 +93,21 @@ class Privacy:
         """
         if weak := weak_delta(self.delta, sampling.dataset_size):
             warnings.warn(weak, stacklevel=1)  # one place: said once, however many plans
-        plan = PrivacyPlan(
-            sampling=sampling,
-            clip_norm=as_schedule(self.clip_norm),
-            noise_multiplier=as_schedule(self.noise_multiplier or self.noise_shape),
-            delta=self.delta,
-            budget=self.epsilon,
-            also=(*self.also, *((event, count * self.runs) for event, count in also)),
-            runs=self.runs,
-        )
-        if self.noise_multiplier is None and self.epsilon is not None:
-            return plan.calibrated(self.epsilon)
-        return plan
+        return _plan(self, sampling, also)
+
+
+@lru_cache(maxsize=16)  # the folds of a run share theirs
+def _plan(privacy: Privacy, sampling: Sampling, also: tuple[tuple[Event, int], ...]) -> PrivacyPlan:
+    runs = privacy.runs
+    plan = PrivacyPlan(
+        sampling=sampling,
+        clip_norm=as_schedule(privacy.clip_norm),
+        noise_multiplier=as_schedule(privacy.noise_multiplier or privacy.noise_shape),
+        delta=privacy.delta,
+        budget=privacy.epsilon,
+        also=(*privacy.also, *((event, count * runs) for event, count in also)),
+        runs=runs,
+    )
+    if privacy.noise_multiplier is None and privacy.epsilon is not None:
+        return plan.calibrated(privacy.epsilon)
+    return plan

@@ -49,7 +49,7 @@ def load_task(choice: Choice, data_dir: Path | None, partial: str = "refuse") ->
     if choice.dataset == "digits":
         return digits_task(choice.dropout)
     if choice.dataset == "responses":
-        return response_task(data_dir, choice.hidden_widths, choice.features)
+        return response_task(data_dir, choice.hidden_widths, choice.features, choice.dropout)
     if choice.dataset == "gestures":
         return gesture_task(data_dir, choice.loss, partial)
     return mnist_task(choice.dataset, data_dir, choice.dropout)

@@ -17,16 +17,17 @@ def response_mlp(
     labels: int,
     hidden: Sequence[int] = (2048, 1048),
     *,
+    dropout: float = 0.5,
     frequencies: torch.Tensor | None = None,
 ) -> nn.Sequential:
     """(batch, inputs) → (batch, labels) logits.
 
     The notebook's network, with a layer norm where it has a batch norm: statistics of a batch mix
-    examples, and no clip bounds what one of them does to the others. Dropout is 0.2 before the
-    first layer and 0.5 before the others.
+    examples, and no clip bounds what one of them does to the others.
 
     Args:
         hidden: widths of the layers between; none makes a linear model.
+        dropout: before all layers but the first, which gets 0.4 of it (the notebook: 0.5, 0.2).
         frequencies: (labels,) how often each label is positive; the output starts there.
 
     >>> model = response_mlp(torch.Generator(), 875, 206)
@@ -36,7 +37,9 @@ def response_mlp(
     layers: list[nn.Module] = []
     widths = [inputs, *hidden]
     for number, (before, after) in enumerate(zip(widths, [*hidden, labels], strict=True)):
-        layers += [nn.LayerNorm(before), nn.Dropout(0.5 if number else 0.2)]
+        layers.append(nn.LayerNorm(before))
+        if dropout:
+            layers.append(nn.Dropout(dropout if number else 0.4 * dropout))
         layers.append(WeightNormLinear(before, after))
         if number < len(hidden):
             layers.append(nn.ReLU())

@@ -30,13 +30,16 @@ _NOTEBOOK = (
 )
 
 
-def response_task(data_dir: Path | None, hidden: tuple[int, ...], features: str) -> Task:
+def response_task(
+    data_dir: Path | None, hidden: tuple[int, ...], features: str, dropout: float = 0.0
+) -> Task:
     """Training and test rows, cp_time scaled to [−1, 1]; made-up ones without a folder.
 
     A folder's test rows have no targets, so nothing is scored on them: they are predicted.
 
     Args:
         hidden: widths of the network's inner layers.
+        dropout: before its inner layers.
         features: "all", or "notebook" for its list of 696 columns.
     """
     if features not in FEATURES:
@@ -51,7 +54,9 @@ def response_task(data_dir: Path | None, hidden: tuple[int, ...], features: str)
         generator: torch.Generator, inputs: int, frequencies: torch.Tensor | None
     ) -> torch.nn.Module:
         labels = len(train.labels)
-        return response_mlp(generator, inputs, labels, hidden, frequencies=frequencies)
+        return response_mlp(
+            generator, inputs, labels, hidden, dropout=dropout, frequencies=frequencies
+        )
 
     inputs = _inputs(train, kept)
     assert train.targets is not None
