@@ -133,6 +133,8 @@ class _Draws:
 
 @lru_cache
 def _noise(epsilon: float, delta: float, releases: int) -> float:
+    if releases == 1:
+        return 1 / epsilon  # pure differential privacy: δ would save a part in 10^4
     return calibrate_noise(
         epsilon, delta, lambda noise: [(Laplace(noise_multiplier=noise), releases)]
     )

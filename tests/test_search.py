@@ -12,6 +12,8 @@ from dpsgd_torch.mechanisms.exponential import choice_event
 from dpsgd_torch.search import main
 from dpsgd_torch.searching.allowance import noise_within
 from dpsgd_torch.searching.trials import Trials
+from dpsgd_torch.tasks.made_up_responses import made_up_responses
+from dpsgd_torch.tasks.response_files import write_responses
 
 QUICK = ["--preset", "digits", "--epsilon", "3", "--set", "epochs=2"]
 
@@ -180,3 +182,21 @@ def test_help_is_worth_reading(capsys):
         assert word in told
     assert module.__doc__
     assert noise_within.__doc__
+
+
+def test_drug_responses_are_searched_with_their_statistics_inside(tmp_path, capsys):
+    train, test = made_up_responses(600, 150, 12)
+    data = tmp_path / "lish-moa"
+    write_responses(data, train, test)
+    words = ["--preset", "moa", "--epsilon", "3", "--trials", "2", "--stopping", "fixed"]
+    for name in ("batch_size=64", "epochs=1", "validation=private", "hidden=8"):
+        words += ["--set", name]
+    folder = tmp_path / "search"
+    assert main([*words, "--data-dir", str(data), "--out", str(folder)]) == 0
+    assert "the search included" in capsys.readouterr().out
+    kinds = {
+        type(event).__name__
+        for event, _ in read_events(folder / "private" / "trials" / "0001" / "ledger.sqlite")
+    }
+    assert kinds == {"Laplace", "PoissonSampled", "Gaussian"}
+    assert (folder / "best" / "predictions.csv").exists()
