@@ -15,7 +15,7 @@ from dpsgd_torch.searching.allowance import Rule, bound_to_json
 from dpsgd_torch.searching.trials import Trials
 from dpsgd_torch.training.run_folder import RunFolder
 
-_KEPT = ("model.safetensors", "task.json", "releases.json", "predictions.csv", "metrics.jsonl")
+_KEPT = ("model.safetensors", "task.json", "releases.json", "predictions.csv")
 
 
 def write_result(
@@ -29,6 +29,9 @@ def write_result(
             shutil.copy(run / name, kept)
     config = RunFolder(run).read_json("config.json")
     RunFolder(kept).write_json("config.json", config)
+    # an epoch's own ε would understate it: that this run is shown, the search has decided
+    epochs = RunFolder(run).read_lines("metrics.jsonl")
+    RunFolder(kept).write_lines("metrics.jsonl", [{**row, "epsilon": epsilon} for row in epochs])
     privacy = {
         "epsilon": epsilon,
         "delta": trials.config.delta,
