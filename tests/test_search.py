@@ -54,6 +54,9 @@ def test_the_best_trial_is_released_and_its_price_is_that_of_the_whole_search(ra
         assert at[1] <= bound["at_other"] * (1 + 1e-9)
         assert best_of_random(events, law, 1e-5).epsilon <= 3.0 * (1 + 1e-9)
     best = min(found, key=lambda row: row["score"])
+    words = " ".join((folder / "statement.txt").read_text().split())
+    for exception in ("another search on the same data", "knows the seed", "private/"):
+        assert exception in words.split("Not covered by ε:")[1]
     config = json.loads((folder / "best" / "config.json").read_text())
     assert {name: config[name] for name in best["values"]} == best["values"]
     assert "the search included" in (folder / "best" / "statement.txt").read_text().replace(

@@ -70,6 +70,10 @@ def _statement(config: RunConfig, rule: Rule, epsilon: float, values: dict[str, 
         chosen = " and of the exponential mechanism that chose among them" if rule.once else ""
         how = f"{rule.trials} trials were run. The price is that of all of them together{chosen}."
         covered = "the files of every trial, as far as each one's own statement says so"
+    seeded = (
+        "Not covered either: anyone who knows the seed that the search was given; it tells the "
+        "trials' number and values, and the noise can be subtracted."
+    )
     found = ", ".join(f"{name} = {value}" for name, value in values.items())
     parts = [
         f"A search from {config.preset} on {config.dataset}, under differential privacy.",
@@ -80,6 +84,9 @@ def _statement(config: RunConfig, rule: Rule, epsilon: float, values: dict[str, 
         "Not covered by ε: private/, with the trials' scores, their number and their picture, and "
         "what the screen showed of them. Publish the folder without it. Scores are taken on rows "
         "declared public, or were paid for in each trial.",
+        *([] if config.seed is None else [seeded]),
+        "Nor are another search on the same data, which costs its own ε, and attacks on the last "
+        "bits of floating-point noise or on the pseudo-random generator.",
         f"Chosen: {found}.",
     ]
     return "\n\n".join(textwrap.fill(part, 88) for part in parts) + "\n"
