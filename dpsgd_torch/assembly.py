@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable
 
 import torch
@@ -95,8 +96,19 @@ def make_trainer(
         physical_batch_size=config.physical_batch_size,
         checkpoint_every=config.checkpoint_every,
         device=usable_device(config.device),
-        seed=root,
+        seed=own_root(root, part.name),
     )
+
+
+def own_root(root: int, name: str) -> int:
+    """The key of a part's streams: folds that shared one would share who is in a batch.
+
+    >>> own_root(7, "training"), own_root(7, "fold-1") == own_root(7, "fold-2")
+    (7, False)
+    """
+    if name == "training":
+        return root
+    return int.from_bytes(hashlib.sha256(f"{root:x} {name}".encode()).digest(), "big")
 
 
 def start(trainer: Trainer) -> None:

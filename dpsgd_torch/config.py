@@ -80,7 +80,10 @@ class RunConfig:
     label_epsilon: float | None = _flag(
         "instead of DP-SGD: randomize each label, private at this ε, and train on those"
     )
-    folds: int = _flag("cross-validate: so many models, one budget for all")
+    folds: int = _flag(
+        "cross-validate: so many models, one budget for all; their validation is private unless "
+        "--validation says otherwise"
+    )
     validation: str = _flag(
         "rows kept out to watch: none, private or public; or for the choice that a search makes",
         choices=VALIDATIONS,

@@ -58,6 +58,8 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     if given.get("dp") is False and idle:
         names = ", ".join(map(_flag, idle))
         raise ConfigError(f"dp = False: leaves {names} without effect; drop one or the other")
+    if given.get("folds", 1) > 1:
+        given.setdefault("validation", "private")
     dataset, default = given.get("dataset"), preset.config.dataset
     if dataset and dataset != default and not {dataset, default} <= {"mnist", "fashion-mnist"}:
         raise ConfigError(

@@ -104,7 +104,8 @@ def run(request: Request, present: Presenter) -> Outcome:
             command = f"python -m dpsgd_torch.train {shlex.join(_go_on(request, folder))}"
             done = sum(t.done for t in trainers) if "trainers" in locals() else 0
             raise KeyboardInterrupt(f"after step {done}; go on with {command}") from None
-        spent = trainers[0].privacy_spent() if plan else None
+        last = next((t for t in trainers if t.ended), trainers[0])
+        spent = last.privacy_spent() if plan else None
         promises = _promises(config, task, spent, ledger)
         for trainer in trainers:
             assert trainer.folder

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from accountant import Event, Gaussian, Ledger, PoissonSampled, exact
+from accountant import Event, Gaussian, Ledger, PoissonSampled, RdpAccountant, exact
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.witness import opacus_epsilon, refuse_disagreement
@@ -22,7 +22,8 @@ class PrivacySpent:
     Opacus's, is its witness.
 
     ``charges`` counts what is in the ledger and ``steps`` those for a step of training (one paid
-    twice counts twice); ``also`` is what was released besides.
+    twice counts twice); ``also`` is what was released besides. ``watched``: training ended by what
+    was seen, and ε is that of all that was planned.
     """
 
     epsilon: float
@@ -52,6 +53,7 @@ class PrivacySpent:
     noise_multiplier_schedule: dict[str, Any]
     clip_norm_schedule: dict[str, Any]
     also: list[dict[str, Any]]
+    watched: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with ∞ and NaN as null, which JSON has no word for."""
@@ -62,8 +64,12 @@ class PrivacySpent:
         }
 
 
-def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
+def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -> PrivacySpent:
     """Price the ledger exactly, and by both Rényi accountants as witnesses.
+
+    Where a run was ``watched`` and ended by what was seen, everything planned is priced: ε of the
+    steps taken would be a promise chosen in view of the outcome, which no composition covers
+    [Rogers, Roth, Ullman, Vadhan 2016, on odometers].
 
     Raises:
         GuaranteeBroken: the witnesses differ by more than 1e-6 on equal orders, or the exact ε is
@@ -75,7 +81,10 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
             f"ledger: its {len(ledger)} charges are not those of the plan; the run states no ε: "
             "report it"
         )
-    accountant = ledger.accountant
+    events = _priced(planned, _counted(ledger.events()), again) if watched else None
+    accountant = RdpAccountant(relation=ledger.relation) if events else ledger.accountant
+    for event, count in events or []:
+        accountant.compose(event, count)
     priced = exact()
     for event, count in accountant.events:
         priced.compose(event, count)
@@ -101,7 +110,7 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
         dataset_size=plan.sampling.dataset_size,
         batch_size=plan.sampling.batch_size,
         charges=len(ledger),
-        steps=sum(count for event, count in accountant.events if isinstance(event, PoissonSampled)),
+        steps=sum(n for event, n in ledger.accountant.events if isinstance(event, PoissonSampled)),
         steps_charged_again=again,
         planned_steps=plan.sampling.steps * plan.runs,
         noise_multiplier=plan.step(0).noise_multiplier,
@@ -118,7 +127,13 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger) -> PrivacySpent:
             for event, count in accountant.events
             if not isinstance(event, PoissonSampled)
         ],
+        watched=watched,
     )
+
+
+def _priced(planned: Counter[Event], held: Counter[Event], again: int) -> list[tuple[Event, int]]:
+    """All that is planned, and whatever may have been paid twice."""
+    return [(e, planned[e] + min(held[e], again)) for e in planned | held]
 
 
 def _counted(events: list[tuple[Event, int]]) -> Counter[Event]:

@@ -92,7 +92,7 @@ def test_predictions_have_the_competitions_format(run, data):
 
 def test_folds_by_drug_share_one_ledger_and_the_report_shows_both_promises(run):
     flags = ["--privacy-unit", "drug_id", "--rows-per-unit", "4", "--folds", "2", "--delta", "1e-4"]
-    folder, said = run(*SMALL[:2], "--batch-size", "16", *flags, "--validation", "private")
+    folder, said = run(*SMALL[:2], "--batch-size", "16", *flags)
     assert "(each a drug_id)" in said
     spent = told(folder)
     assert (spent["unit"], spent["rows_per_unit"], spent["runs"]) == ("drug_id", 4, 2)
@@ -171,7 +171,7 @@ def test_the_notebooks_preset_runs_with_both_schedules_and_its_columns(run):
         (["--hidden", "16,none"], "hidden = 16,none"),
         (["--noise-schedule", "linear:0"], "must be > 0 at every step"),
         (["--patience", "3"], "pass --validation private"),
-        (["--folds", "5"], "pass --validation private"),
+        (["--folds", "5", "--validation", "none"], "pass --validation private"),
         (["--no-dp", "--label-epsilon", "1"], "for class labels"),
     ],
 )

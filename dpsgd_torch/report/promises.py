@@ -16,7 +16,7 @@ from accountant import (
 from accountant.calibration import cost
 from dpsgd_torch.spent import PrivacySpent
 
-SIZES = (1, 2, 3, 6, 12, 18)
+SIZES = (2, 3, 6, 12, 18)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Promises:
         protects = spent.unit != "record"
         return cls(
             unit=unit,
-            by_rows=tuple(by_rows(events, spent.delta)),
+            by_rows=((1, spent.epsilon), *by_rows(events, spent.delta)),
             as_one=spent.epsilon,
             protects_unit=protects,
             altered=if_altered(events, spent.delta) if protects else None,
@@ -49,8 +49,8 @@ def by_rows(events: list[tuple[Event, int]], delta: float) -> list[tuple[int, fl
     """(rows of a unit, ε) where rows are sampled and clipped each for itself: groups, exactly.
 
     >>> step = PoissonSampled(sampling_rate=0.1, event=Gaussian(noise_multiplier=4.0))
-    >>> [round(epsilon, 2) for _, epsilon in by_rows([(step, 100)], 1e-5)[:4]]
-    [0.98, 2.12, 3.36, 7.56]
+    >>> [round(epsilon, 2) for _, epsilon in by_rows([(step, 100)], 1e-5)[:3]]
+    [2.12, 3.36, 7.56]
     """
     found = []
     for size in SIZES:

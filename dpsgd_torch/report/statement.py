@@ -189,6 +189,13 @@ def _remarks(spent: PrivacySpent, claim: str, stopped: str, note: str) -> list[s
         remarks.append(_wrap("δ is not below 1/n: publishing one record in full could satisfy it."))
     if stopped:
         remarks.append(_wrap(f"Training ended early: {stopped}"))
+    if spent.watched:
+        remarks.append(
+            _wrap(
+                "When to stop was decided by looking at scores, so ε is that of all the steps that "
+                "were planned, not of those that were taken."
+            )
+        )
     if spent.steps_charged_again:
         remarks.append(
             _wrap(

@@ -235,10 +235,11 @@ class Trainer:
         if self.plan is None or not hasattr(self, "ledger"):
             raise RunError("privacy: nothing was charged; pass privacy=… and fit first")
         self._refuse_broken()
-        charges = len(self.ledger)
-        if self._spent is None or self._spent.charges != charges:
-            self._spent = privacy_spent(self.plan, self.ledger)
-        return self._spent
+        priced, watched = len(self.ledger), bool(self.ended)
+        known = self._spent
+        if known is None or (known.charges, known.watched) != (priced, watched):
+            self._spent = known = privacy_spent(self.plan, self.ledger, watched=watched)
+        return known
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write weights, metrics, ledger and privacy.json; returns the folder.

@@ -123,7 +123,11 @@ def test_training_stops_when_the_score_has_not_improved_for_so_long():
     ).fit()
     assert len(trainer.history.epochs) == 3
     assert "no better validation score in 2 epochs" in trainer.ended
-    assert trainer.privacy_spent().steps == trainer.done < trainer.sampling.steps
+    spent = trainer.privacy_spent()
+    assert spent.steps == trainer.done < trainer.sampling.steps
+    whole = make_trainer(epochs=20).fit().privacy_spent()
+    assert spent.epsilon == pytest.approx(whole.epsilon, rel=1e-6)  # when to stop was seen
+    assert trainer.ledger.epsilon() < 0.7 * spent.epsilon
 
 
 def test_the_best_epochs_weights_are_kept():
