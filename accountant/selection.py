@@ -26,6 +26,7 @@ ORDERS: NDArray[np.float64] = np.concatenate(
 """Rényi orders at which a search is priced."""
 
 _TAIL = 1e-12
+_LEAST_LOG_GAMMA = -30.0
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,13 @@ class TruncatedNegativeBinomial:
     def with_mean(cls, mean: float, eta: float = 0.0) -> TruncatedNegativeBinomial:
         """The law with that expected number of runs."""
         check(1 < mean < 1e6, "trials", mean, "must be more than 1 in the mean")
-        found = optimize.brentq(
-            lambda x: math.log(cls(eta, math.exp(x)).mean) - math.log(mean),
-            -40.0,
-            -1e-9,
-            xtol=1e-13,
-        )
+
+        def excess(log_gamma: float) -> float:
+            return math.log(cls(eta, math.exp(log_gamma)).mean / mean)
+
+        if excess(_LEAST_LOG_GAMMA) < 0:  # so heavy a tail that a draw of K might never end
+            check(False, "eta", eta, f"is too low for {mean:g} trials in the mean", "raise it")
+        found = optimize.brentq(excess, _LEAST_LOG_GAMMA, -1e-9, xtol=1e-13)
         return cls(eta, math.exp(found))
 
     @property

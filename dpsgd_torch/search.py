@@ -26,7 +26,7 @@ from dpsgd_torch.mechanisms.exponential import choice_event, choose
 from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.searching.allowance import Rule, allowance
 from dpsgd_torch.searching.result import draw_picture, write_result
-from dpsgd_torch.searching.space import Dimension, default_space
+from dpsgd_torch.searching.space import Dimension, applied, corners, default_space
 from dpsgd_torch.searching.trials import Trials, events_of
 from dpsgd_torch.tasks.registry import load_task
 from dpsgd_torch.training.run_folder import RunFolder
@@ -42,6 +42,9 @@ tailed law, and releases the best alone: for 20 trials that costs little more th
 --select exponential (with --stopping fixed) chooses by the exponential mechanism on private rows
 that are held out; otherwise trials are compared on test rows, which count as public.
 """
+
+
+_FLAGS = {"fixed": "set"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,7 +92,7 @@ def search(options: argparse.Namespace) -> None:
         config=config,
         space=tuple(Dimension(**{**d, "choices": tuple(d["choices"])}) for d in kept["space"]),
         sampler=kept["sampler"],
-        seed=int(kept["seed"], 16) % 2**31,
+        seed=int(kept["seed"], 16),
         bound=bound,
         data_dir=options.data_dir,
     )
@@ -114,6 +117,10 @@ def search(options: argparse.Namespace) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    return _parser().parse_args(argv)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m dpsgd_torch.search",
         description=_HELP,
@@ -141,12 +148,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--resume", type=Path, metavar="DIR", help="go on with an interrupted search")
     add("--seed", type=int, help="repeatable; whoever knows it can subtract the noise")
     add("--json", action="store_true", help="progress as JSON lines on stdout")
-    return parser.parse_args(argv)
+    return parser
 
 
 def _folder(options: argparse.Namespace) -> tuple[RunFolder, dict[str, Any]]:
     """The search's folder and what it keeps, newly made or as it was left."""
     if options.resume:
+        _refuse_changes(options)
         folder = RunFolder(options.resume)
         return folder, folder.read_json("private/search.json")
     if options.preset is None or options.epsilon is None:
@@ -160,10 +168,13 @@ def _folder(options: argparse.Namespace) -> tuple[RunFolder, dict[str, Any]]:
         changes["validation"] = "selection"
     if options.delta is not None:
         changes["delta"] = options.delta
-    config = dataclasses.replace(config, epsilon=None, noise_multiplier=1.0, **changes)
+    config = dataclasses.replace(config, epsilon=None, noise_multiplier=1.0, twin=False, **changes)
     _refuse(options)
     space = [Dimension.parse(text) for text in options.vary] or default_space(config)
-    _try_values(config, space)
+    if len({dimension.name for dimension in space}) < len(space):
+        raise ConfigError(f"vary = {', '.join(options.vary)}: names a field twice; drop one")
+    for values in corners(space):  # refuse, before anything is spent, what no run would take
+        applied(config, values)
     root = Streams().root if options.seed is None else options.seed
     kept = {
         "config": {**config.to_json(), "seed": options.seed},
@@ -184,6 +195,10 @@ def _folder(options: argparse.Namespace) -> tuple[RunFolder, dict[str, Any]]:
 def _refuse(options: argparse.Namespace) -> None:
     if not 0 < options.epsilon < math.inf:
         raise ConfigError(f"epsilon = {options.epsilon}: must be a number > 0")
+    if not 0 < options.selection_epsilon < math.inf:
+        raise ConfigError(
+            f"selection_epsilon = {options.selection_epsilon}: must be a number > 0; try 0.5"
+        )
     if options.trials < 1:
         raise ConfigError(f"trials = {options.trials}: must be at least 1")
     if options.stopping == "random" and options.sampler != "random":
@@ -195,11 +210,15 @@ def _refuse(options: argparse.Namespace) -> None:
         raise ConfigError("select = exponential: is for --stopping fixed; pass it too")
 
 
-def _try_values(config: RunConfig, space: Sequence[Dimension]) -> None:
-    """Refuse, before anything is spent, values that no run would take."""
-    for dimension in space:
-        for value in dimension.choices or (dimension.low, dimension.high):
-            dataclasses.replace(config, **{dimension.name: value})
+def _refuse_changes(options: argparse.Namespace) -> None:
+    """A search goes on as it began: its price was fixed before the first trial."""
+    new = _parser().parse_args([])
+    free = {"resume", "data_dir", "json"}
+    changed = [name for name, value in vars(options).items()
+               if name not in free and value != getattr(new, name)]  # fmt: skip
+    if changed:
+        names = ", ".join("--" + _FLAGS.get(name, name).replace("_", "-") for name in changed)
+        raise ConfigError(f"resume = {options.resume}: a search goes on as it began; drop {names}")
 
 
 def _config(kept: dict[str, Any]) -> RunConfig:
@@ -232,7 +251,8 @@ def _choice(trials: Trials, rule: Rule, folder: RunFolder, kept: dict[str, Any])
         ]
         scores = -np.array([score["sum"] for score in told])
         event = choice_event(kept["selection_epsilon"])
-        picked = choose(scores, event, sensitivity=told[0]["bound"], monotone=True)
+        most = max(score["bound"] for score in told)
+        picked = choose(scores, event, sensitivity=most, monotone=True)
         kept["chosen"] = int(picked[0])
         folder.write_json("private/search.json", kept)
     return rows[int(kept["chosen"])]

@@ -4,17 +4,20 @@ import json
 
 import pytest
 
-from accountant import RdpAccountant
+from accountant import RdpAccountant, dpsgd_event
 from accountant.recorded import read_events
 from accountant.selection import TruncatedNegativeBinomial, best_of_all, best_of_random
 from dpsgd_torch import search as module
 from dpsgd_torch.mechanisms.exponential import choice_event
 from dpsgd_torch.search import main
-from dpsgd_torch.searching.allowance import noise_within
-from dpsgd_torch.searching.trials import Trials
+from dpsgd_torch.searching.allowance import Rule, allowance, noise_within
+from dpsgd_torch.searching.space import Dimension, proposal
+from dpsgd_torch.searching.trials import Silent
 from dpsgd_torch.tasks.made_up_responses import made_up_responses
 from dpsgd_torch.tasks.response_files import write_responses
 
+RANDOM = ["--trials", "4", "--seed", "7", "--vary", "batch_size=64,256", "--vary",
+          "learning_rate=0.1:2:log"]  # fmt: skip
 QUICK = ["--preset", "digits", "--epsilon", "3", "--set", "epochs=2"]
 
 
@@ -31,13 +34,12 @@ def searched(folder, *flags):
 @pytest.fixture(scope="module")
 def random_search(tmp_path_factory):
     folder = tmp_path_factory.mktemp("searches") / "random"
-    flags = ["--trials", "4", "--seed", "5", "--vary", "batch_size=64,256"]
-    return folder, searched(folder, *flags, "--vary", "learning_rate=0.1:2:log")
+    return folder, searched(folder, *RANDOM)
 
 
 def test_the_best_trial_is_released_and_its_price_is_that_of_the_whole_search(random_search):
     folder, found = random_search
-    assert len(found) >= 2
+    assert len(found) == 3
     told = json.loads((folder / "privacy.json").read_text())
     assert 2.999 < told["epsilon"] <= 3.0
     law = TruncatedNegativeBinomial(**told["law"])
@@ -54,6 +56,9 @@ def test_the_best_trial_is_released_and_its_price_is_that_of_the_whole_search(ra
         assert at[1] <= bound["at_other"] * (1 + 1e-9)
         assert best_of_random(events, law, 1e-5).epsilon <= 3.0 * (1 + 1e-9)
     best = min(found, key=lambda row: row["score"])
+    words = " ".join((folder / "statement.txt").read_text().split())
+    for exception in ("another search on the same data", "knows the seed", "private/"):
+        assert exception in words.split("Not covered by ε:")[1]
     config = json.loads((folder / "best" / "config.json").read_text())
     assert {name: config[name] for name in best["values"]} == best["values"]
     assert "the search included" in (folder / "best" / "statement.txt").read_text().replace(
@@ -71,29 +76,92 @@ def test_what_epsilon_does_not_cover_lies_in_private(random_search):
     assert (folder / "private" / "trials.svg").exists()
 
 
-def test_an_interrupted_search_ends_as_an_uninterrupted_one(
+def interrupt_at(monkeypatch, trial, step):
+    """Ctrl-C once, in the middle of a trial."""
+    follow, begun = Silent.follow, []
+
+    def stopped(self, name, progress):
+        begun.append(name)
+        if len(begun) != trial:
+            return follow(self, name, progress)
+        for at in progress:
+            if at.step == step:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(Silent, "follow", stopped)
+    return begun
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "private" not in path.relative_to(folder).parts
+    }
+
+
+def test_a_search_interrupted_within_a_trial_ends_as_an_uninterrupted_one(
     random_search, tmp_path, monkeypatch, capsys
 ):
     whole, found = random_search
-    take, interrupted = Trials.take, []
-
-    def interrupt(self, number, events_at):
-        if number == 1 and not interrupted:
-            interrupted.append(number)
-            raise KeyboardInterrupt
-        return take(self, number, events_at)
-
-    monkeypatch.setattr(Trials, "take", interrupt)
+    begun = interrupt_at(monkeypatch, trial=2, step=15)
     folder = tmp_path / "part"
-    flags = ["--trials", "4", "--seed", "5", "--vary", "batch_size=64,256"]
-    words = [*QUICK, "--out", str(folder), *flags, "--vary", "learning_rate=0.1:2:log"]
-    assert main(words) == 130
+    assert main([*QUICK, "--out", str(folder), *RANDOM]) == 130
     assert f"--resume {folder}" in capsys.readouterr().err
+    assert [row["trial"] for row in rows(folder)] == [1]
     assert main(["--resume", str(folder)]) == 0
     assert rows(folder) == found
-    assert json.loads((folder / "privacy.json").read_text()) == json.loads(
-        (whole / "privacy.json").read_text()
-    )
+    assert len(begun) == len(found) + 1  # no trial that was done is run again
+    assert contents(folder) == contents(whole)
+
+
+def test_a_trial_that_stopped_before_it_could_draw_anything_begins_anew(tmp_path, monkeypatch):
+    folder = tmp_path / "part"
+    interrupt_at(monkeypatch, trial=1, step=1)
+    flags = ["--trials", "1", "--stopping", "fixed", "--set", "epochs=1"]
+    assert main([*QUICK, "--out", str(folder), *flags]) == 130
+    first = folder / "private" / "trials" / "0001"
+    for path in first.glob("ledger.sqlite*"):
+        path.unlink()
+    assert (first / "config.json").exists()
+    assert main(["--resume", str(folder)]) == 0
+    assert sum(count for _, count in read_events(first / "ledger.sqlite")) == 12
+    assert (folder / "best" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("flag", [["--epsilon", "9"], ["--trials", "50"], ["--set", "epochs=9"]])
+def test_a_search_goes_on_as_it_began(random_search, flag, capsys):
+    folder, _ = random_search
+    before = contents(folder)
+    assert main(["--resume", str(folder), *flag]) == 2
+    assert f"a search goes on as it began; drop {flag[0]}\n" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+def test_the_epochs_of_the_best_run_are_shown_at_the_price_of_the_search(random_search):
+    folder, _ = random_search
+    told = json.loads((folder / "privacy.json").read_text())["epsilon"]
+    lines = (folder / "best" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epsilon"] for line in lines] == [told, told]
+
+
+def test_published_values_do_not_tell_which_trial_they_came_from():
+    """Optuna's 32-bit key can be found from its draws: it must depend on all of the secret root."""
+    space = [Dimension.parse("learning_rate=0.1:2:log")]
+    roots = [7 + 2**power for power in (31, 32, 64, 128, 255)]
+    drawn = {proposal(space, "random", root, 0, [])["learning_rate"] for root in (7, *roots)}
+    assert len(drawn) == 6
+    assert proposal(space, "random", 7, 0, []) == proposal(space, "random", 7, 0, [({}, 1.0)])
+
+
+def test_what_a_trial_spends_is_never_above_its_allowance_by_any_rounding():
+    def events(noise):
+        return [(dpsgd_event(dataset_size=1437, batch_size=128, noise_multiplier=noise), 23)]
+
+    law = TruncatedNegativeBinomial.with_mean(4.0)
+    bound = allowance(Rule(law=law, trials=4), events, 3.0, 1e-5)
+    assert best_of_random(events(noise_within(bound, events)), law, 1e-5).epsilon < bound.epsilon
+    assert 2.999 < bound.epsilon <= 3.0
 
 
 def test_a_fixed_number_of_trials_may_learn_from_each_other_and_pays_for_all(tmp_path):
@@ -131,8 +199,7 @@ def test_a_candidate_that_spends_more_gets_more_noise(random_search):
         )
         noises.setdefault(config["batch_size"], set()).add(round(config["noise_multiplier"], 4))
     assert all(len(group) == 1 for group in noises.values())
-    if len(noises) == 2:
-        assert max(noises[64]) < max(noises[256])
+    assert max(noises[64]) < max(noises[256])
 
 
 @pytest.mark.parametrize(
@@ -148,6 +215,14 @@ def test_a_candidate_that_spends_more_gets_more_noise(random_search):
         ([*QUICK, "--vary", "nonsense=1:2"], "cannot be set or varied"),
         ([*QUICK, "--vary", "noise_multiplier=1:2"], "cannot be set or varied"),
         ([*QUICK, "--vary", "learning_rate=2:1"], "low < high"),
+        ([*QUICK, "--vary", "learning_rate=nan:1"], "low < high"),
+        ([*QUICK, "--vary", "epochs=1,2", "--vary", "epochs=3"], "names a field twice"),
+        ([*QUICK, "--vary", "batch_size=64,128", "--vary", "microbatches=64,128"], "must divide"),
+        ([*QUICK, "--vary", "validation_bound=1:9"], "cannot be set or varied"),
+        ([*QUICK, "--eta", "-0.99"], "eta = -0.99"),
+        ([*QUICK, "--eta", "nan"], "eta = nan"),
+        ([*QUICK, "--selection-epsilon", "0"], "selection_epsilon = 0"),
+        ([*QUICK, "--selection-epsilon", "inf"], "selection_epsilon = inf"),
         ([*QUICK, "--vary", "epochs=1:2"], "low < high"),
         ([*QUICK, "--vary", "batch_size="], "name=a,b,c"),
         ([*QUICK, "--vary", "batch_size=64,5000"], "batch_size = 5000"),

@@ -26,6 +26,7 @@ from accountant.selection import (
 
 Events = list[tuple[Event, int]]
 _LEAST, _MOST = 0.05, 1e4  # noise multipliers that are considered
+_ROUNDING = 1e-12  # relative: of a sum of divergences taken in another order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,8 @@ def allowance(
     """
 
     def excess(log_noise: float) -> float:
-        return rule.price(events_at(10.0**log_noise), delta).epsilon - epsilon
+        priced = rule.price(events_at(10.0**log_noise), delta).epsilon
+        return priced * (1 + 10 * _ROUNDING) - epsilon
 
     if excess(4.0) > 0:
         raise Unreachable(
@@ -72,16 +74,17 @@ def allowance(
         while excess(found) > 0:  # the safe side of the root
             found += 1e-8
         low = found
-    return rule.price(events_at(10.0**low), delta)
+    bound = rule.price(events_at(10.0**low), delta)
+    return dataclasses.replace(bound, epsilon=bound.epsilon * (1 + 10 * _ROUNDING))
 
 
-def within(bound: SearchBound, events: Events) -> bool:
+def within(bound: SearchBound, events: Events, rounding: float = _ROUNDING) -> bool:
     """Whether a run that released ``events`` stayed within its allowance."""
     accountant = RdpAccountant()
     for event, count in events:
         accountant.compose(event, count)
     spent = accountant.rdp([bound.order, bound.other])
-    slack = 1 + 1e-9
+    slack = 1 + rounding
     return bool(spent[0] <= bound.at_order * slack and spent[1] <= bound.at_other * slack)
 
 
@@ -91,16 +94,20 @@ def noise_within(bound: SearchBound, events_at: Callable[[float], Events]) -> fl
     Raises:
         Unreachable: none does.
     """
+
+    def affordable(noise: float) -> bool:
+        return within(bound, events_at(noise), 0.0)
+
     low, high = _LEAST, _MOST
-    if not within(bound, events_at(high)):
+    if not affordable(high):
         raise Unreachable(
             f"noise_multiplier = {high:g}: still above what a trial may spend; narrow --vary"
         )
-    if within(bound, events_at(low)):
+    if affordable(low):
         return low
     while high / low > 1 + 1e-6:
         middle = (low * high) ** 0.5
-        low, high = (low, middle) if within(bound, events_at(middle)) else (middle, high)
+        low, high = (low, middle) if affordable(middle) else (middle, high)
     return high
 
 

@@ -15,7 +15,7 @@ from dpsgd_torch.searching.allowance import Rule, bound_to_json
 from dpsgd_torch.searching.trials import Trials
 from dpsgd_torch.training.run_folder import RunFolder
 
-_KEPT = ("model.safetensors", "task.json", "releases.json", "predictions.csv", "metrics.jsonl")
+_KEPT = ("model.safetensors", "task.json", "releases.json", "predictions.csv")
 
 
 def write_result(
@@ -29,6 +29,9 @@ def write_result(
             shutil.copy(run / name, kept)
     config = RunFolder(run).read_json("config.json")
     RunFolder(kept).write_json("config.json", config)
+    # an epoch's own ε would understate it: that this run is shown, the search has decided
+    epochs = RunFolder(run).read_lines("metrics.jsonl")
+    RunFolder(kept).write_lines("metrics.jsonl", [{**row, "epsilon": epsilon} for row in epochs])
     privacy = {
         "epsilon": epsilon,
         "delta": trials.config.delta,
@@ -67,6 +70,10 @@ def _statement(config: RunConfig, rule: Rule, epsilon: float, values: dict[str, 
         chosen = " and of the exponential mechanism that chose among them" if rule.once else ""
         how = f"{rule.trials} trials were run. The price is that of all of them together{chosen}."
         covered = "the files of every trial, as far as each one's own statement says so"
+    seeded = (
+        "Not covered either: anyone who knows the seed that the search was given; it tells the "
+        "trials' number and values, and the noise can be subtracted."
+    )
     found = ", ".join(f"{name} = {value}" for name, value in values.items())
     parts = [
         f"A search from {config.preset} on {config.dataset}, under differential privacy.",
@@ -77,6 +84,9 @@ def _statement(config: RunConfig, rule: Rule, epsilon: float, values: dict[str, 
         "Not covered by ε: private/, with the trials' scores, their number and their picture, and "
         "what the screen showed of them. Publish the folder without it. Scores are taken on rows "
         "declared public, or were paid for in each trial.",
+        *([] if config.seed is None else [seeded]),
+        "Nor are another search on the same data, which costs its own ε, and attacks on the last "
+        "bits of floating-point noise or on the pseudo-random generator.",
         f"Chosen: {found}.",
     ]
     return "\n\n".join(textwrap.fill(part, 88) for part in parts) + "\n"

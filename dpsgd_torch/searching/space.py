@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -14,7 +16,11 @@ from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import ConfigError
 
 _NEVER = {"preset", "dataset", "dp", "epsilon", "noise_multiplier", "seed", "twin", "label_epsilon"}
-_SAME = {"delta", "dataset_size", "validation", "privacy_unit", "rows_per_unit", "folds", "device"}
+_SAME = {
+    "delta", "dataset_size", "validation", "validation_bound", "privacy_unit", "rows_per_unit",
+    "folds", "device",
+}  # fmt: skip
+_MOST_CORNERS = 512
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,19 @@ def default_space(config: RunConfig) -> list[Dimension]:
     ]
 
 
+def corners(space: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
+    """Every choice with every end of a range, up to some hundred: what a trial may be asked for.
+
+    >>> space = [Dimension("epochs", (1, 2)), Dimension("dropout", (), 0.1, 0.5)]
+    >>> [corner["dropout"] for corner in corners(space)]
+    [0.1, 0.5, 0.1, 0.5]
+    """
+    names = [dimension.name for dimension in space]
+    ends = [dimension.choices or (dimension.low, dimension.high) for dimension in space]
+    for values in itertools.islice(itertools.product(*ends), _MOST_CORNERS):
+        yield dict(zip(names, values, strict=True))
+
+
 def proposal(
     space: Sequence[Dimension],
     sampler: str,
@@ -89,9 +108,12 @@ def proposal(
 
     * "random": a draw of its own, whatever came before.
     * "tpe": in view of ``past``, pairs of values and score.
+    * Optuna's own key has 32 bits, few enough to find it from published values. It is a digest of
+      the search's secret ``seed`` and ``number``, so that it does not tell the number: which of the
+      trials was the best must stay secret.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    key = (seed * 1_000_003 + number) % 2**32
+    key = int.from_bytes(hashlib.sha256(f"{seed:x} {number}".encode()).digest()[:4], "big")
     kinds = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
     study = optuna.create_study(sampler=kinds[sampler](seed=key))
     if sampler == "tpe":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,9 @@ class Trials:
             seed=None if self.config.seed is None else self.config.seed + number,
         )
         folder = self.folder / f"{number + 1:04d}"
-        begun = (folder / "config.json").exists()
+        begun = (folder / "ledger.sqlite").exists()
+        if folder.exists() and not begun:  # it was stopped before anything could be drawn
+            shutil.rmtree(folder)
         request = Request(
             preset=Preset(config, "a trial of a search"),
             data_dir=self.data_dir,
