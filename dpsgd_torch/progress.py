@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Presenter(Protocol):
     """Whoever shows a run: told its start, each stretch of training, and its end."""
 
-    def start(self, config: RunConfig, run: Trainer) -> None: ...
+    def start(self, config: RunConfig, run: Trainer, folder: Path) -> None: ...
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None: ...
 
@@ -42,7 +43,7 @@ def presenter(*, as_json: bool) -> Presenter:
 class LinePresenter:
     """Plain lines: one at the start, one an epoch, a few at the end."""
 
-    def start(self, config: RunConfig, run: Trainer) -> None:
+    def start(self, config: RunConfig, run: Trainer, folder: Path) -> None:
         self.budget = run.plan.budget if run.plan else None
         promise = "without privacy"
         if run.plan:
@@ -57,7 +58,7 @@ class LinePresenter:
             f"n = {sampling.dataset_size}{_units(sampling.unit)}, {promise}"
         )
         resumed = f", resumed after step {run.done}" if run.resumed else ""
-        self._say(f"run folder: {_path(run)}{resumed}")
+        self._say(f"run folder: {folder}{resumed}")
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:
         started = time.monotonic()
@@ -131,9 +132,9 @@ class LivePresenter(LinePresenter):
 class JsonPresenter:
     """One JSON object a line: start, each epoch, end."""
 
-    def start(self, config: RunConfig, run: Trainer) -> None:
+    def start(self, config: RunConfig, run: Trainer, folder: Path) -> None:
         fields = config.to_json()
-        self._emit("start", run=_path(run), config=fields, resumed_after=run.done)
+        self._emit("start", run=str(folder), config=fields, resumed_after=run.done)
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:
         for at in progress:
@@ -146,10 +147,6 @@ class JsonPresenter:
 
     def _emit(self, event: str, **fields: Any) -> None:
         print(json.dumps({"event": event, **fields}), flush=True)
-
-
-def _path(run: Trainer) -> str:
-    return str(run.folder.path) if run.folder else "none"
 
 
 def _units(unit: str) -> str:

@@ -94,7 +94,7 @@ def run(request: Request, present: Presenter) -> Outcome:
             ]
             for trainer in trainers:
                 start(trainer)
-            present.start(config, trainers[0])
+            present.start(config, trainers[0], folder.path)
             for part, trainer in zip(parts, trainers, strict=True):
                 kind = "private" if config.dp else "non-private"
                 name = kind if part.name == "training" else f"{kind} {part.name}"

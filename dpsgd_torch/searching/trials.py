@@ -32,7 +32,7 @@ from dpsgd_torch.training.trainer import Trainer
 class Silent:
     """A presenter of runs that says nothing: the search speaks for them."""
 
-    def start(self, config: RunConfig, run: Trainer) -> None: ...
+    def start(self, config: RunConfig, run: Trainer, folder: Path) -> None: ...
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:
         for _ in progress:
