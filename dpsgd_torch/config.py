@@ -167,10 +167,11 @@ class RunConfig:
         )
         _require(
             self.label_epsilon is None
-            or (not self.dp and not tabular and self.loss == "cross-entropy"),
+            or (not self.dp and not tabular and self.loss == "cross-entropy" and self.folds == 1),
             "label_epsilon",
             self.label_epsilon,
-            "takes the place of DP-SGD, for class labels under cross-entropy; pass --no-dp too",
+            "takes the place of DP-SGD, for class labels under cross-entropy, without folds; pass "
+            "--no-dp too",
         )
         _require(
             self.privacy_unit == "record" or self.microbatch_size == 1,

@@ -18,8 +18,10 @@ from dpsgd_torch.training.run_folder import RunFolder
 _FILE = "private/answers.json"
 
 
-def randomized(task: Task, config: RunConfig, folder: RunFolder) -> Task:
-    """The task with its training labels told through randomized response, and the debiased loss.
+def randomized(task: Task, config: RunConfig, folder: RunFolder) -> tuple[Task, float]:
+    """The task with its training labels told through randomized response, and what that cost.
+
+    Training is by the debiased loss; the cost is ε times how often the labels were drawn.
 
     The answers are kept for a resumed run; answers that were charged and lost are drawn and paid
     for again.
@@ -38,8 +40,9 @@ def randomized(task: Task, config: RunConfig, folder: RunFolder) -> Task:
             folder.write_json(_FILE, drawn.tolist())
             ledger.settle(0, zlib.crc32(drawn.tobytes()))
         events = [{**event.to_json(), "count": count} for event, count in ledger.events()]
+        epsilon = config.label_epsilon * len(ledger)  # answers that were lost count too
         told = {
-            "epsilon": config.label_epsilon * len(ledger),  # answers that were lost count too
+            "epsilon": epsilon,
             "delta": 0.0,
             "relation": ledger.relation.value,
             "unit": "one label",
@@ -49,9 +52,10 @@ def randomized(task: Task, config: RunConfig, folder: RunFolder) -> Task:
         ledger.close()
     folder.write_json("privacy.json", told)
     answers = torch.from_numpy(np.array(folder.read_json(_FILE), dtype=np.int64))
-    return dataclasses.replace(
+    ready = dataclasses.replace(
         task,
         train=(task.train[0], answers),
         loss=privacy.debiased(),
         metrics={"loss": per_example(task.loss), **task.metrics},  # of test rows: the usual one
     )
+    return ready, epsilon

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from accountant import Ledger
 from dpsgd_torch.assembly import (
     begin,
     folder_of,
@@ -32,12 +31,13 @@ from dpsgd_torch.progress import Presenter
 from dpsgd_torch.report.page import write_report
 from dpsgd_torch.report.promises import Promises
 from dpsgd_torch.report.statement import statement
-from dpsgd_torch.spent import PrivacySpent
+from dpsgd_torch.spent import PrivacySpent, priced_events
 from dpsgd_torch.tasks.registry import load_task
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.history import History, averaged
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,9 @@ def run(request: Request, present: Presenter) -> Outcome:
             opened = open_ledger(folder, plan, resumed=bool(request.resume))
             ledger = stack.enter_context(contextlib.closing(opened))
         try:
+            labels = None
             if config.label_epsilon:
-                task = randomized(task, config, folder)
+                task, labels = randomized(task, config, folder)
             task = preparation.carry_out(task, units, ledger, folder)
             parts = cut(config, task, units, root)
             folder.write_json("task.json", task.to_json())
@@ -106,10 +107,10 @@ def run(request: Request, present: Presenter) -> Outcome:
             raise KeyboardInterrupt(f"after step {done}; go on with {command}") from None
         last = next((t for t in trainers if t.ended), trainers[0])
         spent = last.privacy_spent() if plan else None
-        promises = _promises(config, task, spent, ledger)
+        promises = _promises(config, task, spent, last)
         for trainer in trainers:
             assert trainer.folder
-            trainer.write_results(trainer.folder, spent, keep_privacy=bool(config.label_epsilon))
+            trainer.write_results(trainer.folder, spent, keep_privacy=labels is not None)
     if config.validation == "selection" and (held_out := trainers[0].steering.held_out):
         score = {"sum": held_out.clipped_sum(trainers[0].model), "bound": held_out.asked.bound}
         folder.write_json("private/selection.json", score)
@@ -120,7 +121,7 @@ def run(request: Request, present: Presenter) -> Outcome:
         folder.write_lines("metrics.jsonl", (r.to_json() for r in history.epochs))
         none = {"epsilon": None, "delta": None, "private": False}
         folder.write_json("privacy.json", spent.to_json() if spent else none)
-    outcome = Outcome(folder.path, history, twin, spent, stopped, predicted, config.label_epsilon)
+    outcome = Outcome(folder.path, history, twin, spent, stopped, predicted, labels)
     words = statement(
         config,
         spent,
@@ -128,6 +129,7 @@ def run(request: Request, present: Presenter) -> Outcome:
         stopped=stopped,
         note=task.note,
         has_twin=twin is not None,
+        labels=labels,
     )
     folder.write_text("statement.txt", words)
     write_report(folder, config, history, twin, spent, words, predicted, promises)
@@ -136,13 +138,14 @@ def run(request: Request, present: Presenter) -> Outcome:
 
 
 def _promises(
-    config: RunConfig, task: Task, spent: PrivacySpent | None, ledger: Ledger | None
+    config: RunConfig, task: Task, spent: PrivacySpent | None, trainer: Trainer
 ) -> Promises | None:
     """For data whose rows belong to someone: what row and unit are promised, side by side."""
     unit = next((name for name in (config.privacy_unit, *task.units) if name != "record"), None)
-    if spent is None or ledger is None or unit is None:
+    if spent is None or trainer.plan is None or unit is None:
         return None
-    return Promises.of(spent, ledger.accountant.events, unit)
+    events = priced_events(trainer.plan, trainer.ledger, watched=spent.watched)
+    return Promises.of(spent, events, unit)
 
 
 def _read_config(folder: RunFolder, root: int) -> RunConfig:

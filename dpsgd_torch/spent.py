@@ -81,10 +81,11 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
             f"ledger: its {len(ledger)} charges are not those of the plan; the run states no ε: "
             "report it"
         )
-    events = _priced(planned, _counted(ledger.events()), again) if watched else None
-    accountant = RdpAccountant(relation=ledger.relation) if events else ledger.accountant
-    for event, count in events or []:
-        accountant.compose(event, count)
+    accountant = ledger.accountant
+    if watched:
+        accountant = RdpAccountant(relation=ledger.relation)
+        for event, count in priced_events(plan, ledger, watched=True):
+            accountant.compose(event, count)
     priced = exact()
     for event, count in accountant.events:
         priced.compose(event, count)
@@ -95,9 +96,11 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
     refuse_disagreement(bounds.upper, min(bound.upper, epsilon_opacus), agreement)
     first = plan.event(0)
     assert isinstance(first.event, Gaussian)
+    # Where the budget would have stopped the run was fixed beforehand: no more could be spent.
+    most = plan.budget if watched and plan.budget else bounds.upper
     return PrivacySpent(
-        epsilon=bounds.upper,
-        epsilon_lower=bounds.lower,
+        epsilon=min(bounds.upper, most),
+        epsilon_lower=min(bounds.lower, most),
         delta=plan.delta,
         epsilon_rdp=bound.upper,
         epsilon_rdp_classic=classic.upper,
@@ -131,9 +134,13 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
     )
 
 
-def _priced(planned: Counter[Event], held: Counter[Event], again: int) -> list[tuple[Event, int]]:
-    """All that is planned, and whatever may have been paid twice."""
-    return [(e, planned[e] + min(held[e], again)) for e in planned | held]
+def priced_events(plan: PrivacyPlan, ledger: Ledger, *, watched: bool) -> list[tuple[Event, int]]:
+    """What ε is that of: the ledger; or all that is planned, and what may have been paid twice."""
+    held = _counted(ledger.events())
+    if not watched:
+        return list(held.items())
+    planned, again = _counted(plan.events()), ledger.charged_again()
+    return [(event, planned[event] + min(held[event], again)) for event in planned | held]
 
 
 def _counted(events: list[tuple[Event, int]]) -> Counter[Event]:

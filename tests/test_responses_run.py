@@ -220,3 +220,16 @@ def test_label_privacy_is_charged_once_under_its_own_relation(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["epsilon"] == pytest.approx(2.0, rel=1e-6)
     assert np.array(told(out, "private/answers.json")).shape == (1437,)
     assert "may be learnt in full" in (out / "statement.txt").read_text().replace("\n", " ")
+
+
+def test_labels_that_were_drawn_twice_are_paid_twice_everywhere_it_is_said(tmp_path, capsys):
+    out = tmp_path / "run"
+    words = ["--preset", "digits", "--no-dp", "--label-epsilon", "2", "--epochs", "1"]
+    assert main([*words, "--out", str(out)]) == 0
+    (out / "private" / "answers.json").unlink()  # as if the run had died before it wrote them
+    (out / "private" / "contract.json").unlink()
+    capsys.readouterr()
+    assert main(["--resume", str(out)]) == 0
+    assert "ε = 4 for labels alone" in capsys.readouterr().out
+    assert told(out)["epsilon"] == 4.0
+    assert "ε = 4.0" in (out / "statement.txt").read_text()

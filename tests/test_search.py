@@ -1,19 +1,22 @@
 """A search from the command line to the folder it leaves, on the digits."""
 
+import dataclasses
 import json
 
 import pytest
 
-from accountant import RdpAccountant, dpsgd_event
+from accountant import Gaussian, RdpAccountant, dpsgd_event
 from accountant.recorded import read_events
 from accountant.selection import TruncatedNegativeBinomial, best_of_all, best_of_random
 from dpsgd_torch import search as module
 from dpsgd_torch.mechanisms.exponential import choice_event
+from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.search import main
 from dpsgd_torch.searching.allowance import Rule, allowance, noise_within
 from dpsgd_torch.searching.space import Dimension, proposal
-from dpsgd_torch.searching.trials import Silent
+from dpsgd_torch.searching.trials import Silent, events_of
 from dpsgd_torch.tasks.made_up_responses import made_up_responses
+from dpsgd_torch.tasks.registry import load_task
 from dpsgd_torch.tasks.response_files import write_responses
 
 RANDOM = ["--trials", "4", "--seed", "7", "--vary", "batch_size=64,256", "--vary",
@@ -275,3 +278,14 @@ def test_drug_responses_are_searched_with_their_statistics_inside(tmp_path, caps
     }
     assert kinds == {"Laplace", "PoissonSampled", "Gaussian"}
     assert (folder / "best" / "predictions.csv").exists()
+
+
+def test_a_candidates_own_validation_noise_is_priced():
+    """It may be varied; the planted bug was to price the preset's for all."""
+    config = dataclasses.replace(
+        PRESETS["digits"]().config, epsilon=None, noise_multiplier=1.0, validation="private"
+    )
+    events_at = events_of(config, load_task(config, None))
+    louder = dataclasses.replace(config, validation_noise=15.0)
+    assert (Gaussian(noise_multiplier=15.0), 30) in events_at(louder, 2.0)
+    assert (Gaussian(noise_multiplier=50.0), 30) in events_at(config, 2.0)

@@ -41,10 +41,11 @@ def statement(
     stopped: str,
     has_twin: bool,
     note: str = "",
+    labels: float | None = None,
 ) -> str:
     """The text of statement.txt."""
-    if config.label_epsilon:
-        return _labels_only(config, note)
+    if labels is not None:
+        return _labels_only(config, labels, note)
     if spent is None:
         return (
             f"{config.preset} on {config.dataset}, trained without differential privacy.\n\n"
@@ -66,14 +67,14 @@ def statement(
     )
 
 
-def _labels_only(config: RunConfig, note: str) -> str:
+def _labels_only(config: RunConfig, epsilon: float, note: str) -> str:
     return (
         "\n\n".join(
             [
                 f"{config.preset} on {config.dataset}, trained on randomized labels.",
                 _wrap(
                     f"Guarantee: whatever is computed from the answers, the weights included, is "
-                    f"(ε, 0)-differentially private with ε = {config.label_epsilon!r}, between "
+                    f"(ε, 0)-differentially private with ε = {epsilon!r}, between "
                     "training sets that differ in the label of one record (the unit of privacy is "
                     "one label). Each label was told through randomized response, once, before "
                     "anything looked at it; privacy.json says how often it was drawn."
@@ -158,6 +159,11 @@ def _exceptions(config: RunConfig, has_twin: bool) -> list[str]:
             1,
             "the non-private twin, whose curves report.html shows: where the data is private, do "
             "not publish that page.",
+        )
+    if config.folds > 1 or config.validation != "none" or config.privacy_unit != "record":
+        items.append(
+            "that the run was not refused: ids that differ in every row, or a fold without a row "
+            "or a positive label, would have ended it."
         )
     if config.validation == "public":
         items.insert(1, "the rows that were held out to watch: they are declared public.")

@@ -69,7 +69,10 @@ def _statement(config: RunConfig, rule: Rule, epsilon: float, values: dict[str, 
     else:
         chosen = " and of the exponential mechanism that chose among them" if rule.once else ""
         how = f"{rule.trials} trials were run. The price is that of all of them together{chosen}."
-        covered = "the files of every trial, as far as each one's own statement says so"
+        covered = (
+            "the best run's files, in best/, and the weights of every trial, though these lie in "
+            "private/, beside what is not covered"
+        )
     seeded = (
         "Not covered either: anyone who knows the seed that the search was given; it tells the "
         "trials' number and values, and the noise can be subtracted."

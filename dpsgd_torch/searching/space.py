@@ -17,8 +17,8 @@ from dpsgd_torch.errors import ConfigError
 
 _NEVER = {"preset", "dataset", "dp", "epsilon", "noise_multiplier", "seed", "twin", "label_epsilon"}
 _SAME = {
-    "delta", "dataset_size", "validation", "validation_bound", "privacy_unit", "rows_per_unit",
-    "folds", "device",
+    "delta", "dataset_size", "validation", "validation_bound", "features", "privacy_unit",
+    "rows_per_unit", "folds", "device",
 }  # fmt: skip
 _MOST_CORNERS = 512
 

@@ -85,7 +85,9 @@ class Trials:
             partial="refuse",
         )
         outcome = run(request, Silent())
-        if not within(self.bound, read_events(folder / "ledger.sqlite")):
+        spent = outcome.spent  # a run that its scores ended costs what was planned, which is within
+        paid_twice = spent is not None and spent.watched and spent.steps_charged_again > 0
+        if paid_twice or not within(self.bound, read_events(folder / "ledger.sqlite")):
             raise GuaranteeBroken(
                 f"trial {number + 1}: its ledger is above what a trial may spend (was it "
                 "interrupted where steps cannot be repeated?); the search states no ε: begin anew"
@@ -127,7 +129,10 @@ def events_of(config: RunConfig, task: Task) -> Callable[[RunConfig, float], Eve
         )
         preparation = Preparation.of(asked, task)
         mine = dataclasses.replace(asked, dataset_size=part.config.dataset_size)
-        plan = plan_of(dataclasses.replace(part, config=mine), preparation)
+        watched = part.validation and dataclasses.replace(
+            part.validation, noise_multiplier=candidate.validation_noise
+        )
+        plan = plan_of(dataclasses.replace(part, config=mine, validation=watched), preparation)
         assert plan is not None
         return plan.events()
 

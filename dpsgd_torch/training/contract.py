@@ -29,7 +29,10 @@ def contract(run: Trainer) -> dict[str, Any]:
         {name: value for name, value in group.items() if name != "params"}
         for group in run.optimizer.state_dict()["param_groups"]
     ]
-    held_out = run.steering.held_out.data if run.steering.held_out else ()
+    kept = run.steering.held_out
+    held_out: tuple[torch.Tensor, ...] = ()
+    if kept:
+        held_out = (*kept.data, *map(torch.from_numpy, (kept.units.order, kept.units.counts)))
     parts = {
         "code": CODE_CONTRACT,
         "data": digest([*run.data, *held_out]) + run.unit_digest,

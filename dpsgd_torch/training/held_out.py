@@ -82,6 +82,12 @@ class HeldOut:
         self.size = asked.size or len(self.units)
         self.score = loss if asked.score is None else per_example(asked.score)
 
+    def to_json(self) -> dict[str, Any]:
+        """What a resumed run must share."""
+        asked = self.asked.score
+        name = None if asked is None else getattr(asked, "__qualname__", str(asked))
+        return {**self.asked.to_json(), "score": name}
+
     def mean(self, model: nn.Module) -> float:
         """The mean score of public rows."""
         return float(self._scores(model).mean())

@@ -38,7 +38,7 @@ class Steering:
         self._best: dict[str, torch.Tensor] = {}
 
     def to_json(self) -> dict[str, Any]:
-        held_out = self.held_out and self.held_out.asked.to_json()
+        held_out = self.held_out and self.held_out.to_json()
         watch = self.watch.to_json()
         return {"rates": self._schedule.to_json(), "held out": held_out, "watch": watch}
 

@@ -125,6 +125,19 @@ class Trainer:
             rows_per_unit,
             "goes with units: pass both or neither",
         )
+        check(
+            privacy is None or (privacy.unit == "record") == (units is None),
+            "unit",
+            privacy and privacy.unit,
+            "must name what units=… are the ids of, and be 'record' without them",
+        )
+        unsure = units is not None and validation and not validation.public
+        check(
+            not (unsure and validation and validation.released and validation.units is None),
+            "validation.units",
+            None,
+            "must say which unit each held-out row belongs to, as units=… does of the others",
+        )
         self.device, self.resumed = torch.device(device), False
         self.units = None if units is None else units_of(units, len(self.data[0]))
         declared = (privacy and privacy.dataset_size) or len(self.units or self.data[0])

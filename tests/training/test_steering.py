@@ -9,6 +9,8 @@ from torch import nn
 
 from accountant import Gaussian, Ledger, exact
 from dpsgd_torch import Cosine, Linear, Privacy, Table
+from dpsgd_torch.report.promises import Promises
+from dpsgd_torch.spent import priced_events
 from dpsgd_torch.training.held_out import HeldOut, Validation, noisy_mean
 from dpsgd_torch.training.losses import per_example
 from dpsgd_torch.training.watch import Watch
@@ -165,3 +167,31 @@ def test_a_schedule_that_reaches_zero_noise_is_refused(schedule):
     budget = Privacy(epsilon=1.0, noise_multiplier=schedule, delta=1e-3, clip_norm=0.5)
     with pytest.raises(ValueError, match="noise_multiplier at step"):
         make_trainer(privacy=budget)
+
+
+def test_a_hard_stop_bounds_what_an_early_stop_is_priced_at():
+    """Without it the whole plan is priced; the budget would have ended that plan before."""
+    stops_at_once = {
+        "validation": private_rows(public=True, score=lambda out, _: torch.ones(len(out))),
+        "watch": Watch(patience=1),
+        "epochs": 20,
+    }
+    tight = Privacy(epsilon=2.6, noise_multiplier=1.0, delta=1e-3, clip_norm=0.5)
+    spent = make_trainer(privacy=tight, **stops_at_once).fit().privacy_spent()
+    assert spent.watched
+    assert spent.epsilon == 2.6
+    free = make_trainer(**stops_at_once).fit().privacy_spent()
+    assert free.epsilon > 2.6
+
+
+def test_what_many_rows_are_promised_after_an_early_stop_is_above_what_one_is():
+    trainer = make_trainer(
+        epochs=20,
+        validation=private_rows(public=True, score=lambda out, _: torch.ones(len(out))),
+        watch=Watch(patience=1),
+    ).fit()
+    spent = trainer.privacy_spent()
+    events = priced_events(trainer.plan, trainer.ledger, watched=spent.watched)
+    promised = Promises.of(spent, events, "drug").by_rows
+    assert [e for _, e in promised] == sorted(e for _, e in promised)
+    assert promised[1][1] > 2 * promised[0][1]

@@ -7,7 +7,7 @@ from scipy import stats
 from small_problem import make_trainer, small_data, weights
 from torch import nn
 
-from dpsgd_torch import DataError, Privacy
+from dpsgd_torch import DataError, Privacy, Validation
 from dpsgd_torch.plan import Sampling
 from dpsgd_torch.training.losses import per_example
 from dpsgd_torch.training.sampling import UnitRows
@@ -132,6 +132,9 @@ def test_the_twin_without_privacy_averages_the_same_rows():
         ({"rows_per_unit": None}, "rows_per_unit = None: goes with units"),
         ({"rows_per_unit": 0}, "rows_per_unit = 0: must be at least 1"),
         ({"units": None}, "goes with units"),
+        ({"units": None, "rows_per_unit": None}, "unit = drug: must name"),
+        ({"privacy": Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=0.5)}, "unit = record"),
+        ({"validation": Validation(tensors=small_data(40, seed=9))}, "validation.units = None"),
     ],
 )
 def test_ids_that_do_not_fit_are_refused(changes, message):
