@@ -66,7 +66,8 @@ def allowance(
     if excess(4.0) > 0:
         raise Unreachable(
             f"epsilon = {epsilon:g}: choosing among {rule.trials} trials costs more whatever the "
-            "noise; raise --epsilon or lower --trials"
+            "noise; raise --epsilon, lower --trials, or release less besides training (--set "
+            "frequencies_epsilon=0.05)"
         )
     low, high = -1.0, 4.0
     if excess(low) > 0:
