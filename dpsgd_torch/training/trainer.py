@@ -15,7 +15,6 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from accountant import Event, Ledger, dpsgd_steps
-from accountant.errors import check
 from dpsgd_torch.errors import GuaranteeBroken, RunError
 from dpsgd_torch.plan import Sampling
 from dpsgd_torch.privacy import Privacy
@@ -35,6 +34,7 @@ from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.tensors import pair_on, units_of
+from dpsgd_torch.training.together import refuse_unfit
 from dpsgd_torch.training.watch import Watch
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -114,30 +114,17 @@ class Trainer:
         device: str | torch.device = "cpu",
         seed: int | None = None,
     ) -> None:
-        check(physical_batch_size >= 1, "physical_batch_size", physical_batch_size, "must be ≥ 1")
-        check(checkpoint_every >= 1, "checkpoint_every", checkpoint_every, "must be ≥ 1")
-        check(seed is None or seed >= 0, "seed", seed, "must be ≥ 0")
+        refuse_unfit(
+            privacy,
+            units,
+            rows_per_unit,
+            validation,
+            physical_batch_size=physical_batch_size,
+            checkpoint_every=checkpoint_every,
+            seed=seed,
+        )
         self.data = pair_on(device, train_tensors, "train_tensors")
         test = None if test_tensors is None else pair_on(device, test_tensors, "test_tensors")
-        check(
-            (units is None) == (rows_per_unit is None),
-            "rows_per_unit",
-            rows_per_unit,
-            "goes with units: pass both or neither",
-        )
-        check(
-            privacy is None or (privacy.unit == "record") == (units is None),
-            "unit",
-            privacy and privacy.unit,
-            "must name what units=… are the ids of, and be 'record' without them",
-        )
-        unsure = units is not None and validation and not validation.public
-        check(
-            not (unsure and validation and validation.released and validation.units is None),
-            "validation.units",
-            None,
-            "must say which unit each held-out row belongs to, as units=… does of the others",
-        )
         self.device, self.resumed = torch.device(device), False
         self.units = None if units is None else units_of(units, len(self.data[0]))
         declared = (privacy and privacy.dataset_size) or len(self.units or self.data[0])
