@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from dpsgd_torch.config import RunConfig
@@ -103,12 +102,3 @@ def _refuse_empty(fold: int, train: Pair, kept: Pair) -> None:
         rule = "has no positive label among its rows"
     if rule:
         raise DataError(f"fold {fold + 1}: {rule}; lower --folds, or choose another --seed")
-
-
-def average(scores: list[float]) -> float:
-    """The mean over folds.
-
-    >>> average([0.5, 0.25])
-    0.375
-    """
-    return float(np.mean(scores))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +26,6 @@ class Predicted:
     log_loss: float | None = None
     predicted: NDArray[np.float64] | None = None
     observed: NDArray[np.float64] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {} if self.log_loss is None else {"test_log_loss": self.log_loss}
 
 
 def predict(models: Sequence[nn.Module], task: Task, folder: RunFolder) -> Predicted:
