@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from accountant import ExponentialMechanism, Gaussian, Laplace, PoissonSampled
 from accountant.__main__ import main as accountant
 from accountant.recorded import read_events
+from dpsgd_torch.export.__main__ import main as export
 from dpsgd_torch.tasks.made_up_responses import made_up_responses
 from dpsgd_torch.tasks.response_files import write_responses
 from dpsgd_torch.train import main
@@ -233,3 +234,9 @@ def test_labels_that_were_drawn_twice_are_paid_twice_everywhere_it_is_said(tmp_p
     assert "ε = 4 for labels alone" in capsys.readouterr().out
     assert told(out)["epsilon"] == 4.0
     assert "ε = 4.0" in (out / "statement.txt").read_text()
+
+
+def test_a_model_of_a_table_is_not_exported_and_says_why(run, capsys):
+    folder, _ = run(*SMALL)
+    assert export([str(folder), "--to", "onnx"]) == 2
+    assert "layer norms cannot be carried" in capsys.readouterr().err

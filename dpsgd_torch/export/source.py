@@ -53,6 +53,11 @@ def read_run(path: Path) -> Source:
     folder = RunFolder(path)
     facts = _read(folder, "task.json")
     config = _config(folder)
+    if config.dataset == "responses":
+        raise ExportError(
+            f"preset = {config.preset}: its layer norms cannot be carried to a microcontroller; "
+            "load model.safetensors into dpsgd_torch.tasks.response_model.response_mlp"
+        )
     try:
         weights = (path / "model.safetensors").read_bytes()
     except OSError as error:
