@@ -51,6 +51,14 @@ def chosen_units(config: RunConfig, task: Task) -> torch.Tensor | None:
     return ids
 
 
+def sized(config: RunConfig, task: Task, units: torch.Tensor | None) -> RunConfig:
+    """``config`` with the number of its units, counted where none was declared."""
+    if config.dataset_size is not None:
+        return config
+    count = len(task.train[0]) if units is None else len(units.unique())
+    return dataclasses.replace(config, dataset_size=count)
+
+
 def cut(config: RunConfig, task: Task, units: torch.Tensor | None, root: int) -> list[Part]:
     """One part for each model; ``config.dataset_size`` is the declared number of all units.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shlex
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +22,7 @@ from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.flags import Request
 from dpsgd_torch.labels import randomized
-from dpsgd_torch.parts import chosen_units, cut
+from dpsgd_torch.parts import chosen_units, cut, sized
 from dpsgd_torch.predict import Predicted, predict
 from dpsgd_torch.preparation import Preparation
 from dpsgd_torch.presets import PRESETS
@@ -31,7 +30,7 @@ from dpsgd_torch.progress import Presenter
 from dpsgd_torch.report.page import write_report
 from dpsgd_torch.report.promises import Promises
 from dpsgd_torch.report.statement import statement
-from dpsgd_torch.spent import PrivacySpent, priced_events
+from dpsgd_torch.spent import PrivacySpent, figures, priced_events
 from dpsgd_torch.tasks.registry import load_task
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.history import History, averaged
@@ -68,15 +67,15 @@ def run(request: Request, present: Presenter) -> Outcome:
     usable_device(config.device)
     task = load_task(config, request.data_dir, request.partial)
     units = chosen_units(config, task)
-    if config.dataset_size is None:
-        records = len(task.train[0]) if units is None else len(units.unique())
-        config = dataclasses.replace(config, dataset_size=records)
+    config = sized(config, task, units)
     preparation = Preparation.of(config, task)
     parts = cut(config, task, units, root)
     plan = plan_of(parts[0], preparation)
     if not request.resume:
         begin(folder, config, root, plan)
 
+    trainers: list[Trainer] = []
+    as_loaded = task
     with contextlib.ExitStack() as stack:
         ledger = None
         if plan:
@@ -87,7 +86,8 @@ def run(request: Request, present: Presenter) -> Outcome:
             if config.label_epsilon:
                 task, labels = randomized(task, config, folder)
             task = preparation.carry_out(task, units, ledger, folder)
-            parts = cut(config, task, units, root)
+            if task is not as_loaded:
+                parts = cut(config, task, units, root)
             folder.write_json("task.json", task.to_json())
             trainers = [
                 make_trainer(part, task, root, preparation, ledger, folder_of(folder, part))
@@ -103,7 +103,7 @@ def run(request: Request, present: Presenter) -> Outcome:
             twin = twin_of(config, parts[0], task, root, folder, present)
         except KeyboardInterrupt:
             command = f"python -m dpsgd_torch.train {shlex.join(_go_on(request, folder))}"
-            done = sum(t.done for t in trainers) if "trainers" in locals() else 0
+            done = sum(trainer.done for trainer in trainers)
             raise KeyboardInterrupt(f"after step {done}; go on with {command}") from None
         last = next((t for t in trainers if t.ended), trainers[0])
         spent = last.privacy_spent() if plan else None
@@ -119,8 +119,7 @@ def run(request: Request, present: Presenter) -> Outcome:
     predicted = predict([t.model for t in trainers], task, folder)
     if len(trainers) > 1:
         folder.write_lines("metrics.jsonl", (r.to_json() for r in history.epochs))
-        none = {"epsilon": None, "delta": None, "private": False}
-        folder.write_json("privacy.json", spent.to_json() if spent else none)
+        folder.write_json("privacy.json", figures(spent))
     outcome = Outcome(folder.path, history, twin, spent, stopped, predicted, labels)
     words = statement(
         config,

@@ -9,7 +9,6 @@ import json
 import math
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from accountant import PrivacyError
 from accountant.selection import SearchBound, TruncatedNegativeBinomial
 from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
@@ -26,8 +24,9 @@ from dpsgd_torch.mechanisms.exponential import choice_event, choose
 from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.searching.allowance import Rule, allowance
 from dpsgd_torch.searching.result import draw_picture, write_result
-from dpsgd_torch.searching.space import Dimension, applied, corners, default_space
+from dpsgd_torch.searching.space import Dimension, corners, default_space
 from dpsgd_torch.searching.trials import Trials, events_of
+from dpsgd_torch.shell import in_one_line
 from dpsgd_torch.tasks.registry import load_task
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.streams import Streams
@@ -54,21 +53,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused (one line on stderr says why), 130 interrupted."""
-    with warnings.catch_warnings():
-        warnings.showwarning = _one_line
-        try:
-            search(_parse(argv))
-        except PrivacyError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt as stopped:
-            print(f"interrupted; {stopped}", file=sys.stderr)
-            return 130
-    return 0
-
-
-def _one_line(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    return in_one_line(lambda: search(_parse(argv)), interrupted="interrupted; ")
 
 
 def search(options: argparse.Namespace) -> None:
@@ -174,7 +159,7 @@ def _folder(options: argparse.Namespace) -> tuple[RunFolder, dict[str, Any]]:
     if len({dimension.name for dimension in space}) < len(space):
         raise ConfigError(f"vary = {', '.join(options.vary)}: names a field twice; drop one")
     for values in corners(space):  # refuse, before anything is spent, what no run would take
-        applied(config, values)
+        dataclasses.replace(config, **values)
     root = Streams().root if options.seed is None else options.seed
     kept = {
         "config": {**config.to_json(), "seed": options.seed},

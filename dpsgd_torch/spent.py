@@ -64,6 +64,11 @@ class PrivacySpent:
         }
 
 
+def figures(spent: PrivacySpent | None) -> dict[str, Any]:
+    """What privacy.json says, also of a run without privacy."""
+    return spent.to_json() if spent else {"epsilon": None, "delta": None, "private": False}
+
+
 def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -> PrivacySpent:
     """Price the ledger exactly, and by both Rényi accountants as witnesses.
 

@@ -110,7 +110,3 @@ def noise_within(bound: SearchBound, events_at: Callable[[float], Events]) -> fl
         middle = (low * high) ** 0.5
         low, high = (low, middle) if affordable(middle) else (middle, high)
     return high
-
-
-def bound_to_json(bound: SearchBound) -> dict[str, float]:
-    return dataclasses.asdict(bound)

@@ -11,7 +11,7 @@ from typing import Any
 from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.report.plots import trials_picture
-from dpsgd_torch.searching.allowance import Rule, bound_to_json
+from dpsgd_torch.searching.allowance import Rule
 from dpsgd_torch.searching.trials import Trials
 from dpsgd_torch.training.run_folder import RunFolder
 
@@ -40,7 +40,7 @@ def write_result(
         "covers": "the best run of the search",
         "trials": rule.trials,
         "law": dataclasses.asdict(rule.law) if rule.law else None,
-        "a trial may spend": bound_to_json(trials.bound),
+        "a trial may spend": dataclasses.asdict(trials.bound),
     }
     words = _statement(trials.config, rule, epsilon, best["values"])
     for place in (folder, RunFolder(kept)):

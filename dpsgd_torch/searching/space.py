@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import math
@@ -131,8 +130,3 @@ def _law(dimension: Dimension) -> optuna.distributions.BaseDistribution:
     if dimension.choices:
         return optuna.distributions.CategoricalDistribution(dimension.choices)
     return optuna.distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def applied(config: RunConfig, values: dict[str, Any]) -> RunConfig:
-    """``config`` with the values; refuses what does not fit together."""
-    return dataclasses.replace(config, **values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterable
@@ -17,15 +16,15 @@ from dpsgd_torch.assembly import plan_of
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.flags import Request
-from dpsgd_torch.parts import chosen_units, cut
+from dpsgd_torch.parts import chosen_units, cut, sized
 from dpsgd_torch.preparation import Preparation
 from dpsgd_torch.presets import Preset
 from dpsgd_torch.run import Outcome, run
 from dpsgd_torch.searching.allowance import Events, noise_within, within
-from dpsgd_torch.searching.space import Dimension, applied, proposal
+from dpsgd_torch.searching.space import Dimension, proposal
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.loop import Progress
-from dpsgd_torch.training.run_folder import write_durably
+from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.trainer import Trainer
 
 
@@ -43,7 +42,7 @@ class Silent:
 
 @dataclass(frozen=True, kw_only=True)
 class Trials:
-    """Runs trials by number; each trial's values are written down before it starts.
+    """Runs trials by number; each one's values follow from ``seed``, its number and the past.
 
     ``folder`` is private: what it holds, but for the best run, no ε covers.
     """
@@ -58,14 +57,13 @@ class Trials:
 
     def finished(self) -> list[dict[str, Any]]:
         """Values and score of every trial that is done, in order."""
-        path = self.folder / "results.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return RunFolder(self.folder).read_lines("results.jsonl")
 
     def take(self, number: int, events_at: Callable[[RunConfig, float], Events]) -> dict[str, Any]:
         """Run trial ``number``, or go on with it; returns its values, score and folder."""
         past = [(row["values"], row["score"]) for row in self.finished()]
         values = proposal(self.space, self.sampler, self.seed, number, past)
-        config = applied(self.config, values)
+        config = dataclasses.replace(self.config, **values)
         config = dataclasses.replace(
             config,
             noise_multiplier=noise_within(self.bound, lambda noise: events_at(config, noise)),
@@ -93,10 +91,7 @@ class Trials:
                 "interrupted where steps cannot be repeated?); the search states no ε: begin anew"
             )
         row = {"trial": number + 1, "values": values, "score": score_of(outcome)}
-        lines = [*self.finished(), row]
-        write_durably(
-            self.folder / "results.jsonl", "".join(json.dumps(r) + "\n" for r in lines).encode()
-        )
+        RunFolder(self.folder).write_lines("results.jsonl", [*self.finished(), row])
         return row
 
 
@@ -117,15 +112,12 @@ def events_of(config: RunConfig, task: Task) -> Callable[[RunConfig, float], Eve
     Candidates differ from ``config`` only in what may be varied: not in who is held out.
     """
     units = chosen_units(config, task)
-    size = config.dataset_size
-    if size is None:
-        size = len(task.train[0]) if units is None else len(units.unique())
-    whole = dataclasses.replace(config, dataset_size=size)
+    whole = sized(config, task, units)
     part = cut(whole, task, units, 0)[0]
 
     def events_at(candidate: RunConfig, noise: float) -> Events:
         asked = dataclasses.replace(
-            candidate, dataset_size=size, noise_multiplier=noise, epsilon=None
+            candidate, dataset_size=whole.dataset_size, noise_multiplier=noise, epsilon=None
         )
         preparation = Preparation.of(asked, task)
         mine = dataclasses.replace(asked, dataset_size=part.config.dataset_size)

@@ -98,8 +98,7 @@ class HeldOut:
 
     def clipped_sum(self, model: nn.Module) -> float:
         """The sum over units without noise: private; a unit adds between 0 and ``bound``."""
-        scores = np.nan_to_num(self._by_unit(model), nan=self.asked.bound)
-        return float(np.clip(scores, 0.0, self.asked.bound).sum())
+        return clipped_sum(self._by_unit(model), self.asked.bound)
 
     def _by_unit(self, model: nn.Module) -> Any:
         scores = self._scores(model)[self.units.order]
@@ -121,6 +120,11 @@ class HeldOut:
         return torch.cat(parts).numpy()
 
 
+def clipped_sum(scores: Any, bound: float) -> float:
+    """Σ clip(score) to [0, bound]; a score that is not a number counts as bound."""
+    return float(np.clip(np.nan_to_num(scores, nan=bound), 0.0, bound).sum())
+
+
 def noisy_mean(scores: Any, asked: Validation, size: int, rng: np.random.Generator) -> float:
     """Σ clip(score) + noise, over the declared size; a score that is not a number counts as bound.
 
@@ -128,9 +132,8 @@ def noisy_mean(scores: Any, asked: Validation, size: int, rng: np.random.Generat
     >>> round(noisy_mean(np.array([0.1, 3.0, np.nan]), asked, 10, np.random.default_rng(0)), 6)
     0.11
     """
-    clipped = np.clip(np.nan_to_num(scores, nan=asked.bound), 0.0, asked.bound)
     noise = asked.noise_multiplier * asked.bound * rng.standard_normal()
-    return float((clipped.sum() + noise) / size)
+    return float((clipped_sum(scores, asked.bound) + noise) / size)
 
 
 def checksum(value: float) -> int:

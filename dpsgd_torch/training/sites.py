@@ -8,6 +8,7 @@ Bu et al. 2023, "book-keeping"]. Rows that share a slot add up first: the norm o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,7 @@ class Rows:
         return squared, _ROUNDING * (lengths[0] * lengths[1]).sum(1).square()
 
 
-class Site:
+class Site(ABC):
     """One use of one layer: what came in, what went out, and (later) the loss's gradient there."""
 
     def __init__(self, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
@@ -69,13 +70,13 @@ class Site:
         self.x = self.x.masked_fill(rows[:, None], 0.0)
         self.delta = self.delta.masked_fill(rows[:, None], 0.0)
 
+    @abstractmethod
     def squared_norms(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """(slots,) squared norms over this layer's parameters, and what they may err by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
         """Add Σ factor × gradient over the examples."""
-        raise NotImplementedError
 
     def double(self, row: torch.Tensor) -> Site:
         """The same use by some of the examples, in float64."""

@@ -19,7 +19,7 @@ from dpsgd_torch.errors import GuaranteeBroken, RunError
 from dpsgd_torch.plan import Sampling
 from dpsgd_torch.privacy import Privacy
 from dpsgd_torch.schedules import Schedule, schedule_from_json
-from dpsgd_torch.spent import PrivacySpent, privacy_spent
+from dpsgd_torch.spent import PrivacySpent, figures, privacy_spent
 from dpsgd_torch.training import validation as validate
 from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment, refuse_changed
@@ -263,9 +263,8 @@ class Trainer:
         self.write_metrics(folder)
         weights = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
         write_durably(folder.path / "model.safetensors", save_tensors(weights))
-        none = {"epsilon": None, "delta": None, "private": False}
         if not keep_privacy:
-            folder.write_json("privacy.json", spent.to_json() if spent else none)
+            folder.write_json("privacy.json", figures(spent))
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,9 +52,12 @@ class Watch:
 
     def rate_factor(self, scores: Sequence[float]) -> float:
         """What the learning rate is multiplied by from here on [Keras, ReduceLROnPlateau]."""
-        factor, waited = 1.0, 0
-        for epoch in range(len(scores) if self.plateau else 0):
-            waited = 0 if self.best(scores[: epoch + 1]) == epoch else waited + 1
+        factor, waited, best = 1.0, 0, math.nan
+        for epoch, score in enumerate(scores if self.plateau else ()):
+            if epoch == 0 or score < best:
+                waited, best = 0, score
+            else:
+                waited += 1
             if waited == self.plateau:
                 factor, waited = factor * self.plateau_factor, 0
         return factor
