@@ -75,5 +75,5 @@ def environment(device: torch.device) -> str:
     """What must be the same for a step to repeat bit for bit."""
     parts = [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability()]
     parts += [f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"]
-    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}"]
+    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}", "float64 noise"]
     return ", ".join(parts)
