@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from dpsgd_torch.errors import ModelError
+from dpsgd_torch.errors import ModelError, told
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.vectors import PerExample
 
@@ -120,9 +120,9 @@ def _gradient_of(
         except Exception as error:  # whatever a foreign layer raises, on data made like the user's
             raise ModelError(
                 f"model: a pass over {len(batch[0])} made-up examples of the data's shape failed "
-                f"({type(error).__name__}: {error}); check shapes and dtypes of inputs and "
+                f"({told(error)}); check shapes and dtypes of inputs and "
                 "targets; replace recurrent and attention layers by those of opacus.layers"
-            ) from error
+            ).with_traceback(error.__traceback__) from None
     kept_gradient = gradients.vectors(trainable_parameters(model)).vector(kept)
     for p in model.parameters():
         p.grad = None
