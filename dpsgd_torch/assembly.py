@@ -10,7 +10,7 @@ import torch
 
 from accountant import Ledger, dpsgd_steps
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.errors import ConfigError, told
 from dpsgd_torch.parts import Part
 from dpsgd_torch.plan import PrivacyPlan, Sampling
 from dpsgd_torch.preparation import Preparation
@@ -168,7 +168,6 @@ def usable_device(name: str) -> torch.device:
         probe.item()  # the meta device has no values
         return probe.device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device = {name}: cannot be used ({reason}); try --device cpu"
+            f"device = {name}: cannot be used ({told(error)}); try --device cpu"
         ) from error

@@ -162,11 +162,11 @@ def _read_config(folder: RunFolder, root: int) -> RunConfig:
 def _read_root(folder: RunFolder) -> int:
     try:
         return int(folder.read_json("private/streams.json")["root"], 16)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError):
         raise RunError(
-            f"{folder.path / 'private/streams.json'}: holds no stream key ({error}); restore it: "
+            f"{folder.path / 'private/streams.json'}: holds no stream key; restore it: "
             "without it the run cannot go on"
-        ) from error
+        ) from None  # Python's message would print what is left of the key
 
 
 def _go_on(request: Request, folder: RunFolder) -> list[str]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.errors import DataError, ExportError, RunError
+from dpsgd_torch.errors import DataError, ExportError, RunError, told
 from dpsgd_torch.tasks.registry import architecture, load_task
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.run_folder import RunFolder
@@ -72,7 +72,7 @@ def read_run(path: Path) -> Source:
     except (RuntimeError, SafetensorError) as error:
         raise RunError(
             f"{path / 'model.safetensors'}: does not fit the model of preset {config.preset} "
-            f"({str(error).splitlines()[0]}); export with the version it was trained with"
+            f"({told(error)}); export with the version it was trained with"
         ) from error
     low, high = facts["input_range"]
     return Source(

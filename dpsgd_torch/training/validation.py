@@ -9,33 +9,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from dpsgd_torch.errors import ModelError
+from dpsgd_torch.errors import ModelError, told
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.vectors import PerExample
 
 Gradients = list[torch.Tensor]
-
-
-def replace_batchnorm(model: nn.Module) -> nn.Module:
-    """Replace every batch norm by a group norm of as many channels, in place.
-
-    Group norm looks at one example at a time. Groups hold 16 channels where that divides.
-    Instance norms stop tracking statistics.
-
-    >>> replace_batchnorm(nn.Sequential(nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32)))[1]
-    GroupNorm(2, 32, eps=1e-05, affine=True, bias=True)
-    """
-    for name, child in model.named_children():
-        if isinstance(child, _BatchNorm):
-            channels = child.num_features
-            groups = channels // 16 if channels % 16 == 0 else 1
-            setattr(model, name, nn.GroupNorm(groups, channels, eps=child.eps))
-        elif isinstance(child, _NormBase):
-            child.track_running_stats = False
-            child.running_mean = child.running_var = child.num_batches_tracked = None
-        else:
-            replace_batchnorm(child)
-    return model
 
 
 def refuse_mixing_layers(model: nn.Module) -> None:
@@ -142,9 +120,9 @@ def _gradient_of(
         except Exception as error:  # whatever a foreign layer raises, on data made like the user's
             raise ModelError(
                 f"model: a pass over {len(batch[0])} made-up examples of the data's shape failed "
-                f"({type(error).__name__}: {error}); check shapes and dtypes of inputs and "
+                f"({told(error)}); check shapes and dtypes of inputs and "
                 "targets; replace recurrent and attention layers by those of opacus.layers"
-            ) from error
+            ).with_traceback(error.__traceback__) from None
     kept_gradient = gradients.vectors(trainable_parameters(model)).vector(kept)
     for p in model.parameters():
         p.grad = None

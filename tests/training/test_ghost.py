@@ -119,9 +119,9 @@ def test_rounding_never_makes_a_norm_too_small_where_terms_cancel():
         layer.weight_g.copy_(torch.tensor([1e3, 1e2, 1e4]))
     x = layer.weight_v.detach() * torch.tensor([[1.0], [3.0], [-2.0]])
     x = torch.cat([x, x])
-    y = torch.zeros(6, 3)
     sign = torch.tensor([1.0, 1, 1, -1, -1, -1])
-    loss = per_example(lambda out, _: (out * sign[:, None] * 1e-3).sum(1))
+    y = sign[:, None]
+    loss = per_example(lambda out, sign: (out * sign * 1e-3).sum(1))
     for slots in (None, torch.tensor([0, 0, 1, 1, 2, 2])):
         ghost = GhostGradients(layer)
         ghost.backward(loss, x, y)
