@@ -75,5 +75,5 @@ def refuse_changed_state(was: Checksums, model: nn.Module, when: str) -> None:
 
 
 def _checksum(tensor: torch.Tensor) -> int:
-    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return zlib.crc32(memoryview(values))
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(flat.numpy().data)

@@ -48,11 +48,15 @@ def test_a_forward_pass_that_writes_late_ends_the_run_and_names_the_tensor(kind,
 
 
 def test_nothing_of_the_step_that_wrote_is_released():
-    trainer, before = make_trainer(model=writing_model("frozen"), epochs=25), None
-    with pytest.raises(GuaranteeBroken):
+    trainer, after_each = make_trainer(model=writing_model("frozen"), epochs=25), []
+
+    def fit():
         for _ in trainer.run():
-            before = weights(trainer.model).clone()
-    changed = (weights(trainer.model) != before).nonzero()
+            after_each.append(weights(trainer.model).clone())
+
+    with pytest.raises(GuaranteeBroken):
+        fit()
+    changed = (weights(trainer.model) != after_each[-1]).nonzero()
     assert len(changed) == 1  # what the forward pass wrote; no noisy step on top
 
 
@@ -77,10 +81,14 @@ def test_weights_changed_after_the_last_step_are_not_saved(tmp_path):
 
 def test_weights_changed_between_two_steps_are_not_trained_on():
     trainer = make_trainer()
-    with pytest.raises(GuaranteeBroken, match=r"0\.weight: changed after 5 steps"):
+
+    def fit():
         for at in trainer.run():
             if at.step == 5:
                 trainer.model[0].weight.data[0] += 1.0
+
+    with pytest.raises(GuaranteeBroken, match=r"0\.weight: changed after 5 steps"):
+        fit()
 
 
 def tied_model():
