@@ -28,7 +28,7 @@ from dpsgd_torch.training.held_out import HeldOut, Validation
 from dpsgd_torch.training.history import EpochRecord, History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
-from dpsgd_torch.training.private_optimizer import PrivateOptimizer
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
 from dpsgd_torch.training.released_state import (
     Checksums,
     checksums,
@@ -166,6 +166,7 @@ class Trainer:
         self.steering = Steering(self.optimizer, rate_schedule, held_out, watch)
         self._shared_ledger = ledger
         if self.plan:
+            refuse_long_sums(batch_size, physical_batch_size)
             validate.refuse_mixing_layers(self.model)
             self.gradients = choose(
                 gradients, self.model, self.loss, self.data, physical_batch_size

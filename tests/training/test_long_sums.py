@@ -5,14 +5,17 @@ it across, where neighbours are twice as far apart, and every later pair, which 
 rounds up there.
 """
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from accountant import InvalidValue
 from dpsgd_torch import Privacy, Trainer
 from dpsgd_torch.plan import StepPlan
-from dpsgd_torch.training.private_optimizer import PrivateOptimizer
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
 from dpsgd_torch.training.vectors import Stored
 
 RECORD = 63 / 64  # below the clip norm of 1, so that nothing is scaled
@@ -103,3 +106,23 @@ def released(values, gradients, piece):
     )
     trainer.fit()
     return -float(trainer.model.weight.detach().double()) * declared
+
+
+def test_batches_that_could_round_to_more_than_is_charged_are_refused_with_a_size_that_is_not():
+    refuse_long_sums(16_384, 1)
+    refuse_long_sums(65_536, 128)
+    with pytest.raises(InvalidValue, match="physical_batch_size = 1: .* raise it to 2048"):
+        refuse_long_sums(1_000_000, 1)
+    refuse_long_sums(1_000_000, 2048)
+    with pytest.raises(InvalidValue, match="lower the batch size"):
+        refuse_long_sums(10**9, 128)
+
+
+def test_the_bound_of_a_sum_holds_for_vectors_that_round_badly():
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.5, 1, size=20_000)
+    exact = math.fsum(values)
+    running = 0.0
+    for value in values:
+        running += value
+    assert abs(running - exact) <= len(values) * (1 + len(values)) * 2.0**-53
