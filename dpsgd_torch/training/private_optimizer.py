@@ -31,7 +31,8 @@ def refuse_long_sums(batch_size: int, physical_batch_size: int) -> None:
         InvalidValue: naming the physical batch size that is large enough.
     """
     most = 2 * batch_size
-    if 2 * most * (physical_batch_size + most / physical_batch_size) * 2.0**-53 > _ROUNDING / 2:
+    piece = min(physical_batch_size, most)
+    if 2 * most * (piece + most / piece) * 2.0**-53 > _ROUNDING / 2:
         raise InvalidValue(
             f"physical_batch_size = {physical_batch_size}: in batches of {batch_size} so many "
             "pieces could round to more than is charged; raise it to "

@@ -111,7 +111,7 @@ def released(values, gradients, piece):
 def test_batches_that_could_round_to_more_than_is_charged_are_refused_with_a_size_that_is_not():
     refuse_long_sums(16_384, 1)
     refuse_long_sums(65_536, 128)
-    with pytest.raises(InvalidValue, match="physical_batch_size = 1: .* raise it to 2048"):
+    with pytest.raises(InvalidValue, match=r"physical_batch_size = 1: .* raise it to 2048"):
         refuse_long_sums(1_000_000, 1)
     refuse_long_sums(1_000_000, 2048)
     with pytest.raises(InvalidValue, match="lower the batch size"):
