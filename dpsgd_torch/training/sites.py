@@ -8,8 +8,8 @@ Bu et al. 2023, "book-keeping"]. Rows that share a slot add up first: the norm o
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +59,15 @@ class Rows:
 
 
 class Site(ABC):
-    """One use of one layer: what came in, what went out, and (later) the loss's gradient there."""
+    """One use of one layer: what came in, and (later) the loss's gradient at what went out.
 
-    def __init__(self, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
-        self.layer, self.x, self.output = layer, x.detach(), output
+    ``names`` are those of the layer's parameters that it has the closed forms of.
+    """
+
+    names = frozenset({"weight", "bias"})
+
+    def __init__(self, layer: nn.Module, x: torch.Tensor) -> None:
+        self.layer, self.x = layer, x.detach()
         self.delta = torch.empty(0)
 
     def silence(self, rows: torch.Tensor) -> None:
@@ -78,9 +83,15 @@ class Site(ABC):
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
         """Add Σ factor × gradient over the examples."""
 
+    def widened(self) -> Site:
+        """The same values in float64, in which sums are exact enough (see PrivateOptimizer)."""
+        twin = copy.copy(self)
+        twin.x, twin.delta = self.x.double(), self.delta.double()
+        return twin
+
     def double(self, row: torch.Tensor) -> Site:
-        """The same use by some of the examples, in float64."""
-        twin = type(self)(self.layer, self.x[row].double(), self.output)
+        """The same use by some of the examples, in float64 as far as it can be had."""
+        twin = type(self)(self.layer, self.x[row].double())
         twin.delta = self.delta[row].double()
         return twin
 
@@ -110,6 +121,7 @@ class WeightNormSite(Site):
     The part of x along v is taken out of ∂v, so ‖∂v‖² = s² (δ² ‖x‖² − ∂g²), output by output.
     """
 
+    names = frozenset({"weight_v", "weight_g", "bias"})
     layer: WeightNormLinear
     u: torch.Tensor
 
@@ -133,6 +145,12 @@ class WeightNormSite(Site):
         sums[layer.weight_v].addcmul_(layer.weight_v.to(delta.dtype), taken[:, None], value=-1)
         sums[layer.weight_g] += along
         sums[layer.bias] += delta.sum(0)
+
+    def widened(self) -> Site:
+        twin = super().widened()
+        assert isinstance(twin, WeightNormSite)
+        twin.u = self.u.double()
+        return twin
 
     def silence(self, rows: torch.Tensor) -> None:
         super().silence(rows)
@@ -170,7 +188,7 @@ class LayerNormSite(Site):
         return functional.layer_norm(self.x, self.layer.normalized_shape, eps=self.layer.eps)
 
 
-SITES: dict[type[nn.Module], Callable[[nn.Module, torch.Tensor, torch.Tensor], Site]] = {
+SITES: dict[type[nn.Module], type[Site]] = {
     nn.Linear: LinearSite,
     WeightNormLinear: WeightNormSite,
     nn.LayerNorm: LayerNormSite,

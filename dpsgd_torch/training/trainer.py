@@ -23,7 +23,7 @@ from dpsgd_torch.spent import PrivacySpent, figures, privacy_spent
 from dpsgd_torch.training import validation as validate
 from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment, refuse_changed
-from dpsgd_torch.training.engines import choose, per_example_gradients
+from dpsgd_torch.training.engines import choose, likely_rows, per_example_gradients
 from dpsgd_torch.training.held_out import HeldOut, Validation
 from dpsgd_torch.training.history import EpochRecord, History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
@@ -160,9 +160,8 @@ class Trainer:
         self._shared_ledger = ledger
         if self.plan:
             validate.refuse_mixing_layers(self.model)
-            self.gradients = choose(
-                gradients, self.model, self.loss, self.data, physical_batch_size
-            )
+            size = min(physical_batch_size, likely_rows(self.sampling))
+            self.gradients = choose(gradients, self.model, self.loss, self.data, size)
 
     def fit(self) -> Trainer:
         """Run all steps that are left; returns the trainer itself."""
