@@ -35,7 +35,7 @@ def engine_sum(model, data, kind: str, clip: float, loss=LOSS) -> torch.Tensor:
     with per_example_gradients(model, kind) as engine:
         engine.backward(loss, *data)
         vectors = engine.vectors(params)
-        sums = [torch.zeros_like(p, dtype=torch.float64) for p in params]
+        sums = [p.detach().new_zeros(p.shape, dtype=torch.float64) for p in params]
         vectors.add_to(sums, (clip / vectors.norms).clamp(max=1.0))
     return torch.cat([total.flatten() for total in sums])
 

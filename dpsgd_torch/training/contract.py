@@ -17,7 +17,7 @@ from dpsgd_torch.errors import RunError
 if TYPE_CHECKING:
     from dpsgd_torch.training.trainer import Trainer
 
-CODE_CONTRACT = 1  # raised whenever the order or meaning of a run's random draws changes
+CODE_CONTRACT = 2  # raised whenever the order or meaning of a run's random draws changes
 
 
 def contract(run: Trainer) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from accountant import BudgetExceeded, dpsgd_steps
 from dpsgd_torch.plan import Sampling, StepPlan
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
+from dpsgd_torch.training.released_state import checksums, total
 from dpsgd_torch.training.sampling import assign_slots, poisson_sample
 from dpsgd_torch.training.steps import Draw
 
@@ -76,7 +76,8 @@ def train(run: Trainer) -> Iterator[Progress]:
             private.add(run.step(run.data, plan, _draw(run, step)))
 
         if run.plan:
-            run.settle(step, _checksum(run), on_record)
+            run.state = checksums(run.model)
+            run.settle(step, total(run.state), on_record)
         run.done, run.torn = step + 1, False
         record = None
         if run.done == ends[epoch - 1]:
@@ -87,6 +88,7 @@ def train(run: Trainer) -> Iterator[Progress]:
             record = _end_epoch(run, epoch, private, score)
             private = PrivateRecord()
         if run.folder and (record or run.done % run.checkpoint_every == 0):
+            run.refuse_changed_state()
             charges = len(run.ledger) if run.plan else 0
             save_checkpoint(run.folder.checkpoints, run.done, run.model, run.optimizer, charges)
         yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
@@ -97,7 +99,9 @@ def train(run: Trainer) -> Iterator[Progress]:
         epoch = len(run.history.epochs) + 1
         record = _end_epoch(run, epoch, private, None)
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
+    run.refuse_changed_state()
     run.steering.restore(run, run.history.scores)
+    run.state = checksums(run.model)
 
 
 def epoch_ends(sampling: Sampling) -> list[int]:
@@ -116,7 +120,7 @@ def _draw(run: Trainer, step: int) -> Draw:
 
     units = len(run.units or run.data[0])
     batch = poisson_sample(stream("sampling"), units, run.sampling.rate)
-    noise = run.streams.torch("noise", attempt=run.attempt, step=step, device=run.device)
+    noise = stream("noise")
     size = run.sampling.microbatch_size
     if run.units and run.sampling.rows_per_unit:
         rows, slots, weights = run.units.sample(stream("rows"), batch, run.sampling.rows_per_unit)
@@ -125,13 +129,6 @@ def _draw(run: Trainer, step: int) -> Draw:
         return Draw(batch, np.arange(batch.size), noise)
     slots = assign_slots(stream("slots"), batch, run.sampling.microbatches)
     return Draw(batch, slots, noise, np.full(batch.size, 1 / size, np.float32))
-
-
-def _checksum(run: Trainer) -> int:
-    checksum = 0
-    for parameter in run.model.parameters():
-        checksum = zlib.crc32(parameter.detach().cpu().contiguous().numpy().tobytes(), checksum)
-    return checksum
 
 
 def _end_epoch(

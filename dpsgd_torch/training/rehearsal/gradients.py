@@ -168,7 +168,8 @@ class Rehearsal:
         return self._plain(_rows(batch, slice(row, row + 1)), of, frozen=True)
 
     def _summed(self, vectors: Vectors, factors: torch.Tensor) -> Gradient:
-        sums = [torch.zeros_like(p, dtype=torch.float64) for p in self._oracle.params]
+        params = self._oracle.params
+        sums = [p.detach().new_zeros(p.shape, dtype=torch.float64) for p in params]
         vectors.add_to(sums, factors)
         return [total.flatten() for total in sums]
 
