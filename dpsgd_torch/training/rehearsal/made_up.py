@@ -25,7 +25,7 @@ class Ranges:
             return cls(torch.zeros_like(data[0]), torch.ones_like(data[0]))
         if data.dtype is torch.bool:
             data = data.to(torch.uint8)
-        low, high = torch.aminmax(data, dim=0)
+        low, high = data.amin(0), data.amax(0)
         if data.is_floating_point():
             finite = torch.isfinite(low) & torch.isfinite(high)
             low, high = low.where(finite, 0.0), high.where(finite, 1.0)
@@ -69,6 +69,5 @@ def extreme_rows(data: torch.Tensor) -> torch.Tensor:
     flat = data.reshape(len(data), -1)
     flat = flat.to(torch.uint8) if flat.dtype is torch.bool else flat
     if flat.shape[1] > _COLUMNS:
-        places = torch.stack([flat.argmin(), flat.argmax()])
-        return (places // flat.shape[1]).unique()
+        return torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax()]).unique()
     return torch.cat([flat.argmin(0), flat.argmax(0)]).unique()
