@@ -111,7 +111,7 @@ def _try_score(
 
 
 def _kinds_of(targets: torch.Tensor, values: int) -> torch.Tensor:
-    """Rows that hold every kind of target: each whole number once, else all rows or the extremes."""
+    """Rows with every kind of target: each whole number once, else all rows or the extremes."""
     count = len(targets)
     whole = not (targets.is_floating_point() or targets.is_complex())
     if whole and targets[0].numel() == 1:
