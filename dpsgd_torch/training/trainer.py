@@ -29,7 +29,7 @@ from dpsgd_torch.training.history import EpochRecord, History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
-from dpsgd_torch.training.rehearsal.tried import try_optimizer, try_scores, try_training
+from dpsgd_torch.training.rehearsal.tried import try_all
 from dpsgd_torch.training.released_state import (
     Checksums,
     checksums,
@@ -170,9 +170,7 @@ class Trainer:
             validate.refuse_mixing_layers(self.model)
             size = min(physical_batch_size, likely_rows(self.sampling))
             self.gradients = choose(gradients, self.model, self.loss, self.data, size)
-            try_training(self.model, self.loss, self.data, size)
-            try_scores(self.model, self.scores, self.test, held_out, size)
-            try_optimizer(self.optimizer)
+            try_all(self, held_out, size)
 
     def fit(self) -> Trainer:
         """Run all steps that are left; returns the trainer itself."""

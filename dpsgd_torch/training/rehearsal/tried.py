@@ -6,6 +6,7 @@ import copy
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,7 +20,21 @@ from dpsgd_torch.training.rehearsal.made_up import Batch, extreme_rows
 from dpsgd_torch.training.rehearsal.oracle import Oracle
 from dpsgd_torch.training.rehearsal.state import State
 
+if TYPE_CHECKING:
+    from dpsgd_torch.training.trainer import Trainer
+
 _VALUES = 10**7  # of made-up outputs that targets are tried against, in all
+
+
+def try_all(run: Trainer, held_out: HeldOut | None, size: int) -> None:
+    """Try what training, scores and optimizer will do, on ``size`` rows at once at most.
+
+    Raises:
+        ModelError: what failed, and on what.
+    """
+    try_training(run.model, run.loss, run.data, size)
+    try_scores(run.model, run.scores, run.test, held_out, size)
+    try_optimizer(run.optimizer)
 
 
 def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
