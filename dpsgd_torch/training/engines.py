@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from accountant.errors import check
-from dpsgd_torch.errors import ModelError
+from dpsgd_torch.plan import Sampling
 from dpsgd_torch.training.ghost import GhostGradients, NoClosedForm, has_closed_form
 from dpsgd_torch.training.grad_sample import PerExampleGradients
 from dpsgd_torch.training.losses import Loss
-from dpsgd_torch.training.validation import probe
+from dpsgd_torch.training.rehearsal.gradients import Rehearsal
+from dpsgd_torch.training.validation import refuse_by_name
 from dpsgd_torch.training.vectors import PerExample
 
 
@@ -21,12 +23,7 @@ from dpsgd_torch.training.vectors import PerExample
 def per_example_gradients(model: nn.Module, kind: str) -> Iterator[PerExample]:
     """The model with hooks on, which are taken off again."""
     check(kind in ("hooks", "ghost"), "gradients", kind, "must be auto, hooks or ghost")
-    try:
-        wrapped: PerExample = (
-            GhostGradients(model) if kind == "ghost" else PerExampleGradients(model)
-        )
-    except NotImplementedError as error:
-        raise ModelError(f"model: has no per-example gradients in Opacus ({error})") from error
+    wrapped: PerExample = GhostGradients(model) if kind == "ghost" else PerExampleGradients(model)
     try:
         yield wrapped
     finally:
@@ -36,16 +33,27 @@ def per_example_gradients(model: nn.Module, kind: str) -> Iterator[PerExample]:
 def choose(
     wanted: str, model: nn.Module, loss: Loss, data: Sequence[torch.Tensor], size: int
 ) -> str:
-    """The kind to take, once passes over ``size`` made-up examples have shown no mixing."""
+    """The kind to take, once it was rehearsed on made-up and ``size`` real examples.
+
+    Raises:
+        ModelError: no kind of per-example gradients is right for this model and loss.
+    """
+    refuse_by_name(model)
+    rehearsal = Rehearsal(model, loss, data, min(size, len(data[0])))
+    rehearsal.oracle()
     if wanted == "auto" and has_closed_form(model):
         with contextlib.suppress(NoClosedForm):
-            return _probed("ghost", model, loss, data, size)
-    return _probed("hooks" if wanted == "auto" else wanted, model, loss, data, size)
+            return _rehearsed("ghost", model, rehearsal)
+    return _rehearsed("hooks" if wanted == "auto" else wanted, model, rehearsal)
 
 
-def _probed(
-    kind: str, model: nn.Module, loss: Loss, data: Sequence[torch.Tensor], size: int
-) -> str:
+def likely_rows(sampling: Sampling) -> int:
+    """So many records at most a step is likely to draw."""
+    drawn = sampling.batch_size + 4 * math.sqrt(sampling.batch_size)
+    return math.ceil(drawn) * (sampling.rows_per_unit or 1)
+
+
+def _rehearsed(kind: str, model: nn.Module, rehearsal: Rehearsal) -> str:
     with per_example_gradients(model, kind) as wrapped:
-        probe(model, wrapped, loss, data, size)
+        rehearsal.compare(wrapped)
     return kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,9 @@ from torch import nn
 
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.layers import WeightNormLinear
+from dpsgd_torch.training.capture import Capture, Use, described
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.sites import SITES, Rows, Site, Sums, WeightNormSite
-from dpsgd_torch.training.vectors import unreached
 
 
 def has_closed_form(model: nn.Module) -> bool:
@@ -26,8 +26,10 @@ def has_closed_form(model: nn.Module) -> bool:
     """
     owned: list[nn.Parameter] = []
     for layer in model.modules():
-        own = [p for p in layer.parameters(recurse=False) if p.requires_grad]
-        if own and (type(layer) not in SITES or len(own) != len(list(layer.parameters()))):
+        held = dict(layer.named_parameters(recurse=False))
+        own = [p for p in held.values() if p.requires_grad]
+        known = type(layer) in SITES and set(held) <= SITES[type(layer)].names
+        if own and not (known and len(own) == len(list(layer.parameters()))):
             return False
         owned += own
     return len(owned) == len(set(owned))
@@ -51,26 +53,40 @@ class GhostGradients:
             raise NoClosedForm(
                 f"model: a trainable parameter is not that of one {names}; pass gradients='hooks'"
             )
-        self._model, self._sites = model, list[Site]()
+        self._model, self._sites, self._examples = model, list[Site](), 0
         self._names = {p: name for name, p in model.named_parameters() if p.requires_grad}
-        self._projection = torch.empty(0)
-        self._hooks = []
-        for layer in model.modules():
-            if type(layer) in SITES and any(p in self._names for p in layer.parameters()):
-                self._hooks.append(layer.register_forward_hook(self._keep))
-            if isinstance(layer, WeightNormLinear):
-                self._hooks.append(layer.projection.register_forward_hook(self._keep_projection))
+        layers = {
+            layer: path
+            for path, layer in model.named_modules()
+            if type(layer) in SITES and any(p in self._names for p in layer.parameters())
+        }
+        self._capture = Capture(layers)
+        self._projections: list[torch.Tensor] = []
+        self._hooks = [
+            layer.projection.register_forward_hook(self._keep_projection)
+            for layer in layers
+            if isinstance(layer, WeightNormLinear)
+        ]
 
     def backward(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
         """Sum of the losses; what the examples left stays here until ``vectors``."""
         self._sites.clear()
-        total = loss(self._model(inputs), targets).sum()
-        outputs = [site.output for site in self._sites]
-        deltas = torch.autograd.grad(total, outputs, allow_unused=True)
-        for site, delta in zip(self._sites, deltas, strict=True):
-            if delta is None:
-                raise unreached(self._names[next(site.layer.parameters())])
-            site.delta, site.output = delta, delta  # the graph is not needed any more
+        self._projections.clear()
+        self._examples = len(inputs)
+        self._capture.begin(len(inputs))
+        try:
+            total = loss(self._model(inputs), targets).sum()
+        finally:
+            uses = self._capture.end()
+        edges = [use.edge for use in uses]
+        deltas = torch.autograd.grad(total, edges, allow_unused=True) if edges else ()
+        projections = iter(self._projections)
+        for use, delta in zip(uses, deltas, strict=True):
+            use.refuse_overwritten()
+            site = self._site(use, projections)
+            if delta is not None:
+                site.delta = delta
+                self._sites.append(site)
         return float(total.detach())
 
     def vectors(
@@ -82,41 +98,42 @@ class GhostGradients:
         sites = list(self._sites)
         self._sites.clear()
         used = Counter(p for site in sites for p in site.layer.parameters())
-        for p in params:
-            if not used[p]:
-                raise unreached(self._names[p])
-            if used[p] > 1:
-                raise NoClosedForm(
-                    f"parameter {self._names[p]}: is used more than once in a pass; "
-                    "pass gradients='hooks', which can add both uses up"
-                )
-        return Factored(sites, params, Rows(slots, weights))
+        if twice := [self._names[p] for p in params if used[p] > 1]:
+            raise NoClosedForm(
+                f"parameter {twice[0]}: is used more than once in a pass; "
+                "pass gradients='hooks', which can add both uses up"
+            )
+        return Factored(sites, params, Rows(slots, weights), self._examples)
 
     def cleanup(self) -> None:
+        self._capture.remove()
         for hook in self._hooks:
             hook.remove()
 
-    def _keep(self, layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        if torch.is_grad_enabled():
-            if output.ndim != 2:
-                raise NoClosedForm(
-                    f"layer {type(layer).__name__}: gives {output.ndim - 1} dimensions an example, "
-                    "closed forms take one; pass gradients='hooks'"
-                )
-            site = SITES[type(layer)](layer, inputs[0], output)
-            if isinstance(site, WeightNormSite):
-                site.u = self._projection
-            self._sites.append(site)
+    def _site(self, use: Use, projections: Iterator[torch.Tensor]) -> Site:
+        if use.dimensions != 2:
+            raise NoClosedForm(
+                f"{described(use.path, use.layer)}: gives {use.dimensions - 1} dimensions an "
+                "example, closed forms take one; pass gradients='hooks'"
+            )
+        site = SITES[type(use.layer)](use.layer, use.x)
+        if isinstance(site, WeightNormSite):
+            site.u = next(projections)
+        return site
 
     def _keep_projection(self, _: nn.Module, __: Any, output: torch.Tensor) -> None:
-        self._projection = output.detach()
+        if torch.is_grad_enabled():
+            self._projections.append(output.detach())
 
 
 class Factored:
     """Vectors known by the factors of their parts (see ``vectors.Vectors``)."""
 
-    def __init__(self, sites: list[Site], params: Sequence[nn.Parameter], rows: Rows) -> None:
+    def __init__(
+        self, sites: list[Site], params: Sequence[nn.Parameter], rows: Rows, examples: int
+    ) -> None:
         self._sites, self._params, self._rows = sites, params, rows
+        self._slots = examples if rows.slots is None else int(rows.slots.max()) + 1
         self.norms = self._norms(rows)
         if not torch.isfinite(self.norms).all():
             bad = ~torch.isfinite(self._norms(Rows(weights=rows.weights)))
@@ -147,6 +164,8 @@ class Factored:
 
     @torch.no_grad()
     def _norms(self, rows: Rows) -> torch.Tensor:
+        if not self._sites:  # no parameter was used in this pass
+            return self._params[0].new_zeros(self._slots)
         parts = [site.squared_norms(rows) for site in self._sites]
         squared = torch.stack([squared for squared, _ in parts]).sum(0)
         return (squared + torch.stack([error for _, error in parts]).sum(0)).sqrt()

@@ -1,4 +1,4 @@
-"""Per-example gradients by Opacus's hooks, without the copy that it makes of each."""
+"""Per-example gradients by Opacus's rules, held as ``grad_sample`` of each parameter."""
 
 from __future__ import annotations
 
@@ -6,26 +6,51 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from opacus.grad_sample import GradSampleModule
 from torch import nn
 
+from dpsgd_torch.training.capture import Capture
 from dpsgd_torch.training.losses import Loss
-from dpsgd_torch.training.steps import backward
-from dpsgd_torch.training.vectors import Stored, unreached
+from dpsgd_torch.training.rules import layers_of, per_example_gradients_of
+from dpsgd_torch.training.vectors import Stored
 
 
-class PerExampleGradients(GradSampleModule):  # type: ignore[misc]
-    """Opacus's GradSampleModule; a layer used once a pass hands its gradients over as they are.
+class PerExampleGradients:
+    """The model with hooks that keep what each layer saw; its parameters get ``grad_sample``.
 
-    Opacus copies each into a zeroed buffer, because a layer may be used again in the same pass
-    or with a shorter batch; only then is that buffer needed.
+    * Every use of a parameter adds to its gradients, also in layers that share it.
+    * No gradient of a weight is computed for the batch as a whole: a pass goes back to the
+      layers' outputs, and each layer's rule takes it from there.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(model, loss_reduction="sum", strict=False)
+        self._model = model
+        self._capture = Capture(layers_of(model))
+        self._examples = 0
 
     def backward(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
-        return backward(self, loss, inputs, targets)
+        """Sum of the losses; the gradients of each example stay with the parameters."""
+        self._examples = len(inputs)
+        self._capture.begin(len(inputs))
+        try:
+            total = loss(self._model(inputs), targets).sum()
+        finally:
+            uses = self._capture.end()
+        for p in self._parameters():
+            p.grad_sample = None
+        edges = [use.edge for use in uses]
+        deltas = list[torch.Tensor | None]()
+        if edges:
+            deltas.extend(torch.autograd.grad(total, edges, allow_unused=True))
+        while uses:  # from the back, and forgotten one by one: memory holds less
+            use, delta = uses.pop(), deltas.pop()
+            use.refuse_overwritten()
+            if delta is None:
+                continue
+            for p, gradients in per_example_gradients_of(use, delta).items():
+                if p.requires_grad:
+                    held = p.grad_sample
+                    p.grad_sample = gradients if held is None else held + gradients
+        return float(total.detach())
 
     def vectors(
         self,
@@ -33,28 +58,17 @@ class PerExampleGradients(GradSampleModule):  # type: ignore[misc]
         slots: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
     ) -> Stored:
-        for name, p in self._module.named_parameters():
-            if p.requires_grad and getattr(p, "grad_sample", None) is None:
-                raise unreached(name)
+        for p in self._parameters():
+            if p.grad_sample is None:  # not used in this pass
+                p.grad_sample = p.detach().new_zeros(()).expand(self._examples, *p.shape)
         return Stored(params, slots, weights)
 
-    def capture_backprops_hook(
-        self, module: Any, _input: Any, output_grads: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        sampler = self.GRAD_SAMPLERS.get(type(module))
-        own: list[Any] = [p for p in module.parameters() if p.requires_grad]
-        used_once = all(
-            p._forward_counter == 1
-            and p.grad_sample is None
-            and not hasattr(p, "_current_grad_sample")
-            for p in own
-        )
-        if sampler is None or not self.hooks_enabled or not used_once:
-            super().capture_backprops_hook(module, _input, output_grads, *args, **kwargs)
-            return
-        (activations,) = module.activations
-        module.activations.clear()
-        gradients = sampler(module, activations, output_grads[0].detach())
-        for p in own:
-            p.grad_sample = gradients[p]
-            p._forward_counter = 0
+    def cleanup(self) -> None:
+        """Take the hooks off again."""
+        self._capture.remove()
+        for p in self._parameters():
+            if hasattr(p, "grad_sample"):
+                del p.grad_sample
+
+    def _parameters(self) -> list[Any]:
+        return [p for p in self._model.parameters() if p.requires_grad]

@@ -70,7 +70,7 @@ class PrivateOptimizer:
             for total in self.sums:
                 total.zero_()
         else:
-            self.sums = [torch.zeros_like(p, dtype=torch.float64) for p in self.params]
+            self.sums = [p.new_zeros(p.shape, dtype=torch.float64) for p in self.params]
 
     def accumulate(self, vectors: Vectors) -> torch.Tensor:
         """Clip each slot's vector and add it to the sum.

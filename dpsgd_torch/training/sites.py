@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +59,15 @@ class Rows:
 
 
 class Site(ABC):
-    """One use of one layer: what came in, what went out, and (later) the loss's gradient there."""
+    """One use of one layer: what came in, and (later) the loss's gradient at what went out.
 
-    def __init__(self, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
-        self.layer, self.x, self.output = layer, x.detach(), output
+    ``names`` are those of the layer's parameters that it has the closed forms of.
+    """
+
+    names = frozenset({"weight", "bias"})
+
+    def __init__(self, layer: nn.Module, x: torch.Tensor) -> None:
+        self.layer, self.x = layer, x.detach()
         self.delta = torch.empty(0)
 
     def silence(self, rows: torch.Tensor) -> None:
@@ -87,7 +91,7 @@ class Site(ABC):
 
     def double(self, row: torch.Tensor) -> Site:
         """The same use by some of the examples, in float64 as far as it can be had."""
-        twin = type(self)(self.layer, self.x[row].double(), self.output)
+        twin = type(self)(self.layer, self.x[row].double())
         twin.delta = self.delta[row].double()
         return twin
 
@@ -117,6 +121,7 @@ class WeightNormSite(Site):
     The part of x along v is taken out of ∂v, so ‖∂v‖² = s² (δ² ‖x‖² − ∂g²), output by output.
     """
 
+    names = frozenset({"weight_v", "weight_g", "bias"})
     layer: WeightNormLinear
     u: torch.Tensor
 
@@ -183,7 +188,7 @@ class LayerNormSite(Site):
         return functional.layer_norm(self.x, self.layer.normalized_shape, eps=self.layer.eps)
 
 
-SITES: dict[type[nn.Module], Callable[[nn.Module, torch.Tensor, torch.Tensor], Site]] = {
+SITES: dict[type[nn.Module], type[Site]] = {
     nn.Linear: LinearSite,
     WeightNormLinear: WeightNormSite,
     nn.LayerNorm: LayerNormSite,

@@ -23,12 +23,13 @@ from dpsgd_torch.spent import PrivacySpent, figures, privacy_spent
 from dpsgd_torch.training import validation as validate
 from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment, refuse_changed
-from dpsgd_torch.training.engines import choose, per_example_gradients
+from dpsgd_torch.training.engines import choose, likely_rows, per_example_gradients
 from dpsgd_torch.training.held_out import HeldOut, Validation
 from dpsgd_torch.training.history import EpochRecord, History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
+from dpsgd_torch.training.rehearsal.tried import try_all
 from dpsgd_torch.training.released_state import (
     Checksums,
     checksums,
@@ -168,9 +169,9 @@ class Trainer:
         if self.plan:
             refuse_long_sums(batch_size, physical_batch_size)
             validate.refuse_mixing_layers(self.model)
-            self.gradients = choose(
-                gradients, self.model, self.loss, self.data, physical_batch_size
-            )
+            size = min(physical_batch_size, likely_rows(self.sampling))
+            self.gradients = choose(gradients, self.model, self.loss, self.data, size)
+            try_all(self, held_out, size)
 
     def fit(self) -> Trainer:
         """Run all steps that are left; returns the trainer itself."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
-from dpsgd_torch.errors import ModelError, told
-from dpsgd_torch.training.losses import Loss
-from dpsgd_torch.training.vectors import PerExample
-
-Gradients = list[torch.Tensor]
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.training.capture import described
 
 
 def refuse_mixing_layers(model: nn.Module) -> None:
@@ -63,81 +63,29 @@ def refuse_unreachable(model: nn.Module, optimizer: torch.optim.Optimizer) -> No
         )
 
 
-def probe(
-    model: nn.Module,
-    gradients: PerExample,
-    loss: Loss,
-    data: Sequence[torch.Tensor],
-    size: int,
-) -> None:
-    """Pairs of runs on made-up examples: no example's gradient may feel what the others hold.
-
-    Uses shapes and dtypes of ``data`` but none of its values, in batches of 2, 5 and ``size``.
-    Refuses parameters that the loss does not reach, a loss that is not per example, what mixes
-    examples, and buffers that training rewrites: they would carry un-noised traces of the data
-    into the saved model. What shows only on some data can pass: it is a net, not a proof.
-    """
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    generator = torch.Generator().manual_seed(0)
-    for count in sorted({2, 5, size}):
-        for kept in {0, count // 2, count - 1} & set(range(count)):
-            one = _made_up(data, count, generator, scale=1.0)
-            other = _made_up(data, count, generator, scale=10.0)
-            for a, b in zip(one, other, strict=True):
-                b[kept] = a[kept]
-            first, second = (
-                _gradient_of(model, gradients, loss, batch, kept) for batch in (one, other)
-            )
-            _compare(model, first, second)
-    for name, buffer in model.named_buffers():
-        if not torch.equal(buffer, buffers[name]):
-            buffer.copy_(buffers[name])
+def refuse_by_name(model: nn.Module) -> None:
+    """Refuse layers whose forward pass writes what is released, or hides what is trained."""
+    for path, module in model.named_modules():
+        if lazy := [n for n, p in module.named_parameters(recurse=False) if is_lazy(p)]:
             raise ModelError(
-                f"buffer {name}: changes in a forward pass in training "
-                "mode, and no noise covers it; freeze it or keep it out of the model"
+                f"{described(path, module)}: {lazy[0]} has no shape yet; run one example through "
+                "the model before it is handed over"
             )
-
-
-def _compare(model: nn.Module, first: Gradients, second: Gradients) -> None:
-    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    for name, a, b in zip(trainable, first, second, strict=True):
-        if not torch.allclose(a, b, rtol=1e-3, atol=1e-6 + 1e-4 * float(a.abs().max())):
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
             raise ModelError(
-                f"parameter {name}: one example's gradient changes with another example; "
-                "remove what works across the batch (statistics, attention, contrastive terms)"
+                f"{described(path, module)}: max_norm={module.max_norm} shrinks the rows that are "
+                "looked up, a trace of the data that no noise covers; set it to None"
             )
-
-
-def _gradient_of(
-    model: nn.Module, gradients: PerExample, loss: Loss, batch: list[torch.Tensor], kept: int
-) -> Gradients:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        try:
-            gradients.backward(loss, batch[0], batch[1])
-        except ModelError:
-            raise
-        except Exception as error:  # whatever a foreign layer raises, on data made like the user's
-            raise ModelError(
-                f"model: a pass over {len(batch[0])} made-up examples of the data's shape failed "
-                f"({told(error)}); check shapes and dtypes of inputs and "
-                "targets; replace recurrent and attention layers by those of opacus.layers"
-            ).with_traceback(error.__traceback__) from None
-    kept_gradient = gradients.vectors(trainable_parameters(model)).vector(kept)
-    for p in model.parameters():
-        p.grad = None
-    return kept_gradient
-
-
-def _made_up(
-    data: Sequence[torch.Tensor], count: int, generator: torch.Generator, scale: float
-) -> list[torch.Tensor]:
-    batch = []
-    for tensor in data:
-        shape = (count, *tensor.shape[1:])
-        if tensor.is_floating_point():
-            made = scale * torch.rand(shape, generator=generator, dtype=tensor.dtype)
-        else:
-            made = torch.randint(2, shape, generator=generator).to(tensor.dtype)
-        batch.append(made.to(tensor.device))
-    return batch
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                raise ModelError(
+                    f"{described(path, module)}: torch.nn.utils.weight_norm computes its weight "
+                    "anew in a hook, so there is no parameter to take gradients of; use "
+                    "torch.nn.utils.parametrizations.weight_norm or dpsgd_torch.WeightNormLinear"
+                )
+            if isinstance(hook, SpectralNorm | BasePruningMethod):
+                raise ModelError(
+                    f"{described(path, module)}: {type(hook).__name__} computes its weight anew in "
+                    "a hook, so there is no parameter to take gradients of; take it off "
+                    "(torch.nn.utils.remove_spectral_norm, torch.nn.utils.prune.remove)"
+                )

@@ -11,9 +11,7 @@ from torch import nn
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.training.losses import Loss
 
-_AT_ONCE = (
-    1 << 17
-)  # values of per-example gradients widened at once, so that they stay in the cache
+_AT_ONCE = 1 << 17  # values widened at once, so that they stay in the cache
 
 
 class Vectors(Protocol):

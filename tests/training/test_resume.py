@@ -254,6 +254,7 @@ def test_two_processes_cannot_train_one_run(tmp_path):
     first.open()
     with pytest.raises(LedgerError, match="another process"):
         make_trainer(run_dir=tmp_path / "run").resume()
+    first.close()
 
 
 @pytest.mark.parametrize("loss", [os.remove, lambda path: os.truncate(path, 0)])

@@ -1,0 +1,197 @@
+"""Every example is an island, and its vector is its gradient: shown before anything is charged.
+
+Autograd on one example at a time, without hooks, is the oracle. What shows only on some data, or
+in batches of some sizes only, can pass: it is a net, not a proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.training.blame import blamed
+from dpsgd_torch.training.losses import Loss
+from dpsgd_torch.training.rehearsal.draws import FrozenDraws, same_draws
+from dpsgd_torch.training.rehearsal.made_up import Batch, MadeUp
+from dpsgd_torch.training.rehearsal.oracle import Gradient, Oracle
+from dpsgd_torch.training.rehearsal.state import State
+from dpsgd_torch.training.vectors import PerExample, Vectors
+
+_MANY = 5  # made-up examples
+_MADE_UP = "made-up examples of the data's shape and range"
+_REAL = "of the first real examples"
+
+
+class Rehearsal:
+    """Passes over made-up and real examples, compared with the oracle's.
+
+    Args:
+        model: in training mode; given back as it was.
+        loss: one value per example.
+        data: inputs and targets.
+        size: how many real examples go into the largest pass.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, data: Sequence[torch.Tensor], size: int
+    ) -> None:
+        self._oracle, self._loss, self._state = Oracle(model, loss), loss, State(model)
+        made = MadeUp(data)
+        self._made, self._other = made.batch(_MANY), made.batch(_MANY, part=0.1)
+        self._spare = made.batch(1)
+        self._real: Batch = (data[0][:size], data[1][:size])
+        self._device = data[0].device
+        self._drew = False
+        self._shown = [0]
+
+    def oracle(self) -> None:
+        """One example at a time, by autograd; before any hook is on the model.
+
+        Raises:
+            ModelError: model or loss fail, a parameter is not reached, or the state changes.
+        """
+        try:
+            size = len(self._real[0])
+            self._shown = sorted({0, size // 2, size - 1})
+            self._alone = [self._alone_of(self._made, i, _MADE_UP) for i in range(_MANY)]
+            self._sum = self._plain(self._made, _MADE_UP, frozen=False)
+            self._state.refuse_changes()
+            self._alone_real = [self._alone_of(self._real, i, _REAL) for i in self._shown]
+        finally:
+            self._state.restore()
+
+    def compare(self, engine: PerExample) -> None:
+        """The engine's vectors against the oracle's.
+
+        Raises:
+            ModelError: examples mix, or an example's vector is not its gradient.
+        """
+        try:
+            self._content(engine, 2, (0, 1))
+            self._content(engine, _MANY, (0, 2, 4))
+            self._vectors_alone(engine)
+            self._state.refuse_changes()
+            self._first_real(engine)
+            self._state.refuse_changes()
+        finally:
+            self._state.restore()
+            for p in self._oracle.model.parameters():
+                p.grad = None
+
+    def _content(self, engine: PerExample, count: int, kept: tuple[int, ...]) -> None:
+        """What the others hold may not matter, under real draws; and the vectors add up."""
+        one = _rows(self._made, slice(count))
+        vectors = self._pass(engine, one, _MADE_UP)
+        before = {i: vectors.vector(i) for i in kept}
+        total = self._summed(vectors, torch.ones_like(vectors.norms))
+        scale = float(vectors.norms.double().sum())
+        for i in kept:
+            other = _rows(self._other, slice(count))
+            for a, b in zip(other, one, strict=True):
+                a[i] = b[i]
+            after = self._pass(engine, other, _MADE_UP).vector(i)
+            if found := self._oracle.differing(before[i], after):
+                raise ModelError(
+                    f"parameter {found[0]}: one example's gradient changes with another example; "
+                    "remove what works across the batch (statistics, attention, contrastive terms)"
+                )
+        if count == _MANY:
+            self._refuse_wrong_sum(self._sum, total, scale)
+
+    def _vectors_alone(self, engine: PerExample) -> None:
+        """In batches of 1, 2 and 5, each vector is the gradient of its example alone."""
+        for count in (1, 2, _MANY):
+            vectors = self._pass(engine, _rows(self._made, slice(count)), _MADE_UP, frozen=True)
+            for i in range(count):
+                self._refuse_not_alone(self._alone[i], vectors.vector(i), count)
+
+    def _first_real(self, engine: PerExample) -> None:
+        """Once on a batch of the size and kind that steps will see."""
+        size = len(self._real[0])
+        vectors = self._pass(engine, self._real, _REAL, frozen=True)
+        for i, alone in zip(self._shown, self._alone_real, strict=True):
+            self._refuse_not_alone(alone, vectors.vector(i), size)
+        if self._drew:
+            vectors = self._pass(engine, self._real, _REAL)
+        finite = torch.isfinite(vectors.norms)
+        if not finite.all():  # those count as zero in a step
+            return
+        changed = size // 2
+        generator = torch.Generator().manual_seed(0)
+        factors = torch.rand(size, generator=generator).to(vectors.norms) + 0.5
+        factors[changed] = 0.0
+        before, norms = self._summed(vectors, factors), vectors.norms.clone()
+        total = self._summed(vectors, torch.ones_like(factors))
+        scale = float(vectors.norms.double().sum())
+        del vectors
+        plain = self._plain(self._real, _REAL, frozen=not self._drew)
+        self._refuse_wrong_sum(plain, total, scale)
+        other = (self._real[0].clone(), self._real[1].clone())
+        for tensor, spare in zip(other, self._spare, strict=True):
+            tensor[changed] = spare[0]
+        vectors = self._pass(engine, other, _REAL, frozen=not self._drew)
+        moved = (vectors.norms - norms).abs() > 1e-3 * norms + 1e-5 * norms.max()
+        moved[changed] = False
+        found = self._oracle.differing(before, self._summed(vectors, factors))
+        if moved.any() or found:
+            name = found[0] if found else "norm"
+            raise ModelError(
+                f"parameter {name}: in a batch of {size}, gradients change with another example; "
+                "remove what works across the batch (statistics, attention, contrastive terms)"
+            )
+
+    def _pass(self, engine: PerExample, batch: Batch, of: str, *, frozen: bool = False) -> Vectors:
+        count = len(batch[0])
+        with (
+            same_draws(self._device),
+            blamed(f"per-example gradients over {count} {of}", self._oracle.model),
+        ):
+            if frozen:
+                with FrozenDraws() as draws:
+                    engine.backward(self._loss, *batch)
+                self._drew = self._drew or draws.drew
+            else:
+                engine.backward(self._loss, *batch)
+            return engine.vectors(self._oracle.params)
+
+    def _plain(self, batch: Batch, of: str, *, frozen: bool) -> Gradient:
+        with same_draws(self._device):
+            if not frozen:
+                return self._oracle.gradient(batch, of)
+            with FrozenDraws():
+                return self._oracle.gradient(batch, of)
+
+    def _alone_of(self, batch: Batch, row: int, of: str) -> Gradient:
+        return self._plain(_rows(batch, slice(row, row + 1)), of, frozen=True)
+
+    def _summed(self, vectors: Vectors, factors: torch.Tensor) -> Gradient:
+        params = self._oracle.params
+        sums = [p.detach().new_zeros(p.shape, dtype=torch.float64) for p in params]
+        vectors.add_to(sums, factors)
+        return [total.flatten() for total in sums]
+
+    def _refuse_wrong_sum(self, reference: Gradient, total: Gradient, scale: float) -> None:
+        if found := self._oracle.differing(reference, total, scale):
+            raise ModelError(
+                f"parameter {found[0]}: its per-example gradients do not add up to autograd's "
+                f"gradient (off by {100 * found[1]:.2g} %): it is used outside its own layer's "
+                "forward (by a function or another module), or that layer has no right rule; use "
+                "it through one layer only, or freeze it by requires_grad_(False)"
+            )
+
+    def _refuse_not_alone(self, alone: Gradient, given: Gradient, count: int) -> None:
+        if found := self._oracle.differing(alone, given):
+            raise ModelError(
+                f"parameter {found[0]}: in a batch of {count}, an example's gradient is not the "
+                f"one it has alone (off by {100 * found[1]:.2g} %): it may depend neither on how "
+                "many others there are (len(x), a mean over the batch), nor on their order, nor "
+                "on what the model remembers of earlier passes; nor may a parameter be used "
+                "outside its own layer's forward"
+            )
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    return batch[0][rows].clone(), batch[1][rows].clone()

@@ -1,0 +1,73 @@
+"""Examples made up within the ranges of the real ones, and the rows that hold the extremes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+_COLUMNS = 128  # beyond so many values an example, extremes are those of the whole tensor
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What each value of an example lies between; private, so it stays within the rehearsal."""
+
+    low: torch.Tensor
+    high: torch.Tensor
+
+    @classmethod
+    def of(cls, data: torch.Tensor) -> Ranges:
+        """Column by column, over what is finite; a range of floats is never a point."""
+        if data.is_complex():
+            return cls(torch.zeros_like(data[0]), torch.ones_like(data[0]))
+        if data.dtype is torch.bool:
+            data = data.to(torch.uint8)
+        low, high = data.amin(0), data.amax(0)
+        if data.is_floating_point():
+            finite = torch.isfinite(low) & torch.isfinite(high)
+            low, high = low.where(finite, 0.0), high.where(finite, 1.0)
+            high = torch.where(high > low, high, low + 1)
+        return cls(low, high)
+
+    def draw(
+        self, count: int, dtype: torch.dtype, generator: torch.Generator, part: float
+    ) -> torch.Tensor:
+        """``count`` examples; ``part`` < 1 takes the lower part of each range."""
+        u = torch.rand((count, *self.low.shape), generator=generator, dtype=torch.float64) * part
+        u = u.to(self.low.device)
+        if self.low.is_complex():
+            return u.to(dtype)
+        low, high = self.low.double(), self.high.double()
+        if dtype.is_floating_point:
+            return (low + u * (high - low)).to(dtype)
+        return (low + (u * (high - low + 1)).floor()).clamp(low, high).to(dtype)
+
+
+class MadeUp:
+    """Draws examples of the shape and dtype of ``data``, from a generator of its own."""
+
+    def __init__(self, data: Sequence[torch.Tensor]) -> None:
+        self._ranges = [Ranges.of(tensor) for tensor in data]
+        self._dtypes = [tensor.dtype for tensor in data]
+        self._generator = torch.Generator().manual_seed(0)
+
+    def batch(self, count: int, part: float = 1.0) -> Batch:
+        inputs, targets = (
+            ranges.draw(count, dtype, self._generator, part)
+            for ranges, dtype in zip(self._ranges, self._dtypes, strict=True)
+        )
+        return inputs, targets
+
+
+def extreme_rows(data: torch.Tensor) -> torch.Tensor:
+    """The rows that hold the largest and the smallest value, of each column where they are few."""
+    if data.is_complex() or data[0].numel() == 0:
+        return torch.zeros(1, dtype=torch.int64, device=data.device)
+    flat = data.reshape(len(data), -1)
+    flat = flat.to(torch.uint8) if flat.dtype is torch.bool else flat
+    if flat.shape[1] > _COLUMNS:
+        return torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax()]).unique()
+    return torch.cat([flat.argmin(0), flat.argmax(0)]).unique()

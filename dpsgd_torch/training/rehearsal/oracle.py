@@ -1,0 +1,99 @@
+"""Autograd's own gradients of the plain model, and when two gradients count as the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.training.blame import blamed
+from dpsgd_torch.training.losses import Loss
+from dpsgd_torch.training.rehearsal.made_up import Batch
+from dpsgd_torch.training.vectors import unreached
+
+Gradient = list[torch.Tensor]  # flat and in float64, a tensor a parameter
+
+_OF_A_PARAMETER = 1e-3
+_OF_ALL = 1e-5  # a part of the vector so small is rounding beside the others
+
+
+class Oracle:
+    """The model without hooks, and the names of what it trains."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        self.model, self.loss = model, loss
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    @property
+    def params(self) -> list[nn.Parameter]:
+        return list(self.named.values())
+
+    def outputs(self, inputs: torch.Tensor, of: str) -> torch.Tensor:
+        """The model's outputs, which must be one row an example."""
+        count = len(inputs)
+        hint = "; check shape and dtype of the inputs, and that a batch of any size will do"
+        with blamed(f"model over {count} {of}", self.model, hint=hint):
+            outputs = self.model(inputs)
+        if not isinstance(outputs, torch.Tensor):
+            raise ModelError(
+                f"model returned {type(outputs).__name__}: must be one tensor, a row an example; "
+                "wrap the model in a module that picks or joins its outputs"
+            )
+        if outputs.ndim == 0 or len(outputs) != count:
+            raise ModelError(
+                f"model returned shape {tuple(outputs.shape)} for {count} examples: must be one "
+                "row an example; keep the first dimension, also where it is 1"
+            )
+        return outputs
+
+    def losses(self, outputs: torch.Tensor, targets: torch.Tensor, of: str) -> torch.Tensor:
+        hint = "; check shapes and dtypes of inputs and targets"
+        shapes = f"outputs {_shape(outputs)}, targets {_shape(targets)}"
+        with blamed(f"loss over {len(targets)} {of} ({shapes})", self.model, hint=hint):
+            return self.loss(outputs, targets)
+
+    def gradient(self, batch: Batch, of: str) -> Gradient:
+        """Of the sum of the losses.
+
+        Raises:
+            ModelError: model or loss fail, or the loss does not reach a parameter.
+        """
+        total = self.losses(self.outputs(batch[0], of), batch[1], of).sum()
+        if not total.requires_grad:
+            raise unreached(next(iter(self.named)))
+        with blamed(f"backward pass over {len(batch[0])} {of}", self.model):
+            found = torch.autograd.grad(total, self.params, allow_unused=True)
+        for name, gradient in zip(self.named, found, strict=True):
+            if gradient is None:
+                raise unreached(name)
+        return [g.to_dense().flatten().double() for g in found]
+
+    def differing(
+        self, reference: Gradient, given: Gradient, scale: float = 0.0
+    ) -> tuple[str, float] | None:
+        """The first parameter whose gradients differ beyond rounding, and by how much of it.
+
+        Args:
+            scale: of what was added up, where it is more than the sum.
+        """
+        whole = max(norm(reference), norm(given), scale)
+        if not math.isfinite(whole):
+            return None if not math.isfinite(norm(reference)) else (next(iter(self.named)), whole)
+        for name, a, b in zip(self.named, reference, given, strict=True):
+            length = max(float(a.norm()), float(b.norm()))
+            error = float((a - b).norm())
+            if error > _OF_A_PARAMETER * length + _OF_ALL * whole:
+                return name, error / length
+        return None
+
+
+def norm(gradient: Sequence[torch.Tensor]) -> float:
+    """Of all parameters together."""
+    return math.sqrt(sum(float(part @ part) for part in gradient))
+
+
+def _shape(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__

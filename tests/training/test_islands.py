@@ -1,0 +1,189 @@
+"""An example's vector is its own: not of other rows, of how many there are, or of their order."""
+
+import copy
+
+import pytest
+import torch
+from refused import Made, refused
+from small_problem import make_trainer, sgd, small_data, small_model
+from torch import nn
+from torch.nn import functional
+
+from dpsgd_torch import Privacy
+
+
+def views(self, x):
+    return self.layer(x.repeat(8, 1)).view(8, len(x), 3).mean(0)
+
+
+def interleaved(self, x):
+    return self.layer(x.repeat_interleave(4, 0)).view(len(x), 4, 3).mean(1)
+
+
+def pieces(self, x):
+    return self.layer(functional.pad(x.view(2 * len(x), 18), (0, 18))).view(len(x), 2, 3).sum(1)
+
+
+def once_for_all(self, x):
+    return x[:, :3] + self.layer(torch.ones(1, 36))
+
+
+@pytest.mark.parametrize("gradients", ["auto", "hooks", "ghost"])
+@pytest.mark.parametrize("forward", [views, interleaved, pieces, once_for_all])
+def test_rows_that_are_not_examples_are_refused_by_the_layers_path(forward, gradients):
+    refused(r"layer layer = Linear: .*rows are not the examples", forward, gradients=gradients)
+
+
+def rolled(self, x):
+    return self.layer(x.roll(1, 0))
+
+
+def reversed_inside(self, x):
+    return self.layer(x.flip(0)).flip(0)
+
+
+def shuffled(self, x):
+    return self.layer(x[torch.randperm(len(x))])
+
+
+def shuffled_and_back(self, x):
+    order = torch.randperm(len(x))
+    return self.layer(x[order])[order.argsort()]
+
+
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+@pytest.mark.parametrize("forward", [rolled, reversed_inside, shuffled, shuffled_and_back])
+def test_rows_in_another_order_are_refused(forward, gradients):
+    refused(
+        "changes with another example|is not the one it has alone", forward, gradients=gradients
+    )
+
+
+def times_length(self, x):
+    return self.layer(x) * len(x)
+
+
+def over_length(self, x):
+    return self.layer(x) / (1 + 0.1 * x.shape[0])
+
+
+def by_place(self, x):
+    return self.layer(x) * torch.arange(1.0, len(x) + 1)[:, None]
+
+
+def only_the_first(self, x):
+    return self.layer(x) * (torch.arange(len(x)) == 0)[:, None]
+
+
+def odd_batches(self, x):
+    return self.layer(x) * (1 + len(x) % 2)
+
+
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+@pytest.mark.parametrize(
+    "forward", [times_length, over_length, by_place, only_the_first, odd_batches]
+)
+def test_what_depends_on_the_batchs_length_or_order_is_refused(forward, gradients):
+    refused("is not the one it has alone", forward, gradients=gradients)
+
+
+def test_a_loss_that_knows_the_batchs_length_is_refused():
+    def mean_over_all(outputs, targets):
+        return functional.cross_entropy(outputs, targets, reduction="none") / len(targets)
+
+    refused("is not the one it has alone", model=small_model(), loss=mean_over_all)
+
+
+def larger(trick):
+    def forward(self, x):
+        return trick(self, x) if len(x) > 5 else self.layer(x)
+
+    return forward
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        rolled,
+        shuffled,
+        times_length,
+        by_place,
+        views,
+        lambda self, x: self.layer(x) - self.layer(x).mean(0),
+        lambda self, x: self.layer(x - 0.3 * x.mean(0)),
+    ],
+)
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+def test_what_shows_in_larger_batches_only_is_refused_too(forward, gradients):
+    match = "alone|another example|rows are not|more than once"
+    refused(match, larger(forward), gradients=gradients, physical_batch_size=64)
+
+
+def test_dropout_is_no_mixing():
+    noisy = nn.Sequential(
+        nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, 8), nn.AlphaDropout(0.2), nn.Linear(8, 3)
+    )
+    assert make_trainer(model=noisy).gradients == "ghost"
+
+    def noise_added(self, x):
+        return self.layer(x + 0.1 * torch.randn_like(x) * torch.rand(len(x), 1))
+
+    assert make_trainer(model=Made(noise_added)).fit().done == 30
+
+
+def steep(outputs, targets):
+    """So steep that every example is clipped."""
+    return 1000 * functional.cross_entropy(outputs, targets, reduction="none")
+
+
+class Seen(BaseException):
+    """The sum was seen; the step need not go on."""
+
+
+def moved_by_one_record(monkeypatch, **changes) -> float:
+    """How far the sum before the noise moves when a record joins: with q = 1, in clip norms."""
+    from dpsgd_torch.training import private_optimizer
+
+    found = []
+
+    def release(self):
+        found.append(torch.cat([total.flatten().clone() for total in self.sums]))
+        raise Seen
+
+    monkeypatch.setattr(private_optimizer.PrivateOptimizer, "add_noise", release)
+    data = changes.pop("data", None) or small_data(40)
+    privacy = Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=1.0)
+    plain = {"privacy": privacy, "optimizer": sgd, "loss": steep}
+    for records in (len(data[0]), len(data[0]) - 1):
+        part = data[0][:records], data[1][:records]
+        model = copy.deepcopy(changes["model"])
+        trainer = make_trainer(
+            data=part, batch_size=records, **{**plain, **changes, "model": model}
+        )
+        with pytest.raises(Seen):
+            trainer.fit()
+    return float((found[0] - found[1]).norm())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.ReLU(inplace=True), nn.Linear(20, 3)),
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 3)),
+    ],
+)
+@pytest.mark.parametrize("physical", [1, 7, 64])
+def test_one_record_moves_the_sum_by_at_most_one_clip(monkeypatch, model, physical):
+    moved = moved_by_one_record(monkeypatch, model=model, physical_batch_size=physical)
+    assert 0.99 < moved <= 1.0
+
+
+def test_the_same_measure_catches_views_where_nothing_refuses_them(monkeypatch):
+    from dpsgd_torch.training import trainer
+    from dpsgd_torch.training.capture import Capture
+
+    monkeypatch.setattr(trainer, "choose", lambda *_: "ghost")
+    monkeypatch.setattr(trainer, "try_all", lambda *_: None)
+    monkeypatch.setattr(Capture, "_refuse_rows", lambda *_: None)
+    moved = moved_by_one_record(monkeypatch, model=Made(views), physical_batch_size=64)
+    assert moved > 7.9

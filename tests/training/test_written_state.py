@@ -1,0 +1,95 @@
+"""What the forward pass writes is refused by name and put back."""
+
+import pytest
+import torch
+from refused import Made, Words, refused, some_words
+from torch import nn
+from torch.nn import functional
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_embedding_that_renormalises_what_it_looks_up_is_refused_by_name(frozen):
+    refused(
+        r"layer words = Embedding: max_norm=1.0",
+        model=Words(frozen, max_norm=1.0),
+        data=some_words(),
+    )
+
+
+class WordsByFunction(Words):
+    def forward(self, x):
+        return self.layer(functional.embedding(x, self.words.weight, max_norm=0.1).mean(1))
+
+
+def remember(self, x):
+    self.seen.mul_(0.9).add_(x.detach().mean(0))
+    return self.layer(x)
+
+
+def replace(self, x):
+    self.seen = self.seen * 0.9 + x.detach().mean(0)
+    return self.layer(x)
+
+
+def frozen_parameter(self, x):
+    with torch.no_grad():
+        self.kept[0] = x[0, 0]
+    return self.layer(x)
+
+
+def own_weight(self, x):
+    with torch.no_grad():
+        self.layer.weight[0, 0] = x.max()
+    return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("forward", "name"),
+    [
+        (remember, "buffer seen"),
+        (replace, "buffer seen"),
+        (frozen_parameter, "parameter kept"),
+        (own_weight, "parameter layer.weight"),
+    ],
+)
+def test_whatever_a_pass_writes_to_is_named_and_put_back(forward, name):
+    model = Made(forward, kept=nn.Parameter(torch.zeros(2), requires_grad=False))
+    model.register_buffer("seen", torch.zeros(36))
+    refused(f"{name}: changes in a forward pass", model=model)
+
+
+def test_a_function_that_renormalises_a_frozen_table_is_caught():
+    model = WordsByFunction(frozen=True)
+    refused(r"parameter words\.weight: changes in a forward pass", model=model, data=some_words())
+
+
+class Counting(Made):
+    """State that only get_extra_state tells."""
+
+    def __init__(self):
+        super().__init__(lambda self, x: self.layer(x))
+        self.count = 0
+
+    def forward(self, x):
+        self.count += len(x)
+        return super().forward(x)
+
+    def get_extra_state(self):
+        return torch.tensor(self.count)
+
+    def set_extra_state(self, state):
+        self.count = int(state)
+
+
+def test_extra_state_that_a_pass_writes_is_refused():
+    refused("extra state of model: changes in a forward pass", model=Counting())
+
+
+def history(self, x):
+    out = self.layer(x) * (1 + self.past)
+    self.past = float(x.detach().mean())
+    return out
+
+
+def test_a_model_that_remembers_earlier_passes_is_refused():
+    refused("is not the one it has alone|changes with another", history, more={"past": 0.0})
