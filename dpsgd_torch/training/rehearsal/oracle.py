@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -94,13 +95,20 @@ class Oracle:
         whole = max(norm(reference), norm(given), scale)
         if not math.isfinite(whole):
             return None if not math.isfinite(norm(reference)) else (next(iter(self.named)), whole)
-        rounding = _HALF if self.in_half else 1.0
         for name, a, b in zip(self.named, reference, given, strict=True):
             length = max(float(a.norm()), float(b.norm()))
             error = float((a - b).norm())
-            if error > rounding * (_OF_A_PARAMETER * length + _OF_ALL * whole):
+            if error > self._rounding(length, whole):
                 return name, error / length
         return None
+
+    def beyond_rounding(self, norms: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """Which of the norms differ."""
+        return (norms - reference).abs() > self._rounding(reference, float(reference.max()))
+
+    def _rounding(self, length: Any, whole: float) -> Any:
+        allowed = _OF_A_PARAMETER * length + _OF_ALL * whole
+        return _HALF * allowed if self.in_half else allowed
 
 
 def norm(gradient: Sequence[torch.Tensor]) -> float:
