@@ -7,6 +7,7 @@ plain text.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from torch import nn
@@ -15,6 +16,7 @@ from accountant import PrivacyError
 from dpsgd_torch.errors import ModelError, RunError, TrainingError
 
 _LONGEST = 200  # characters of a foreign message
+_DECIMALS = re.compile(r"\d\.\d")  # more than a few are somebody's values
 
 
 @contextlib.contextmanager
@@ -79,7 +81,10 @@ def _plain_text(error: BaseException) -> str | None:
     if not all(isinstance(part, str | int | type(None)) for part in error.args):
         return None
     text = " ".join(str(error).split())
-    if "tensor(" in text or "Parameter containing" in text or "array(" in text:
+    if (
+        re.search(r"tensor\(|array\(|Parameter containing", text)
+        or len(_DECIMALS.findall(text)) > 3
+    ):
         return None
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 

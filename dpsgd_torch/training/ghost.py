@@ -85,7 +85,7 @@ class GhostGradients:
             use.refuse_overwritten()
             site = self._site(use, projections)
             if delta is not None:
-                site.delta = delta
+                site.delta = delta.to(site.x.dtype)
                 self._sites.append(site)
         return float(total.detach())
 
@@ -116,9 +116,10 @@ class GhostGradients:
                 f"{described(use.path, use.layer)}: gives {use.dimensions - 1} dimensions an "
                 "example, closed forms take one; pass gradients='hooks'"
             )
-        site = SITES[type(use.layer)](use.layer, use.x)
+        dtype = next(use.layer.parameters()).dtype  # norms are not rounded to half precision
+        site = SITES[type(use.layer)](use.layer, use.x.to(dtype))
         if isinstance(site, WeightNormSite):
-            site.u = next(projections)
+            site.u = next(projections).to(dtype)
         return site
 
     def _keep_projection(self, _: nn.Module, __: Any, output: torch.Tensor) -> None:

@@ -56,10 +56,13 @@ def layers_of(model: nn.Module) -> dict[nn.Module, str]:
 
 def per_example_gradients_of(use: Use, delta: torch.Tensor) -> PerParameter:
     """(rows, …) gradients of each trainable parameter of the layer."""
-    layer, delta = use.layer, delta.contiguous()
+    layer = use.layer
+    dtype = next(layer.parameters()).dtype  # norms are not rounded to half precision
+    delta = delta.to(dtype).contiguous()
     if type(layer) not in _SAMPLERS or (isinstance(layer, nn.LayerNorm) and layer.bias is None):
         return _run_again(use, delta)
     x, sampled = use.x.contiguous(), layer
+    x = x.to(dtype) if x.is_floating_point() else x
     if isinstance(layer, _CONVOLUTIONS) and (
         layer.padding_mode != "zeros" or layer.padding == "same"
     ):
@@ -91,7 +94,7 @@ def _run_again(use: Use, delta: torch.Tensor) -> PerParameter:
         output = functional_call(layer, parameters, args, kwargs)
         return (output * weight.unsqueeze(0)).sum()
 
-    rows = [leaves[i] for i in where]
+    rows = [leaves[i].to(delta.dtype) if _is_half(leaves[i]) else leaves[i] for i in where]
     values = {name: p.detach() for name, p in trainable.items()}
     try:
         gradients = vmap(grad(weighted), in_dims=(None, 0, 0))(values, rows, delta)
@@ -102,6 +105,10 @@ def _run_again(use: Use, delta: torch.Tensor) -> PerParameter:
             f"keep those parameters in a small module that does none of this{advice(layer)}"
         ) from error
     return {p: gradients[name] for name, p in trainable.items()}
+
+
+def _is_half(tensor: torch.Tensor) -> bool:
+    return tensor.dtype in (torch.float16, torch.bfloat16)
 
 
 def _refuse_unknown(layer: nn.Module, path: str) -> None:

@@ -187,3 +187,20 @@ def test_the_same_measure_catches_views_where_nothing_refuses_them(monkeypatch):
     monkeypatch.setattr(Capture, "_refuse_rows", lambda *_: None)
     moved = moved_by_one_record(monkeypatch, model=Made(views), physical_batch_size=64)
     assert moved > 7.9
+
+
+def test_rows_that_are_not_numbers_leave_the_other_rows_checked():
+    inputs, targets = small_data()
+    inputs[2] = float("nan")
+    swapped = larger(
+        lambda self, x: self.layer(x[torch.arange(len(x)) ^ 1] if len(x) % 2 == 0 else x)
+    )
+    refused("alone|another example", swapped, data=(inputs, targets), physical_batch_size=64)
+    assert make_trainer(data=(inputs, targets), physical_batch_size=64).fit().done == 30
+
+
+def test_a_part_of_a_batch_is_tried_as_well_as_a_whole_one():
+    def but_not_whole(self, x):
+        return self.layer(x) * (2 if 5 < len(x) < 20 else 1)
+
+    refused("in a batch of 14", but_not_whole, physical_batch_size=64)

@@ -182,5 +182,33 @@ def test_recurrent_layers_are_advised_against_only_where_there_is_one():
     assert "opacus.layers" in refused("layer cell = GRUCell: has no per-example", model=recurrent)
 
 
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+def test_half_precision_inside_a_model_is_taken_and_clipped_exactly(gradients):
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(36, 20), nn.ReLU(), nn.Linear(20, 3))
+
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.inner(x.flatten(1)).float()
+
+    assert make_trainer(model=Half(), gradients=gradients).fit().done == 30
+
+
+def test_layers_that_a_pass_leaves_out_at_random_are_taken():
+    class Dropped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(36, 36), nn.Linear(36, 3)
+
+        def forward(self, x):
+            x = x.flatten(1)
+            return self.last(x + self.first(x) if torch.rand(()) < 0.6 else x)
+
+    for gradients in ("hooks", "ghost"):
+        assert make_trainer(model=Dropped(), gradients=gradients).fit().done == 30
+
+
 def test_outputs_that_are_no_tensor_are_told_so():
     refused("model returned tuple", lambda self, x: (self.layer(x), x))

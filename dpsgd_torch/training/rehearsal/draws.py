@@ -14,17 +14,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 @contextlib.contextmanager
 def same_draws(device: torch.device) -> Iterator[None]:
-    """Seed every global generator alike, and give the caller's back."""
+    """Seed every global generator alike, and give the caller's back; on a GPU, without TF32."""
     python, legacy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(0)
             random.seed(0)
             np.random.seed(0)
-            yield
+            with _without_tf32() if device.type == "cuda" else contextlib.nullcontext():
+                yield
     finally:
         random.setstate(python)
         np.random.set_state(legacy)
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Its ten bits would make a right gradient look wrong."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
 
 
 class FrozenDraws(TorchDispatchMode):
@@ -32,14 +45,20 @@ class FrozenDraws(TorchDispatchMode):
 
     * Dropout keeps everything; uniform and normal draws are one half.
     * A permutation reverses: what shuffles examples does so here too.
+    * ``drew`` says afterwards whether there was any, ``in_half`` whether half precision was used.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.drew = False
+        self.drew = self.in_half = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
+        result = self._run(func, args, dict(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dtype in (torch.bfloat16, torch.float16):
+            self.in_half = True
+        return result
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name = func._schema.name.removeprefix("aten::")
         if "dropout_p" in kwargs or any(a.name == "dropout_p" for a in func._schema.arguments):
             args, kwargs = self._without_dropout(func, args, kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ Gradient = list[torch.Tensor]  # flat and in float64, a tensor a parameter
 
 _OF_A_PARAMETER = 1e-3
 _OF_ALL = 1e-5  # a part of the vector so small is rounding beside the others
+_HALF = 30.0  # by so much more may a pass that goes through half precision round
 
 
 class Oracle:
@@ -26,6 +28,8 @@ class Oracle:
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         self.model, self.loss = model, loss
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.in_half = False
+        self._unreached = set(self.named)
 
     @property
     def params(self) -> list[nn.Parameter]:
@@ -56,20 +60,29 @@ class Oracle:
             return self.loss(outputs, targets)
 
     def gradient(self, batch: Batch, of: str) -> Gradient:
-        """Of the sum of the losses.
+        """Of the sum of the losses; zero for a parameter that this pass leaves out.
 
         Raises:
-            ModelError: model or loss fail, or the loss does not reach a parameter.
+            ModelError: model or loss fail.
         """
         total = self.losses(self.outputs(batch[0], of), batch[1], of).sum()
         if not total.requires_grad:
             raise unreached(next(iter(self.named)))
         with blamed(f"backward pass over {len(batch[0])} {of}", self.model):
             found = torch.autograd.grad(total, self.params, allow_unused=True)
-        for name, gradient in zip(self.named, found, strict=True):
-            if gradient is None:
+        reached = [name for name, g in zip(self.named, found, strict=True) if g is not None]
+        self._unreached -= set(reached)
+        filled = (
+            p.detach().new_zeros(p.shape) if g is None else g.to_dense()
+            for p, g in zip(self.params, found, strict=True)
+        )
+        return [gradient.flatten().double() for gradient in filled]
+
+    def refuse_unreached(self) -> None:
+        """Refuse a parameter that no pass so far has reached."""
+        for name in self.named:
+            if name in self._unreached:
                 raise unreached(name)
-        return [g.to_dense().flatten().double() for g in found]
 
     def differing(
         self, reference: Gradient, given: Gradient, scale: float = 0.0
@@ -85,9 +98,17 @@ class Oracle:
         for name, a, b in zip(self.named, reference, given, strict=True):
             length = max(float(a.norm()), float(b.norm()))
             error = float((a - b).norm())
-            if error > _OF_A_PARAMETER * length + _OF_ALL * whole:
+            if error > self._rounding(length, whole):
                 return name, error / length
         return None
+
+    def beyond_rounding(self, norms: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """Which of the norms differ."""
+        return (norms - reference).abs() > self._rounding(reference, float(reference.max()))
+
+    def _rounding(self, length: Any, whole: float) -> Any:
+        allowed = _OF_A_PARAMETER * length + _OF_ALL * whole
+        return _HALF * allowed if self.in_half else allowed
 
 
 def norm(gradient: Sequence[torch.Tensor]) -> float:
