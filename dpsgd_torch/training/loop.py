@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accountant import BudgetExceeded, PrivacyError, dpsgd_steps
+from accountant import BudgetExceeded, dpsgd_steps
 from accountant.statement import round_up
-from dpsgd_torch.errors import TrainingError, told
 from dpsgd_torch.plan import Sampling, StepPlan
+from dpsgd_torch.training.blame import within_charged_step
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
 from dpsgd_torch.training.released_state import checksums, total
 from dpsgd_torch.training.sampling import assign_slots, poisson_sample
-from dpsgd_torch.training.steps import Draw, StepRecord
+from dpsgd_torch.training.steps import Draw
 
 if TYPE_CHECKING:
     from dpsgd_torch.training.trainer import Trainer
@@ -75,7 +75,8 @@ def train(run: Trainer) -> Iterator[Progress]:
         run.steering.set_rates(step, run.history.scores)
         plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
         with run.streams.model_rng(attempt=run.attempt, step=step, device=run.device):
-            private.add(_taken(run, plan, step))
+            with within_charged_step(run.model, step, lambda: _charged(run)):
+                private.add(run.step(run.data, plan, _draw(run, step)))
 
         if run.plan:
             run.state = checksums(run.model)
@@ -114,17 +115,6 @@ def epoch_ends(sampling: Sampling) -> list[int]:
         full = dpsgd_steps(dataset_size=n, batch_size=batch, epochs=len(ends) + 1)
         ends.append(min(full, sampling.steps))
     return ends
-
-
-def _taken(run: Trainer, plan: StepPlan, step: int) -> StepRecord:
-    try:
-        return run.step(run.data, plan, _draw(run, step))
-    except PrivacyError as error:
-        raise type(error)(f"step {step}: {error}; {_charged(run)}") from error
-    except Exception as error:  # whatever the user's model, loss or optimizer raises
-        raise TrainingError(f"step {step}: {told(error)}; {_charged(run)}").with_traceback(
-            error.__traceback__
-        ) from None
 
 
 def _charged(run: Trainer) -> str:

@@ -7,7 +7,7 @@ import torch
 from small_problem import make_trainer, small_model, weights
 from torch import nn
 
-from dpsgd_torch import GuaranteeBroken, Trainer, TrainingError
+from dpsgd_torch import GuaranteeBroken, RunError, Trainer
 
 
 class Interrupted(BaseException):
@@ -101,8 +101,12 @@ class Raises(nn.Module):
 
 def test_what_the_model_raises_in_a_step_says_what_was_charged_and_prints_no_record(tmp_path):
     trainer = make_trainer(model=nn.Sequential(*small_model(), Raises()), epochs=40)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(RunError) as caught:
         trainer.fit()
     message = str(caught.value)
-    assert re.match(r"step \d+: ValueError: cannot take …; the step's charge stands: ε = ", message)
+    assert re.match(
+        r"step \d+: model, loss or optimizer failed in layer 5 = Raises \(ValueError: cannot take "
+        r"…\); the step's charge stands: ε = \d",
+        message,
+    )
     assert len(trainer.ledger) == trainer.done + 1
