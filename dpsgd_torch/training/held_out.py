@@ -13,6 +13,7 @@ from torch import nn
 
 from accountant import Event, Gaussian
 from accountant.errors import check
+from dpsgd_torch.training.described import described
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.sampling import UnitRows
 from dpsgd_torch.training.tensors import pair_on, units_of
@@ -85,7 +86,7 @@ class HeldOut:
     def to_json(self) -> dict[str, Any]:
         """What a resumed run must share."""
         asked = self.asked.score
-        name = None if asked is None else getattr(asked, "__qualname__", str(asked))
+        name = None if asked is None else described(asked)
         return {**self.asked.to_json(), "score": name}
 
     def mean(self, model: nn.Module) -> float:
