@@ -160,7 +160,7 @@ def private_step(model: nn.Module, data: Data) -> Step:
     streams, number = Streams(SEED), itertools.count()
 
     def step() -> None:
-        take(data, plan, Draw(everyone, everyone, streams.torch("noise", step=next(number))))
+        take(data, plan, Draw(everyone, everyone, streams.numpy("noise", step=next(number))))
 
     return step
 

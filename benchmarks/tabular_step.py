@@ -141,7 +141,7 @@ def private_step(model: nn.Module, data: Data) -> Step:
     )
 
     def step() -> None:
-        noise = streams.torch("noise", step=next(number))
+        noise = streams.numpy("noise", step=next(number))
         take(data, StepPlan(1.0, 1.0), Draw(everyone, everyone, noise))
 
     return step

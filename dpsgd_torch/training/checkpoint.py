@@ -15,6 +15,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from dpsgd_torch.errors import RunError
+from dpsgd_torch.training.released_state import released_tensors
 from dpsgd_torch.training.run_folder import sync_folder, write_durably
 
 _KEPT = 2
@@ -33,7 +34,7 @@ def save_checkpoint(
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors, plain = _flatten(optimizer.state_dict())
-    tensors |= {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"model.{name}": tensor for name, tensor in released_tensors(model).items()}
     content = save_tensors({k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()})
     write_durably(partial / "tensors.safetensors", content)
     digest = hashlib.sha256(content).hexdigest()

@@ -18,7 +18,7 @@ from dpsgd_torch.training.described import described
 if TYPE_CHECKING:
     from dpsgd_torch.training.trainer import Trainer
 
-CODE_CONTRACT = 1  # raised whenever the order or meaning of a run's random draws changes
+CODE_CONTRACT = 2  # raised whenever the order or meaning of a run's random draws changes
 
 
 def contract(run: Trainer) -> dict[str, Any]:
@@ -77,5 +77,5 @@ def environment(device: torch.device) -> str:
     """What must be the same for a step to repeat bit for bit."""
     parts = [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability()]
     parts += [f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"]
-    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}"]
+    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}", "float64 noise"]
     return ", ".join(parts)

@@ -129,7 +129,8 @@ class Factored:
         rows = self._rows
         by_row = factors if rows.slots is None else factors[rows.slots]
         by_row = by_row if rows.weights is None else by_row * rows.weights
-        self._add(self._sites, dict(zip(self._params, sums, strict=True)), by_row)
+        wide = [site.widened() for site in self._sites]
+        self._add(wide, dict(zip(self._params, sums, strict=True)), by_row.double())
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         rows = self._rows

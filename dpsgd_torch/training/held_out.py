@@ -13,6 +13,7 @@ from torch import nn
 
 from accountant import Event, Gaussian
 from accountant.errors import check
+from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.sampling import UnitRows
@@ -133,8 +134,9 @@ def noisy_mean(scores: Any, asked: Validation, size: int, rng: np.random.Generat
     >>> round(noisy_mean(np.array([0.1, 3.0, np.nan]), asked, 10, np.random.default_rng(0)), 6)
     0.11
     """
-    noise = asked.noise_multiplier * asked.bound * rng.standard_normal()
-    return float((clipped_sum(scores, asked.bound) + noise) / size)
+    noise = asked.noise_multiplier * asked.bound * normal(rng)
+    step = grid(asked.bound * min(1.0, asked.noise_multiplier))
+    return to_grid(clipped_sum(scores, asked.bound) + noise, step) / size
 
 
 def checksum(value: float) -> int:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accountant import BudgetExceeded, dpsgd_steps
+from accountant import BudgetExceeded, PrivacyError, dpsgd_steps
+from accountant.statement import round_up
+from dpsgd_torch.errors import TrainingError, told
 from dpsgd_torch.plan import Sampling, StepPlan
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
+from dpsgd_torch.training.released_state import checksums, total
 from dpsgd_torch.training.sampling import assign_slots, poisson_sample
-from dpsgd_torch.training.steps import Draw
+from dpsgd_torch.training.steps import Draw, StepRecord
 
 if TYPE_CHECKING:
     from dpsgd_torch.training.trainer import Trainer
@@ -73,10 +75,11 @@ def train(run: Trainer) -> Iterator[Progress]:
         run.steering.set_rates(step, run.history.scores)
         plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
         with run.streams.model_rng(attempt=run.attempt, step=step, device=run.device):
-            private.add(run.step(run.data, plan, _draw(run, step)))
+            private.add(_taken(run, plan, step))
 
         if run.plan:
-            run.settle(step, _checksum(run), on_record)
+            run.state = checksums(run.model)
+            run.settle(step, total(run.state), on_record)
         run.done, run.torn = step + 1, False
         record = None
         if run.done == ends[epoch - 1]:
@@ -87,6 +90,7 @@ def train(run: Trainer) -> Iterator[Progress]:
             record = _end_epoch(run, epoch, private, score)
             private = PrivateRecord()
         if run.folder and (record or run.done % run.checkpoint_every == 0):
+            run.refuse_changed_state()
             charges = len(run.ledger) if run.plan else 0
             save_checkpoint(run.folder.checkpoints, run.done, run.model, run.optimizer, charges)
         yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
@@ -97,7 +101,9 @@ def train(run: Trainer) -> Iterator[Progress]:
         epoch = len(run.history.epochs) + 1
         record = _end_epoch(run, epoch, private, None)
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
+    run.refuse_changed_state()
     run.steering.restore(run, run.history.scores)
+    run.state = checksums(run.model)
 
 
 def epoch_ends(sampling: Sampling) -> list[int]:
@@ -110,13 +116,34 @@ def epoch_ends(sampling: Sampling) -> list[int]:
     return ends
 
 
+def _taken(run: Trainer, plan: StepPlan, step: int) -> StepRecord:
+    try:
+        return run.step(run.data, plan, _draw(run, step))
+    except PrivacyError as error:
+        raise type(error)(f"step {step}: {error}; {_charged(run)}") from error
+    except Exception as error:  # whatever the user's model, loss or optimizer raises
+        raise TrainingError(f"step {step}: {told(error)}; {_charged(run)}").with_traceback(
+            error.__traceback__
+        ) from None
+
+
+def _charged(run: Trainer) -> str:
+    if not run.plan:
+        return "mend it and begin again"
+    spent = round_up(run.ledger.epsilon(width=1e-4))
+    return (
+        f"the step's charge stands: ε = {spent} so far; a run in a folder resumes before it at no "
+        "further cost, one in memory draws and pays it anew"
+    )
+
+
 def _draw(run: Trainer, step: int) -> Draw:
     def stream(name: str) -> np.random.Generator:
         return run.streams.numpy(name, attempt=run.attempt, step=step)
 
     units = len(run.units or run.data[0])
     batch = poisson_sample(stream("sampling"), units, run.sampling.rate)
-    noise = run.streams.torch("noise", attempt=run.attempt, step=step, device=run.device)
+    noise = stream("noise")
     size = run.sampling.microbatch_size
     if run.units and run.sampling.rows_per_unit:
         rows, slots, weights = run.units.sample(stream("rows"), batch, run.sampling.rows_per_unit)
@@ -125,13 +152,6 @@ def _draw(run: Trainer, step: int) -> Draw:
         return Draw(batch, np.arange(batch.size), noise)
     slots = assign_slots(stream("slots"), batch, run.sampling.microbatches)
     return Draw(batch, slots, noise, np.full(batch.size, 1 / size, np.float32))
-
-
-def _checksum(run: Trainer) -> int:
-    checksum = 0
-    for parameter in run.model.parameters():
-        checksum = zlib.crc32(parameter.detach().cpu().contiguous().numpy().tobytes(), checksum)
-    return checksum
 
 
 def _end_epoch(

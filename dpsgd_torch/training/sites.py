@@ -8,6 +8,7 @@ Bu et al. 2023, "book-keeping"]. Rows that share a slot add up first: the norm o
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,8 +79,14 @@ class Site(ABC):
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
         """Add Σ factor × gradient over the examples."""
 
+    def widened(self) -> Site:
+        """The same values in float64, in which sums are exact enough (see PrivateOptimizer)."""
+        twin = copy.copy(self)
+        twin.x, twin.delta = self.x.double(), self.delta.double()
+        return twin
+
     def double(self, row: torch.Tensor) -> Site:
-        """The same use by some of the examples, in float64."""
+        """The same use by some of the examples, in float64 as far as it can be had."""
         twin = type(self)(self.layer, self.x[row].double(), self.output)
         twin.delta = self.delta[row].double()
         return twin
@@ -133,6 +140,12 @@ class WeightNormSite(Site):
         sums[layer.weight_v].addcmul_(layer.weight_v.to(delta.dtype), taken[:, None], value=-1)
         sums[layer.weight_g] += along
         sums[layer.bias] += delta.sum(0)
+
+    def widened(self) -> Site:
+        twin = super().widened()
+        assert isinstance(twin, WeightNormSite)
+        twin.u = self.u.double()
+        return twin
 
     def silence(self, rows: torch.Tensor) -> None:
         super().silence(rows)

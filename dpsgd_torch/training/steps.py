@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ class Draw:
 
     batch: Indices
     slots: Indices
-    noise: torch.Generator
+    noise: np.random.Generator
     weights: NDArray[np.float32] | None = None
 
 
@@ -43,7 +43,8 @@ class StepRecord:
 class PrivateStep:
     """Clipped gradients, physical batch by physical batch, then one release.
 
-    Memory holds what belongs to one physical batch, whatever the logical one is.
+    Memory holds what belongs to one physical batch, whatever the logical one is. ``before_release``
+    is called once all of them have gone through the model.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class PrivateStep:
         optimizer: PrivateOptimizer,
         *,
         physical_batch_size: int,
+        before_release: Callable[[], None] = lambda: None,
     ) -> None:
         self.gradients, self.loss, self.optimizer = gradients, loss, optimizer
-        self.physical_batch_size = physical_batch_size
+        self.physical_batch_size, self.before_release = physical_batch_size, before_release
 
     def __call__(self, data: Sequence[torch.Tensor], plan: StepPlan, draw: Draw) -> StepRecord:
         loss_sum, norms = 0.0, [torch.zeros(0)]
@@ -72,6 +74,7 @@ class PrivateStep:
                 )
             vectors = self.gradients.vectors(self.optimizer.params, *(shared or ()))
             norms.append(self.optimizer.accumulate(vectors).cpu())
+        self.before_release()
         self.optimizer.release()
         return StepRecord(loss_sum, draw.batch.size, torch.cat(norms))
 

@@ -28,7 +28,13 @@ from dpsgd_torch.training.held_out import HeldOut, Validation
 from dpsgd_torch.training.history import EpochRecord, History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
-from dpsgd_torch.training.private_optimizer import PrivateOptimizer
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
+from dpsgd_torch.training.released_state import (
+    Checksums,
+    checksums,
+    refuse_changed_state,
+    released_tensors,
+)
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
@@ -145,6 +151,7 @@ class Trainer:
         self.scores = {"loss": self.loss, **(metrics or {})}
         self.history, self.done, self.stopped, self.ended = History(), 0, "", ""
         self.torn, self.broken = False, ""
+        self.state: Checksums | None = None
         self._spent: PrivacySpent | None = None
         self.folder = run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir))
         self._begun = isinstance(run_dir, RunFolder)
@@ -159,6 +166,7 @@ class Trainer:
         self.steering = Steering(self.optimizer, rate_schedule, held_out, watch)
         self._shared_ledger = ledger
         if self.plan:
+            refuse_long_sums(batch_size, physical_batch_size)
             validate.refuse_mixing_layers(self.model)
             self.gradients = choose(
                 gradients, self.model, self.loss, self.data, physical_batch_size
@@ -175,6 +183,8 @@ class Trainer:
         self._refuse_broken()
         if not hasattr(self, "attempt"):
             self.open()
+        self.refuse_changed_state()
+        self.state = self.state or checksums(self.model)
         if self.torn:  # a step was left half done: what it drew is charged and never drawn again
             self._begin_attempt(repeatable=False)
         if not self.plan:
@@ -193,6 +203,7 @@ class Trainer:
                 self.loss,
                 PrivateOptimizer(self.optimizer, microbatches=self.sampling.microbatches),
                 physical_batch_size=self.physical_batch_size,
+                before_release=self._before_release,
             )
             yield from train(self)
 
@@ -212,6 +223,7 @@ class Trainer:
         root = int(self.folder.read_json("private/streams.json")["root"], 16)
         self.streams = Streams(root, kept["noise_context"])
         done, charges = load_checkpoint(self.folder.checkpoints, self.model, self.optimizer)
+        self.state = checksums(self.model)
         self.done, self.resumed = done, True
         epochs = map(EpochRecord.from_json, self.folder.read_lines("metrics.jsonl"))
         private = self.folder.read_lines("private/metrics.jsonl")
@@ -260,11 +272,25 @@ class Trainer:
         self, folder: RunFolder, spent: PrivacySpent | None, *, keep_privacy: bool = False
     ) -> None:
         """Weights, metrics and (unless another's is to be kept) privacy.json, atomically."""
+        self.refuse_changed_state()
         self.write_metrics(folder)
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
-        write_durably(folder.path / "model.safetensors", save_tensors(weights))
+        content = save_tensors(released_tensors(self.model))
+        write_durably(folder.path / "model.safetensors", content)
         if not keep_privacy:
             folder.write_json("privacy.json", figures(spent))
+
+    def refuse_changed_state(self) -> None:
+        """Stop for good where the model holds what the last step did not leave."""
+        if self.plan and self.state is not None:
+            try:
+                refuse_changed_state(self.state, self.model, f"after {self.done} steps")
+            except GuaranteeBroken as error:
+                self.broken = str(error)
+                raise
+
+    def _before_release(self) -> None:
+        self.refuse_changed_state()
+        self.state = None  # until the noisy step is taken
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""

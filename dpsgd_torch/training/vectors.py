@@ -11,6 +11,10 @@ from torch import nn
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.training.losses import Loss
 
+_AT_ONCE = (
+    1 << 17
+)  # values of per-example gradients widened at once, so that they stay in the cache
+
 
 class Vectors(Protocol):
     """One vector over all parameters for each slot of a physical batch.
@@ -24,7 +28,10 @@ class Vectors(Protocol):
         """(slots,) L2 norms, too small by rounding only; infinite or NaN where one overflows."""
 
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor) -> None:
-        """Add Σ factor × vector to ``sums``, one tensor a parameter; factor 0 leaves one out."""
+        """Add Σ factor × vector to ``sums``, one float64 tensor a parameter, in float64.
+
+        Factor 0 leaves a vector out.
+        """
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         """One slot's vector written out in float64, a flat tensor a parameter."""
@@ -88,10 +95,13 @@ class Stored:
 
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor) -> None:
         kept = factors > 0
-        every = bool(kept.all())
+        every, factors = bool(kept.all()), factors[kept].double()
+        width = max(1, _AT_ONCE // max(1, len(kept)))
         for total, g in zip(sums, self._grads, strict=True):
-            part = factors @ g if every else factors[kept] @ g[kept]
-            total += part.view_as(total)
+            flat = total.view(-1)
+            for start in range(0, g.shape[1], width):
+                block = g[:, start : start + width]
+                flat[start : start + width] += factors @ (block if every else block[kept]).double()
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         return [g[slot].double() for g in self._grads]

@@ -68,7 +68,7 @@ def ghost_vectors(model, data, slots=None, weights=None):
 
 
 def sum_of(model, vectors, factors) -> torch.Tensor:
-    sums = [torch.zeros_like(p) for p in model.parameters()]
+    sums = [torch.zeros_like(p, dtype=torch.float64) for p in model.parameters()]
     vectors.add_to(sums, factors)
     return torch.cat([total.flatten() for total in sums])
 

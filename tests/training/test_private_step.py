@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from opacus.optimizers import optimizer as opacus_optimizer
 from scipy import stats
 from small_problem import small_data, small_model, weights
 from torch import nn
 
 from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.mechanisms.gaussian import fill_normal
 from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.training import private_optimizer
 from dpsgd_torch.training.grad_sample import PerExampleGradients
 from dpsgd_torch.training.losses import per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
@@ -40,7 +41,7 @@ def released(
     before = weights(model)
     batch = np.asarray(batch, dtype=np.int64)
     slots = np.arange(batch.size) if slots is None else np.asarray(slots)
-    generator = torch.Generator().manual_seed(seed)
+    generator = np.random.default_rng(seed)
     weights_in_slot = None
     if microbatch_size > 1:
         weights_in_slot = np.full(batch.size, 1 / microbatch_size, np.float32)
@@ -143,11 +144,10 @@ def test_large_vectors_are_clipped_in_truth_not_only_in_float32(size, kind):
     gradient = {"constant": torch.ones(2, size), "gaussian": gradient, "spiky": gradient**5}[kind]
     parameter = nn.Parameter(torch.zeros(size))
     optimizer = PrivateOptimizer(torch.optim.SGD([parameter], lr=1.0), microbatches=1)
-    optimizer.max_grad_norm = CLIP
-    parameter.summed_grad = torch.zeros(size)
+    optimizer.begin(StepPlan(CLIP, 1.0), np.random.default_rng(0))
     parameter.grad_sample = gradient[:1].clone()
     optimizer.accumulate(Stored([parameter]))
-    assert CLIP * (1 - 1e-4) < float(parameter.summed_grad.double().norm()) <= CLIP
+    assert CLIP * (1 - 1e-4) < float(optimizer.sums[0].norm()) <= CLIP
 
 
 def has_deviation(noise: torch.Tensor, std: float) -> bool:
@@ -179,12 +179,11 @@ def test_the_same_test_rejects_other_noise(planted):
 
 @pytest.mark.parametrize("planted", [0.0, 0.5, 2 / 3, 3 / 2])
 def test_every_step_notices_noise_that_is_not_the_planned_one(monkeypatch, model, planted):
-    honest = opacus_optimizer._generate_noise
+    def too_little(rng, out):
+        fill_normal(rng, out)
+        out *= planted
 
-    def too_little(std, **others):
-        return honest(std * planted, **others)
-
-    monkeypatch.setattr(opacus_optimizer, "_generate_noise", too_little)
+    monkeypatch.setattr(private_optimizer, "fill_normal", too_little)
     with pytest.raises(GuaranteeBroken, match="noise energy"):
         released(model, small_data(), range(5), noise=1.0)
 
@@ -193,11 +192,11 @@ def test_every_step_notices_a_clip_that_was_not_applied(monkeypatch, model):
     honest = PrivateOptimizer.accumulate
 
     def twice_the_clip(self, *args):
-        planned, self.max_grad_norm = self.max_grad_norm, 2 * self.max_grad_norm
+        planned, self.clip_norm = self.clip_norm, 2 * self.clip_norm
         try:
             return honest(self, *args)
         finally:
-            self.max_grad_norm = planned
+            self.clip_norm = planned
 
     monkeypatch.setattr(PrivateOptimizer, "accumulate", twice_the_clip)
     with pytest.raises(GuaranteeBroken, match="norm of the sum"):
@@ -205,9 +204,7 @@ def test_every_step_notices_a_clip_that_was_not_applied(monkeypatch, model):
 
 
 def test_nothing_is_released_when_a_claim_fails(monkeypatch, model):
-    monkeypatch.setattr(
-        opacus_optimizer, "_generate_noise", lambda std, reference, **_: torch.zeros_like(reference)
-    )
+    monkeypatch.setattr(private_optimizer, "fill_normal", lambda rng, out: out.fill(0.0))
     before = weights(model).clone()
     with pytest.raises(GuaranteeBroken):
         released(model, small_data(), range(5), noise=1.0)

@@ -250,7 +250,8 @@ def test_other_initial_weights_do_not_matter_to_a_resumed_run(tmp_path, undistur
 
 
 def test_two_processes_cannot_train_one_run(tmp_path):
-    make_trainer(run_dir=tmp_path / "run").open()
+    first = make_trainer(run_dir=tmp_path / "run")
+    first.open()
     with pytest.raises(LedgerError, match="another process"):
         make_trainer(run_dir=tmp_path / "run").resume()
 

@@ -35,7 +35,7 @@ def test_each_step_clips_and_adds_noise_as_its_schedule_says(shape):
     trainer, seen = scheduled(shape), []
     for _ in trainer.run():
         optimizer = trainer.step.optimizer
-        seen.append((optimizer.max_grad_norm, optimizer.noise_multiplier))
+        seen.append((optimizer.clip_norm, optimizer.noise_multiplier))
     assert seen == [(shape.scaled(0.25).at(step), shape.at(step)) for step in range(30)]
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpsgd_torch.plan import Sampling
+from dpsgd_torch.plan import Sampling, StepPlan
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.sampling import assign_slots
 from dpsgd_torch.training.vectors import Stored
@@ -24,15 +24,14 @@ def clipped_sum(gradients: torch.Tensor, slots: np.ndarray | None, size: int) ->
     """What PrivateOptimizer sums for these per-example gradients."""
     parameter = nn.Parameter(torch.zeros(gradients.shape[1]))
     optimizer = PrivateOptimizer(torch.optim.SGD([parameter], lr=1.0), microbatches=1)
-    optimizer.max_grad_norm = CLIP
-    parameter.summed_grad = torch.zeros_like(parameter)
+    optimizer.begin(StepPlan(CLIP, 1.0), np.random.default_rng(0))
     parameter.grad_sample = gradients
     if slots is None:
         optimizer.accumulate(Stored([parameter]))
     else:
         weights = torch.full((len(slots),), 1 / size)
         optimizer.accumulate(Stored([parameter], torch.from_numpy(slots), weights))
-    return parameter.summed_grad
+    return optimizer.sums[0]
 
 
 def worst_move(size: int, slots_of, trials: int = 300) -> float:

@@ -14,18 +14,18 @@ def test_every_name_step_and_attempt_has_numbers_of_its_own():
         for attempt in range(3)
         for step in range(3)
     ]
-    noise = [
-        tuple(torch.randn(4, generator=streams.torch("noise", attempt=a, step=s)).tolist())
+    dropout = [
+        tuple(torch.randn(4, generator=streams.torch("model", attempt=a, step=s)).tolist())
         for a in range(3)
         for s in range(3)
     ]
     assert len(set(drawn)) == len(drawn)
-    assert len(set(noise)) == len(noise)
+    assert len(set(dropout)) == len(dropout)
 
 
 def test_the_whole_mersenne_state_comes_from_the_key():
-    generator = Streams(5).torch("noise", step=2)
-    words = Streams(5)._seed("noise", 0, 2).generate_state(624)
+    generator = Streams(5).torch("model", step=2)
+    words = Streams(5)._seed("model", 0, 2).generate_state(624)
     twister = np.random.MT19937()
     twister.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": 624}}
     ours = torch.randint(2**31, (50,), generator=generator).numpy()
@@ -34,8 +34,10 @@ def test_the_whole_mersenne_state_comes_from_the_key():
 
 def test_seeds_that_agree_in_32_bits_still_differ():
     a, b = Streams(3), Streams(3 + 2**40)
-    draw = [torch.randn(3, generator=s.torch("noise")) for s in (a, b)]
+    draw = [torch.randn(3, generator=s.torch("model")) for s in (a, b)]
     assert not torch.equal(*draw)
+    noise = [tuple(s.numpy("noise").standard_normal(3)) for s in (a, b)]
+    assert noise[0] != noise[1]
 
 
 def test_dropout_draws_from_its_stream_and_the_callers_generator_goes_on():

@@ -1,10 +1,13 @@
 """A step that fails half way is never drawn again with the same noise in the same process."""
 
+import re
+
 import pytest
 import torch
-from small_problem import make_trainer, weights
+from small_problem import make_trainer, small_model, weights
+from torch import nn
 
-from dpsgd_torch import GuaranteeBroken, Trainer
+from dpsgd_torch import GuaranteeBroken, Trainer, TrainingError
 
 
 class Interrupted(BaseException):
@@ -51,8 +54,7 @@ def test_a_trainer_whose_repetition_differed_releases_nothing(tmp_path):
     progress.close()
     first.close()
     resumed = make_trainer(run_dir=tmp_path / "run").resume()
-    with torch.no_grad():
-        next(resumed.model.parameters()).add_(0.1)  # other weights than the checkpoint's
+    resumed.data[0].add_(0.1)  # other records than the steps on record met
     with pytest.raises(GuaranteeBroken):
         resumed.fit()
     for use in (resumed.fit, resumed.privacy_spent, lambda: resumed.save(tmp_path / "out")):
@@ -61,12 +63,15 @@ def test_a_trainer_whose_repetition_differed_releases_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def noise_of(trainer):
+    return tuple(trainer.streams.numpy("noise", step=5).standard_normal(5))
+
+
 def test_one_seed_in_two_different_runs_shares_no_noise():
     one, two = make_trainer(), make_trainer(optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
     for trainer in (one, two):
         trainer.open()
-    draws = [torch.randn(5, generator=t.streams.torch("noise", step=5)) for t in (one, two)]
-    assert not torch.equal(*draws)
+    assert noise_of(one) != noise_of(two)
     batches = [t.streams.numpy("sampling", step=5).random() for t in (one, two)]
     assert batches[0] == batches[1]
 
@@ -78,6 +83,26 @@ def test_one_seed_from_other_initial_weights_shares_no_noise_either():
     one = make_trainer()
     for trainer in (one, other):
         trainer.open()
-    draws = [torch.randn(5, generator=t.streams.torch("noise", step=5)) for t in (one, other)]
-    assert not torch.equal(*draws)
+    assert noise_of(one) != noise_of(other)
     assert not torch.equal(weights(one.model), weights(other.model))
+
+
+class Raises(nn.Module):
+    """Raises in the first pass over more rows than any check before the first step makes."""
+
+    def forward(self, x):
+        if self.training and self.calls > 120:
+            raise ValueError(f"cannot take {x}")
+        self.calls += 1
+        return x
+
+    calls = 0
+
+
+def test_what_the_model_raises_in_a_step_says_what_was_charged_and_prints_no_record(tmp_path):
+    trainer = make_trainer(model=nn.Sequential(*small_model(), Raises()), epochs=40)
+    with pytest.raises(TrainingError) as caught:
+        trainer.fit()
+    message = str(caught.value)
+    assert re.match(r"step \d+: ValueError: cannot take …; the step's charge stands: ε = ", message)
+    assert len(trainer.ledger) == trainer.done + 1

@@ -35,7 +35,7 @@ def test_a_linear_decay_reaches_loop_and_ledger_alike():
     seen = []
     for at in trainer.run():
         optimizer = trainer.step.optimizer
-        seen.append((at.step - 1, optimizer.noise_multiplier, optimizer.max_grad_norm))
+        seen.append((at.step - 1, optimizer.noise_multiplier, optimizer.clip_norm))
     for step, noise, clip in seen:
         assert noise == pytest.approx(2.0 - step / 29)
         assert clip == pytest.approx(1.0 - 0.8 * step / 29)

@@ -8,9 +8,11 @@ from small_problem import make_trainer, small_data, weights
 from torch import nn
 
 from dpsgd_torch import DataError, Privacy, Validation
-from dpsgd_torch.plan import Sampling
+from dpsgd_torch.plan import Sampling, StepPlan
 from dpsgd_torch.training.losses import per_example
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.sampling import UnitRows
+from dpsgd_torch.training.vectors import Stored
 
 IDS = np.repeat(np.arange(40) * 7, 3)  # 40 drugs of three rows each
 LOSS = per_example(nn.CrossEntropyLoss())
@@ -90,14 +92,10 @@ def moved_by_a_unit(row_by_row: bool) -> float:
     slots = [0, 1, 2] if row_by_row else [0, 0, 0]
     parameter = nn.Parameter(torch.zeros(4))
     parameter.grad_sample = gradient
-    from dpsgd_torch.training.private_optimizer import PrivateOptimizer
-    from dpsgd_torch.training.vectors import Stored
-
     optimizer = PrivateOptimizer(torch.optim.SGD([parameter], lr=1.0), microbatches=1)
-    optimizer.max_grad_norm = 1.0
-    parameter.summed_grad = torch.zeros(4)
+    optimizer.begin(StepPlan(1.0, 1.0), np.random.default_rng(0))
     optimizer.accumulate(Stored([parameter], torch.tensor(slots), torch.tensor(sizes)))
-    return float(parameter.summed_grad.norm())
+    return float(optimizer.sums[0].norm())
 
 
 def test_a_unit_moves_the_sum_by_no_more_than_is_charged_and_the_planted_bug_by_three_times():

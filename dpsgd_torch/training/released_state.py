@@ -1,0 +1,79 @@
+"""What a run releases, by checksum: noise, or nothing, is all that may have changed it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from dpsgd_torch.errors import GuaranteeBroken, ModelError
+
+Checksums = dict[str, int]
+
+
+def released_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All that a model's ``state_dict`` holds, on the CPU, each tensor with memory of its own.
+
+    Tied parameters are told under each of their names, as ``state_dict`` does.
+
+    Raises:
+        ModelError: something in it is not a tensor, so no file of tensors could hold it.
+
+    >>> tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> tied[1].weight = tied[0].weight
+    >>> sorted(released_tensors(tied))
+    ['0.bias', '0.weight', '1.bias', '1.weight']
+    """
+    state: Mapping[str, object] = model.state_dict()
+    tensors = {}
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise ModelError(
+                f"{name} = {type(value).__name__}: a model's state must be tensors to be saved and "
+                "compared; drop get_extra_state, or keep it as a buffer"
+            )
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return tensors
+
+
+def checksums(model: nn.Module) -> Checksums:
+    """A checksum of each tensor in the model's state, parameters first, tied ones once.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> before = checksums(layer)
+    >>> _ = layer.bias.data.add_(1)
+    >>> [name for name, value in checksums(layer).items() if value != before[name]]
+    ['bias']
+    """
+    found = {name: _checksum(p) for name, p in model.named_parameters()}
+    found |= {name: _checksum(b) for name, b in model.named_buffers()}
+    return found
+
+
+def total(found: Checksums) -> int:
+    """One checksum of them all, for the ledger."""
+    return zlib.crc32(b"".join(value.to_bytes(4, "little") for value in found.values()))
+
+
+def refuse_changed_state(was: Checksums, model: nn.Module, when: str) -> None:
+    """Fail where something besides the noisy step wrote to what will be released.
+
+    Raises:
+        GuaranteeBroken: naming the tensors, and when.
+    """
+    now = checksums(model)
+    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    if names:
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise GuaranteeBroken(
+            f"{shown}: changed {when}, by something that adds no noise, so it may carry records "
+            "out; this trainer releases nothing: keep what the forward pass, or the loop around "
+            "it, writes out of the model"
+        )
+
+
+def _checksum(tensor: torch.Tensor) -> int:
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(flat.numpy().data)
