@@ -82,7 +82,7 @@ class HeldOut:
         ids = np.arange(rows) if asked.units is None else asked.units
         self.units: UnitRows = units_of(ids, rows)
         self.size = asked.size or len(self.units)
-        self.score = loss if asked.score is None else per_example(asked.score)
+        self.score = loss if asked.score is None else per_example(asked.score, "score")
 
     def to_json(self) -> dict[str, Any]:
         """What a resumed run must share."""

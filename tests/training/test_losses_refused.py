@@ -8,7 +8,7 @@ from small_problem import make_trainer, small_data
 from torch import nn
 from torch.nn import functional as f
 
-from dpsgd_torch import ModelError
+from dpsgd_torch import ModelError, Validation
 from dpsgd_torch.training.losses import per_example
 
 N, CLASSES = 7, 4
@@ -54,6 +54,20 @@ def test_what_broadcasts_examples_against_each_other_is_refused_with_both_shapes
         assert str((n, *shape)) in message
     assert "every other's targets" in message
     assert "unsqueeze(1)" in message
+
+
+def test_a_metric_or_a_score_of_every_example_against_every_other_is_refused_too():
+    def error(outputs, targets):
+        return (outputs - targets).abs()
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
+    data = (small_data()[0], torch.rand(120))
+    settings = {"model": model, "data": data, "loss": lambda o, t: (o[:, 0] - t) ** 2}
+    with pytest.raises(ModelError, match="metric error: sets each example's outputs"):
+        make_trainer(metrics={"error": error}, test_tensors=data, **settings).fit()
+    public = Validation(tensors=data, public=True, score=error)
+    with pytest.raises(ModelError, match="score error: sets each example's outputs"):
+        make_trainer(validation=public, **settings).fit()
 
 
 @pytest.mark.parametrize("privacy", [{}, {"privacy": None}])
