@@ -17,7 +17,7 @@ from accountant import PrivacyError
 _SHOWN = 160  # characters of a foreign message
 _TENSOR = re.compile(
     r"(\w*(tensor|array|parameter|buffer)\(|(parameter|buffer) containing|\[\s*\[).*",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE,
 )
 _FRACTION = re.compile(r"(?<![\w.])[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?(?!\w|\.\d)")
 _LIST = re.compile(r"[\[({]\s*([-+\d…]+[\s,]+){7,}[^\])}]*[\])}]?")  # longer than a shape

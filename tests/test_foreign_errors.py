@@ -55,6 +55,11 @@ def test_a_record_of_whole_numbers_does_not_either(record, around):
         assert " ".join(map(str, record[:2])) not in message
 
 
+@pytest.mark.parametrize("records", [[[17, 21], [3, 40]], [[17]], torch.tensor([17]).numpy()[None]])
+def test_a_few_short_records_are_no_shape(records):
+    assert told(RuntimeError(f"cannot take {records}")) == "RuntimeError: cannot take …"
+
+
 @pytest.mark.parametrize("key", [SECRET, nn.Parameter(SECRET), (SECRET, 1)])
 def test_a_key_that_is_a_tensor_is_not_printed(key):
     assert told(KeyError(key)) in ("KeyError: …", "KeyError: (…")

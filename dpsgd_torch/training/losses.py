@@ -17,7 +17,7 @@ from dpsgd_torch.errors import ModelError, TrainingError, told
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def per_example(loss: Loss) -> Loss:
+def per_example(loss: Loss, what: str = "loss") -> Loss:
     """``loss`` with its reduction over examples taken away: (outputs, targets) → (n,) values.
 
     The step adds up what examples contribute and divides by the declared batch size, so a loss
@@ -39,6 +39,7 @@ def per_example(loss: Loss) -> Loss:
     Args:
         loss: a module with a ``reduction`` attribute, a function with a ``reduction`` argument,
             or any function that already returns one value (or one row) per example.
+        what: what messages call it; a metric or a score is held to the same.
 
     Raises:
         ModelError: by what is returned, when called.
@@ -50,9 +51,9 @@ def per_example(loss: Loss) -> Loss:
     tensor([6.9315, 0.6931, 0.6931])
     """
     if isinstance(loss, type):
-        raise ModelError(f"loss = {loss.__name__}: is a class; pass {loss.__name__}()")
+        raise ModelError(f"{what} = {loss.__name__}: is a class; pass {loss.__name__}()")
     reduction, ignored = _option(loss, "reduction"), _option(loss, "ignore_index")
-    unreduced, name, tried = loss, _name(loss), set[Any]()
+    unreduced, name, tried = loss, f"{what} {_name(loss)}", set[Any]()
     if isinstance(reduction, str) and isinstance(loss, nn.Module):
         unreduced = copy.copy(loss)
         setattr(unreduced, "reduction", "none")  # noqa: B010 (its type says Tensor | Module)
@@ -117,17 +118,17 @@ def _called(loss: Loss, name: str, outputs: Any, targets: torch.Tensor) -> torch
             if isinstance(outputs, torch.Tensor)
             else "the model does not return one tensor: pass a loss that takes its outputs apart"
         )
-        raise ModelError(f"loss {name}: fails on {given} ({told(error)}); {move}").with_traceback(
+        raise ModelError(f"{name}: fails on {given} ({told(error)}); {move}").with_traceback(
             error.__traceback__
         ) from None
     if not isinstance(result, torch.Tensor):
         raise ModelError(
-            f"loss {name}: returns {type(result).__name__} for {given}; must return a tensor of "
+            f"{name}: returns {type(result).__name__} for {given}; must return a tensor of "
             "one value per example"
         )
     if result.shape[:1] != targets.shape[:1] or not result[:1].numel():
         raise ModelError(
-            f"loss {name}: returns shape {tuple(result.shape)} for {given}: must be one value per "
+            f"{name}: returns shape {tuple(result.shape)} for {given}: must be one value per "
             "example; return it unreduced (reduction='none')"
         )
     return result if result.is_floating_point() else result.to(torch.get_default_dtype())
@@ -148,14 +149,14 @@ def _try(loss: Loss, name: str, outputs: torch.Tensor, targets: torch.Tensor) ->
             shapes.append(tuple(result.shape[1:]))
     if shapes[0] != shapes[1]:
         raise ModelError(
-            f"loss {name}: sets each example's outputs against every other's targets (outputs "
+            f"{name}: sets each example's outputs against every other's targets (outputs "
             f"{_shape(outputs)}, targets {_shape(targets)}); give both the same shape: "
             "unsqueeze(1) the one, or squeeze(1) the other"
         )
     after = _kept(loss)
     if changed := [key for key, value in before.items() if not _same(value, after.get(key))]:
         raise ModelError(
-            f"loss {name}: changes its {changed[0]} when called, and no noise covers what it keeps "
+            f"{name}: changes its {changed[0]} when called, and no noise covers what it keeps "
             "of the records; keep nothing between calls"
         )
 

@@ -149,7 +149,8 @@ class Trainer:
         self.gradients = "none"
         self.streams = Streams() if seed is None else Streams(seed)
         self.test, self.given_loss, self.loss = test, loss, per_example(loss)
-        self.scores = {"loss": self.loss, **(metrics or {})}
+        given = {name: per_example(metric, "metric") for name, metric in (metrics or {}).items()}
+        self.scores = {"loss": self.loss, **given}
         self.history, self.done, self.stopped, self.ended = History(), 0, "", ""
         self.torn, self.broken = False, ""
         self.state: Checksums | None = None
