@@ -1,4 +1,4 @@
-"""Errors of the user's own code, told in one line: what failed, where in the model, and no values."""
+"""Errors of the user's own code, told in one line: what failed, and where; no values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import nn
 
 from accountant import PrivacyError
 from dpsgd_torch.errors import ModelError, RunError, TrainingError, told
+
+_FREE = "nothing was charged"
 
 
 @contextlib.contextmanager
@@ -29,11 +31,15 @@ def blamed(
     """
     try:
         yield
-    except PrivacyError:
-        raise
+    except PrivacyError as error:
+        if _FREE in str(error):
+            raise
+        raise type(error)(f"{what}: {error}; {_FREE}{hint}").with_traceback(
+            error.__traceback__
+        ) from None
     except Exception as error:  # whatever the user's code raises
         raise kind(
-            f"{what}: failed{_place(error, model)} ({told(error)}); nothing was charged{hint}"
+            f"{what}: failed{_place(error, model)} ({told(error)}); {_FREE}{hint}"
         ).with_traceback(error.__traceback__) from None
 
 

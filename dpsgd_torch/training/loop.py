@@ -15,7 +15,6 @@ from dpsgd_torch.plan import Sampling, StepPlan
 from dpsgd_torch.training.blame import within_charged_step
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
-from dpsgd_torch.training.released_state import checksums, total
 from dpsgd_torch.training.sampling import assign_slots, poisson_sample
 from dpsgd_torch.training.steps import Draw
 
@@ -74,13 +73,14 @@ def train(run: Trainer) -> Iterator[Progress]:
             run.model.train()
         run.steering.set_rates(step, run.history.scores)
         plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
-        with run.streams.model_rng(attempt=run.attempt, step=step, device=run.device):
-            with within_charged_step(run.model, step, lambda: _charged(run)):
-                private.add(run.step(run.data, plan, _draw(run, step)))
+        with (
+            run.streams.model_rng(attempt=run.attempt, step=step, device=run.device),
+            within_charged_step(run.model, step, lambda: _charged(run)),
+        ):
+            private.add(run.step(run.data, plan, _draw(run, step)))
 
         if run.plan:
-            run.state = checksums(run.model)
-            run.settle(step, total(run.state), on_record)
+            run.settle(step, run.guard.accept(), on_record)
         run.done, run.torn = step + 1, False
         record = None
         if run.done == ends[epoch - 1]:
@@ -104,7 +104,7 @@ def train(run: Trainer) -> Iterator[Progress]:
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
     run.refuse_changed_state()
     run.steering.restore(run, run.history.scores)
-    run.state = checksums(run.model)
+    run.guard.accept()
 
 
 def epoch_ends(sampling: Sampling) -> list[int]:

@@ -30,12 +30,7 @@ from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
 from dpsgd_torch.training.rehearsal.tried import try_all
-from dpsgd_torch.training.released_state import (
-    Checksums,
-    checksums,
-    refuse_changed_state,
-    released_tensors,
-)
+from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
@@ -153,13 +148,13 @@ class Trainer:
         self.scores = {"loss": self.loss, **given}
         self.history, self.done, self.stopped, self.ended = History(), 0, "", ""
         self.torn, self.broken = False, ""
-        self.state: Checksums | None = None
         self._spent: PrivacySpent | None = None
         self.folder = run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir))
         self._begun = isinstance(run_dir, RunFolder)
         self.physical_batch_size, self.checkpoint_every = physical_batch_size, checkpoint_every
 
         self.model = model.to(self.device).train()
+        self.guard = ReleaseGuard(self.model, watching=privacy is not None)
         trainable = validate.trainable_parameters(self.model)
         made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(trainable)
         self.optimizer: torch.optim.Optimizer = made
@@ -186,7 +181,7 @@ class Trainer:
         if not hasattr(self, "attempt"):
             self.open()
         self.refuse_changed_state()
-        self.state = self.state or checksums(self.model)
+        self.guard.begin()
         if self.torn:  # a step was left half done: what it drew is charged and never drawn again
             self._begin_attempt(repeatable=False)
         if not self.plan:
@@ -225,7 +220,7 @@ class Trainer:
         root = int(self.folder.read_json("private/streams.json")["root"], 16)
         self.streams = Streams(root, kept["noise_context"])
         done, charges = load_checkpoint(self.folder.checkpoints, self.model, self.optimizer)
-        self.state = checksums(self.model)
+        self.guard.accept()
         self.done, self.resumed = done, True
         epochs = map(EpochRecord.from_json, self.folder.read_lines("metrics.jsonl"))
         private = self.folder.read_lines("private/metrics.jsonl")
@@ -283,16 +278,15 @@ class Trainer:
 
     def refuse_changed_state(self) -> None:
         """Stop for good where the model holds what the last step did not leave."""
-        if self.plan and self.state is not None:
-            try:
-                refuse_changed_state(self.state, self.model, f"after {self.done} steps")
-            except GuaranteeBroken as error:
-                self.broken = str(error)
-                raise
+        try:
+            self.guard.check(self.done)
+        except GuaranteeBroken as error:
+            self.broken = str(error)
+            raise
 
     def _before_release(self) -> None:
         self.refuse_changed_state()
-        self.state = None  # until the noisy step is taken
+        self.guard.expect_step()
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""
