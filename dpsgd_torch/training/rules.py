@@ -63,11 +63,8 @@ def per_example_gradients_of(use: Use, delta: torch.Tensor) -> PerParameter:
         return _run_again(use, delta)
     x, sampled = use.x.contiguous(), layer
     x = x.to(dtype) if x.is_floating_point() else x
-    if isinstance(layer, _CONVOLUTIONS) and (
-        layer.padding_mode != "zeros" or layer.padding == "same"
-    ):
-        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    if isinstance(layer, _CONVOLUTIONS) and layer.padding_mode != "zeros":
+        x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
         sampled = copy.copy(layer)  # the same parameters
         sampled.padding = (0,) * len(layer.kernel_size)
     if isinstance(layer, nn.Embedding):
