@@ -1,4 +1,4 @@
-"""Where a skipped test is a failure (`pytest --refuse-skips`, as `.ci/run` has it), but for these."""
+"""Reasons for which a test may be skipped where a skip is a failure: `pytest --refuse-skips`."""
 
 import re
 
