@@ -72,7 +72,7 @@ def read_begun(folder: RunFolder) -> tuple[int, RunConfig]:
     """
     folder.refuse_links()
     folder.refuse_begun_only()
-    folder.read_json("config.json")
+    read_config(folder)
     root = folder.read_root()
     config = read_config(folder, root)
     refuse_edited(config, folder.read_sealed(_PLAN).get("config"), folder.path / "config.json")

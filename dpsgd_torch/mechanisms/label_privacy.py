@@ -21,6 +21,8 @@ from accountant import Event, RandomizedResponse, Relation
 from accountant.errors import check
 from dpsgd_torch.mechanisms.laplace import refuse_dearer
 
+_ROUNDING = 1e-12
+
 dp.enable_features("contrib")
 
 
@@ -41,8 +43,14 @@ class LabelPrivacy:
 
     @property
     def told(self) -> float:
-        """How likely a label is told as it is."""
-        return 1 / (1 + (self.classes - 1) * math.exp(-self.epsilon))
+        """How likely a label is told as it is; near 1 a float below, that it cost no more than ε."""
+        told = 1 / (1 + (self.classes - 1) * math.exp(-self.epsilon))
+        while told == 1 or self._cost(told) > self.epsilon * (1 + _ROUNDING):
+            told = math.nextafter(told, 0.0)
+        return told
+
+    def _cost(self, told: float) -> float:
+        return math.log(told * (self.classes - 1) / (1 - told))
 
     @property
     def event(self) -> Event:
@@ -73,7 +81,7 @@ class LabelPrivacy:
             asked = cls(k, float(f"{exact:.{digits}g}"))
             if asked.event == event:
                 return asked
-        return cls(k, exact * (1 + 1e-12))
+        return cls(k, exact * (1 + _ROUNDING))
 
     def refuse_dearer(self) -> None:
         """Refuse, before anything is charged, an ε at which OpenDP's own price would be above it.

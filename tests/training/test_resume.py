@@ -1,6 +1,5 @@
 """A crash never loses a run, never under-reports ε, and costs nothing where it repeats exactly."""
 
-import json
 import os
 import random
 import shutil
@@ -18,6 +17,7 @@ from small_problem import make_trainer, small_data, small_model, weights
 from accountant import LedgerError
 from dpsgd_torch import GuaranteeBroken, Privacy, RunError
 from dpsgd_torch.training import trainer as trainer_module
+from dpsgd_torch.training.run_folder import RunFolder
 
 DRIVER = """
 import os, signal, sys
@@ -276,10 +276,10 @@ def test_an_old_copy_of_the_ledger_is_refused(tmp_path):
 def test_a_calibrated_noise_is_taken_from_the_run_not_calibrated_anew(tmp_path):
     privacy = Privacy(epsilon=2.0, delta=1e-3, clip_norm=0.5)
     interrupted(tmp_path / "run", privacy=privacy)
-    kept = tmp_path / "run" / "private" / "contract.json"
-    data = json.loads(kept.read_text())
+    folder = RunFolder(tmp_path / "run")
+    data = folder.read_sealed("private/contract.json")
     data["noise_multiplier"]["value"] *= 1 + 1e-15  # another machine's last digit
-    kept.write_text(json.dumps(data))
+    folder.write_sealed("private/contract.json", data)
     resumed = make_trainer(run_dir=tmp_path / "run", privacy=privacy).resume()
     assert resumed.plan.noise_multiplier.value == data["noise_multiplier"]["value"]
 
