@@ -43,7 +43,7 @@ class LabelPrivacy:
 
     @property
     def told(self) -> float:
-        """How likely a label is told as it is; near 1 a float below, that it cost no more than ε."""
+        """How likely a label is told as it is: a float below where it would cost more than ε."""
         told = 1 / (1 + (self.classes - 1) * math.exp(-self.epsilon))
         while told == 1 or self._cost(told) > self.epsilon * (1 + _ROUNDING):
             told = math.nextafter(told, 0.0)

@@ -63,10 +63,14 @@ def claim(path: Path) -> bool:
         os.close(handle)
         return False
     _held[path.resolve()] = handle
-    _clear(path)
-    os.fsync(handle)
-    for folder in (mark.parent, path, path.parent):
-        sync_folder(folder)
+    try:
+        _clear(path)
+        os.fsync(handle)
+        for folder in (mark.parent, path, path.parent):
+            sync_folder(folder)
+    except BaseException:
+        let_go(path)
+        raise
     return True
 
 
