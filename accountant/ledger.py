@@ -25,6 +25,8 @@ CREATE TABLE charge (id INTEGER PRIMARY KEY AUTOINCREMENT, part TEXT NOT NULL,
                      FOREIGN KEY (part, attempt) REFERENCES attempt);
 """
 
+_NO_EVENT = (ValueError, KeyError, TypeError, AttributeError)  # what other JSON makes it raise
+
 
 class Ledger:
     """What was drawn, written down before it is drawn.
@@ -85,14 +87,7 @@ class Ledger:
             self._open(relation, resumed)
         except LedgerError:
             raise
-        except (
-            sqlite3.Error,
-            PrivacyError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ) as error:
+        except (sqlite3.Error, PrivacyError, *_NO_EVENT) as error:
             raise LedgerError(
                 f"ledger {self._where}: {error}; if another process trains this run, wait for it, "
                 "else restore the file: without it no ε can be stated"
@@ -104,10 +99,10 @@ class Ledger:
                 raise self._lost()
             insert = f"INSERT INTO meta VALUES ('relation', '{relation.value}');"
             self._db.executescript("BEGIN;" + _SCHEMA + insert + "COMMIT;")
-        elif (
-            resumed and (found := self._db.execute("PRAGMA integrity_check").fetchone()[0]) != "ok"
-        ):
-            raise sqlite3.DatabaseError(found)
+        elif resumed:
+            found = self._db.execute("PRAGMA integrity_check").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
         row = self._db.execute("SELECT value FROM meta WHERE key = 'relation'").fetchone()
         stated = row[0] if row else "missing"
         if stated != relation.value:

@@ -12,6 +12,7 @@ from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.training.run_folder import RunFolder
 
 _SHOWN = 60  # characters of a value that is refused
+_LONGEST = 300  # of a reason that quotes one
 
 
 def read_config(folder: RunFolder, root: int = 0) -> RunConfig:
@@ -35,6 +36,7 @@ def config_from_json(fields: Any, where: Path, seed: int | None) -> RunConfig:
         return RunConfig(**{**fields, "seed": seed if fields["seed"] else None})
     except (TypeError, KeyError, ValueError, OverflowError, PrivacyError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}…"
         raise RunError(
             f"{where}: is not a configuration of this version ({reason}); go on with the version "
             "it began with"

@@ -25,6 +25,7 @@ from dpsgd_torch.tasks.gestures import input_range_of
 from dpsgd_torch.tasks.registry import public_inputs
 
 _ADVICE = "restore it, or export with the version that the run was trained with"
+_UNITS = ("record",)  # tasks that are exported have no ids
 _LONGEST = 200  # characters of a name
 _ROUNDING = 1e-9  # relative: of ε priced anew, in another order
 _NONE = "none: trained without differential privacy"
@@ -104,6 +105,11 @@ def privacy_told(data: Any, config: RunConfig, folder: Path, where: Path) -> dic
         return {"epsilon": _NONE}
     epsilon, delta = data.get("epsilon"), data.get("delta")
     relation = Relation.LABEL_CHANGE if labels_only else Relation.ADD_OR_REMOVE_ONE
+    if config.privacy_unit not in _UNITS:
+        raise RunError(
+            f"{folder / 'config.json'}: privacy_unit = {shown(config.privacy_unit)}: the data of "
+            f"{config.preset} has no such ids; {_ADVICE}"
+        )
     unit = "one label" if labels_only else config.privacy_unit
     bound, chance = _number(math.inf if epsilon is None else epsilon), _number(delta)
     if not bound >= 0 or not (chance == 0 if labels_only else 0 < chance < 1):
