@@ -18,6 +18,7 @@ LIMITS = np.array([4.0] * 3 + [2000.0] * 3)  # g, and degrees a second: where th
 _ANOTHER_UNIT = 2.0  # times the limit: no sensor overshoots so far
 _TO_G = "divide m/s² by 9.80665, or thousandths of g by 1000"
 _HEAVY = 5.0  # g, in half of a file's rows; a board in a hand feels 1 g, or 9.8 m/s²
+_LONGEST_NAME = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ def read_gestures(folder: Path, partial: str = "refuse") -> Recordings:
             f"data_dir = {folder}: has {found}; needs a file a gesture, two at least, such as "
             "wave.csv and punch.csv"
         )
+    for path in paths:
+        if not path.stem.isprintable() or len(path.stem) > _LONGEST_NAME:
+            raise DataError(
+                f"data_dir = {folder}: {path.name!a} names a gesture and is published; give the "
+                f"file a name of at most {_LONGEST_NAME} printable characters"
+            )
     motions = [_read(path, partial) for path in paths]
     gesture = np.repeat(np.arange(len(paths)), [len(m) for m in motions])
     motion = np.concatenate(motions)

@@ -93,7 +93,9 @@ def train(run: Trainer) -> Iterator[Progress]:
         if run.folder and (record or run.done % run.checkpoint_every == 0):
             run.refuse_changed_state()
             charges = len(run.ledger) if run.plan else 0
-            save_checkpoint(run.folder.checkpoints, run.done, run.model, run.optimizer, charges)
+            save_checkpoint(
+                run.folder.checkpoints, run.done, run.model, run.optimizer, charges, run.history
+            )
         yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
         if run.stopped:
             break
@@ -101,6 +103,11 @@ def train(run: Trainer) -> Iterator[Progress]:
     if run.stopped and private.batches:  # the budget ended the run inside an epoch
         epoch = len(run.history.epochs) + 1
         record = _end_epoch(run, epoch, private, None)
+        if run.folder:
+            save_checkpoint(
+                run.folder.checkpoints, run.done, run.model, run.optimizer, len(run.ledger),
+                run.history,
+            )  # fmt: skip
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
     run.refuse_changed_state()
     run.steering.restore(run, run.history.scores)

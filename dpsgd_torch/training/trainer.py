@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 from torch import nn
 
 from accountant import Event, Ledger, dpsgd_steps
@@ -25,13 +24,14 @@ from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment, refuse_changed
 from dpsgd_torch.training.engines import choose, likely_rows, per_example_gradients
 from dpsgd_torch.training.held_out import HeldOut, Validation
-from dpsgd_torch.training.history import EpochRecord, History
+from dpsgd_torch.training.history import History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
 from dpsgd_torch.training.rehearsal.tried import try_all
 from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
+from dpsgd_torch.training.sealed import tensors_to_bytes
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
@@ -212,19 +212,20 @@ class Trainer:
         """
         if self.folder is None:
             raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
-        kept = self.folder.read_json("private/contract.json")
+        self.folder.refuse_links()
+        self.folder.refuse_begun_only()
+        kept = self.folder.read_sealed("private/contract.json")
         refuse_changed(kept["contract"], contract(self), self.folder.path)
         if self.plan:
             noise = schedule_from_json(kept["noise_multiplier"])
             self.plan = dataclasses.replace(self.plan, noise_multiplier=noise)
-        root = int(self.folder.read_json("private/streams.json")["root"], 16)
-        self.streams = Streams(root, kept["noise_context"])
-        done, charges = load_checkpoint(self.folder.checkpoints, self.model, self.optimizer)
+        self.streams = Streams(self.folder.read_root(), kept["noise_context"])
+        done, charges, history = load_checkpoint(
+            self.folder.checkpoints, self.model, self.optimizer
+        )
         self.guard.accept()
         self.done, self.resumed = done, True
-        epochs = map(EpochRecord.from_json, self.folder.read_lines("metrics.jsonl"))
-        private = self.folder.read_lines("private/metrics.jsonl")
-        self.history = History(list(epochs), private).truncated(self.done)
+        self.history = history
         self._open_ledger(resumed=True)
         if self.plan and len(self.ledger) < charges:
             held = len(self.ledger)
@@ -271,7 +272,7 @@ class Trainer:
         """Weights, metrics and (unless another's is to be kept) privacy.json, atomically."""
         self.refuse_changed_state()
         self.write_metrics(folder)
-        content = save_tensors(released_tensors(self.model))
+        content = tensors_to_bytes(released_tensors(self.model))
         write_durably(folder.path / "model.safetensors", content)
         if not keep_privacy:
             folder.write_json("privacy.json", figures(spent))
@@ -303,18 +304,27 @@ class Trainer:
         asked = contract(self)
         context = json.dumps([asked, digest(self.model.state_dict().values())])
         self.streams = Streams(self.streams.root, hashlib.sha256(context.encode()).hexdigest())
-        if self.folder:
-            if not self._begun:
-                self.folder.create()
-            kept = {
-                "contract": asked,
-                "noise_multiplier": self.plan.noise_multiplier.to_json() if self.plan else None,
-                "noise_context": self.streams.context,
-            }
-            self.folder.write_json("private/contract.json", kept)
-            self.folder.write_json("private/streams.json", {"root": f"{self.streams.root:x}"})
-            save_checkpoint(self.folder.checkpoints, 0, self.model, self.optimizer, charges=0)
-        self._open_ledger(resumed=False)
+        if self.folder is None or self._begun:
+            self._write_beginning(asked)
+            self._open_ledger(resumed=False)
+            return
+        with self.folder.beginning():
+            self._write_beginning(asked)
+            self._open_ledger(resumed=False)
+
+    def _write_beginning(self, asked: dict[str, Any]) -> None:
+        """All that ``resume`` reads; the contract last: without one there is nothing to resume."""
+        if self.folder is None:
+            return
+        kept = {
+            "contract": asked,
+            "noise_multiplier": self.plan.noise_multiplier.to_json() if self.plan else None,
+            "noise_context": self.streams.context,
+        }
+        model, optimizer = self.model, self.optimizer
+        self.folder.write_root(self.streams.root)
+        save_checkpoint(self.folder.checkpoints, 0, model, optimizer, 0, self.history)
+        self.folder.write_sealed("private/contract.json", kept)
 
     def _open_ledger(self, *, resumed: bool) -> None:
         if self.plan and self._shared_ledger is not None:
