@@ -13,7 +13,6 @@ from torch import nn
 
 from dpsgd_torch import ModelError, RunError
 from dpsgd_torch.errors import told
-from dpsgd_torch.run import _read_root
 from dpsgd_torch.training.run_folder import RunFolder
 
 SECRET = torch.tensor([[0.123457, -9.87654e-05], [31.4159, 2.71828e10]])
@@ -152,7 +151,7 @@ def test_a_key_of_random_streams_is_not_printed_where_it_is_damaged(tmp_path):
     folder = RunFolder(tmp_path)
     (tmp_path / "private").mkdir()
     for root in ("7f3a9c55q", "7f3a9c55" * 8 + "\n-", ["7f3a9c55"], None):
-        folder.write_json("private/streams.json", {"root": root})
+        folder.write_sealed("private/streams.json", {"root": root})
         with pytest.raises(RunError, match="holds no stream key") as refusal:
-            _read_root(folder)
+            folder.read_root()
         assert "7f3a9c55" not in "".join(traceback.format_exception(refusal.value))

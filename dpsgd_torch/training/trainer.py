@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +15,11 @@ from accountant import Event, Ledger, dpsgd_steps
 from dpsgd_torch.errors import GuaranteeBroken, RunError
 from dpsgd_torch.plan import Sampling
 from dpsgd_torch.privacy import Privacy
-from dpsgd_torch.schedules import Schedule, schedule_from_json
+from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.spent import PrivacySpent, figures, privacy_spent
 from dpsgd_torch.training import validation as validate
-from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
-from dpsgd_torch.training.contract import contract, digest, environment, refuse_changed
+from dpsgd_torch.training.checkpoint import load_checkpoint
+from dpsgd_torch.training.contract import contract, digest, environment
 from dpsgd_torch.training.engines import choose, likely_rows, per_example_gradients
 from dpsgd_torch.training.held_out import HeldOut, Validation
 from dpsgd_torch.training.history import History
@@ -30,6 +28,7 @@ from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
 from dpsgd_torch.training.rehearsal.tried import try_all
 from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
+from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up, write_beginning
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
 from dpsgd_torch.training.sealed import tensors_to_bytes
 from dpsgd_torch.training.steering import Steering, validation_events
@@ -212,28 +211,15 @@ class Trainer:
         """
         if self.folder is None:
             raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
-        self.folder.refuse_links()
-        self.folder.refuse_begun_only()
-        kept = self.folder.read_sealed("private/contract.json")
-        refuse_changed(kept["contract"], contract(self), self.folder.path)
-        if self.plan:
-            noise = schedule_from_json(kept["noise_multiplier"])
-            self.plan = dataclasses.replace(self.plan, noise_multiplier=noise)
-        self.streams = Streams(self.folder.read_root(), kept["noise_context"])
+        take_up(self, self.folder)
         done, charges, history = load_checkpoint(
             self.folder.checkpoints, self.model, self.optimizer
         )
         self.guard.accept()
-        self.done, self.resumed = done, True
-        self.history = history
+        self.done, self.history, self.resumed = done, history, True
         self._open_ledger(resumed=True)
-        if self.plan and len(self.ledger) < charges:
-            held = len(self.ledger)
-            self.ledger.close()
-            raise RunError(
-                f"ledger {self.folder.ledger}: holds {held} charges, {charges} were made by step "
-                f"{done}: it is an old copy; restore the newest, with its -wal file if it has one"
-            )
+        if self.plan:
+            refuse_old_copy(self.ledger, self.folder, done, charges)
         return self
 
     def privacy_spent(self) -> PrivacySpent:
@@ -302,29 +288,11 @@ class Trainer:
     def open(self) -> None:
         """Create the run folder and the ledger; ``run`` does so unless it was done."""
         asked = contract(self)
-        context = json.dumps([asked, digest(self.model.state_dict().values())])
-        self.streams = Streams(self.streams.root, hashlib.sha256(context.encode()).hexdigest())
-        if self.folder is None or self._begun:
-            self._write_beginning(asked)
+        self.streams = streams_of(self, asked)
+        own = None if self._begun else self.folder
+        with own.beginning() if own else contextlib.nullcontext():
+            write_beginning(self, asked)
             self._open_ledger(resumed=False)
-            return
-        with self.folder.beginning():
-            self._write_beginning(asked)
-            self._open_ledger(resumed=False)
-
-    def _write_beginning(self, asked: dict[str, Any]) -> None:
-        """All that ``resume`` reads; the contract last: without one there is nothing to resume."""
-        if self.folder is None:
-            return
-        kept = {
-            "contract": asked,
-            "noise_multiplier": self.plan.noise_multiplier.to_json() if self.plan else None,
-            "noise_context": self.streams.context,
-        }
-        model, optimizer = self.model, self.optimizer
-        self.folder.write_root(self.streams.root)
-        save_checkpoint(self.folder.checkpoints, 0, model, optimizer, 0, self.history)
-        self.folder.write_sealed("private/contract.json", kept)
 
     def _open_ledger(self, *, resumed: bool) -> None:
         if self.plan and self._shared_ledger is not None:
