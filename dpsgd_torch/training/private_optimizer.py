@@ -86,7 +86,7 @@ class PrivateOptimizer:
         factors = factors.where(finite, 0.0)
         vectors.add_to(self.sums, factors)
         largest = int(norms.where(finite, -1.0).argmax())
-        self._check_clip(vectors.vector(largest), float(factors[largest]))
+        self._check_clip(vectors.norm(largest), float(factors[largest]))
         self._clipped += int(finite.sum())
         return norms[finite]
 
@@ -113,8 +113,8 @@ class PrivateOptimizer:
             p.grad = grad.view(p.shape)
         self._check_sum_and_noise(total, added, std)
 
-    def _check_clip(self, largest: list[torch.Tensor], factor: float) -> None:
-        clipped = factor * math.sqrt(sum(map(_energy, largest)))
+    def _check_clip(self, largest: float, factor: float) -> None:
+        clipped = factor * largest
         if not clipped <= self.clip_norm:
             raise GuaranteeBroken(
                 f"clipped norm = {clipped:.6g}: must be ≤ clip_norm = {self.clip_norm}; "
