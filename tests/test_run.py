@@ -151,7 +151,7 @@ def test_the_statement_says_what_holds_and_what_does_not(finished):
     assert "Poisson" in words
     covered, exceptions = words.split("Not covered by ε:")
     assert "model.safetensors" in covered.split("Covered by ε:")[1]
-    for exception in ("private/", "hyper-parameters", "seed", "floating-point"):
+    for exception in ("private/", "hyper-parameters", "seed", "resolution of 2^-52"):
         assert exception in exceptions
 
 
