@@ -88,7 +88,7 @@ class Tags(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize(
-    "name", ["<script>alert(1)</script>", "--><script>", '" onload="x', "$\\frac{", "a$b$c", "]]>"]
+    "name", ["<script>alert(1)</script>", "--><script>", '" onload="x', "$\\frac{$", "a$b$c", "]]>"]
 )
 def test_no_name_becomes_part_of_a_page(tmp_path, name):
     """Presets, data sets and columns of ids, wherever they stand: text, title, picture, comment."""

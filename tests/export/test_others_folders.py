@@ -6,6 +6,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from safetensors.torch import load_file, save_file
@@ -213,9 +214,10 @@ def test_a_file_is_never_written_through_a_link(tmp_path):
 
 
 def changed(model, kind):
-    if kind == "another weight":
+    if kind in ("another weight", "a weight's last bit"):
         array = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
-        array.flat[0] += 1
+        last = np.nextafter(array.flat[0], np.float32(9))
+        array.flat[0] = last if kind == "a weight's last bit" else array.flat[0] + 1
         name = model.graph.initializer[0].name
         model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(array, name))
     elif kind == "another graph":
@@ -231,7 +233,15 @@ def changed(model, kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["another weight", "another graph", "data from elsewhere", "emptied", "cut"]
+    "kind",
+    [
+        "another weight",
+        "a weight's last bit",
+        "another graph",
+        "data from elsewhere",
+        "emptied",
+        "cut",
+    ],
 )
 def test_a_kept_model_that_is_not_the_runs_is_not_taken(run, honest, kind):
     kept = run / "export" / "onnx" / "model.onnx"
