@@ -107,7 +107,8 @@ class Capture:
             f"{described(path, layer)}: a tensor of shape {tuple(tensor.shape)} comes in or goes "
             f"out where the batch has {self._examples} examples: its rows are not the examples, "
             "so no clip would bound one of them; keep the examples as the first dimension "
-            f"throughout (views and steps of one example in another){advice(layer)}"
+            f"throughout (views and steps of one example in another; what all share, such as "
+            f"positions, expanded to the batch){advice(layer)}"
         )
 
 

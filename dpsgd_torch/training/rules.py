@@ -37,7 +37,10 @@ def layers_of(model: nn.Module) -> dict[nn.Module, str]:
     found: dict[nn.Module, str] = {}
 
     def visit(layer: nn.Module, path: str) -> None:
-        own = any(p.requires_grad for p in layer.parameters(recurse=False))
+        lists = (c for c in layer.children() if isinstance(c, nn.ParameterList | nn.ParameterDict))
+        own = any(
+            p.requires_grad for held in (layer, *lists) for p in held.parameters(recurse=False)
+        )
         whole = parametrize.is_parametrized(layer) and any(
             p.requires_grad for p in layer.parameters()
         )

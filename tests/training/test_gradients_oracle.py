@@ -232,6 +232,23 @@ def test_a_second_tensor_argument_counts(by_name):
     assert error_of_the_clipped_sum(seeded(lambda: Bilinear(by_name)), rows_of()) < EXACT
 
 
+class Lists(nn.Module):
+    """Parameters in a list and a dict beside layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.scales = nn.ParameterList([torch.randn(12), torch.randn(12)])
+        self.shifts = nn.ParameterDict({"last": torch.randn(4)})
+        self.layer = nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.layer(x * self.scales[0] + self.scales[1]) + self.shifts["last"]
+
+
+def test_parameters_in_lists_and_dicts_are_right():
+    assert error_of_the_clipped_sum(seeded(Lists), rows_of()) < EXACT
+
+
 class SharedTwice(nn.Module):
     """One layer under two names and used twice, and one weight in two layers."""
 

@@ -94,6 +94,10 @@ def test_a_loss_that_knows_the_batchs_length_is_refused():
     refused("is not the one it has alone", model=small_model(), loss=mean_over_all)
 
 
+def sorted_by_lot(self, x):
+    return self.layer(x[torch.rand(len(x)).argsort(stable=True)])
+
+
 def larger(trick):
     def forward(self, x):
         return trick(self, x) if len(x) > 5 else self.layer(x)
@@ -106,6 +110,7 @@ def larger(trick):
     [
         rolled,
         shuffled,
+        sorted_by_lot,
         times_length,
         by_place,
         views,

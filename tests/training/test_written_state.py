@@ -3,8 +3,11 @@
 import pytest
 import torch
 from refused import Made, Words, refused, some_words
+from small_problem import small_data
 from torch import nn
 from torch.nn import functional
+
+from dpsgd_torch import Validation
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -93,3 +96,18 @@ def history(self, x):
 
 def test_a_model_that_remembers_earlier_passes_is_refused():
     refused("is not the one it has alone|changes with another", history, more={"past": 0.0})
+
+
+def test_what_a_pass_in_eval_mode_writes_is_refused_too():
+    def in_eval(self, x):
+        if not self.training:
+            self.seen.copy_(x.mean(0))
+        return self.layer(x)
+
+    for changes in (
+        {"test_tensors": small_data(30)},
+        {"validation": Validation(tensors=small_data(30), noise_multiplier=20.0)},
+    ):
+        model = Made(in_eval)
+        model.register_buffer("seen", torch.zeros(36))
+        refused("buffer seen: changes in a forward pass", model=model, **changes)

@@ -57,7 +57,7 @@ class Oracle:
         return outputs
 
     def losses(self, outputs: Any, targets: torch.Tensor, of: str) -> torch.Tensor:
-        hint = "; check shapes and dtypes of inputs and targets"
+        hint = "; check shapes and dtypes of inputs and targets; classes count from 0"
         shapes = f"outputs {shape_of(outputs)}, targets {shape_of(targets)}"
         with blamed(f"loss over {len(targets)} {of} ({shapes})", self.model, hint=hint):
             return self.loss(outputs, targets)

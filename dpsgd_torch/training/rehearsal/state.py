@@ -53,12 +53,12 @@ class State:
                 module.set_extra_state(copy.deepcopy(was))
 
     def refuse_changes(self) -> None:
-        """Refuse a model that a pass in training mode writes to."""
+        """Refuse a model that a pass has written to."""
         if names := self.changed():
             self.restore()
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise ModelError(
-                f"{names[0]}{more}: changes in a forward pass in training mode, and no noise "
+                f"{names[0]}{more}: changes in a forward pass, and no noise "
                 "covers it; freeze it (max_norm=None, momentum 0) or keep it out of the model"
             )
 

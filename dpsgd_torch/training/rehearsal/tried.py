@@ -49,6 +49,7 @@ def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
     try:
         with torch.no_grad(), same_draws(data[0].device):
             _try(oracle, {"loss": loss}, data, size, "training")
+        state.refuse_changes()
     finally:
         state.restore()
 
@@ -70,6 +71,7 @@ def try_scores(
             if held_out is not None:
                 score = {"score": held_out.score}
                 _try(Oracle(model, held_out.score), score, held_out.data, size, "validation")
+        state.refuse_changes()
     finally:
         model.train(was_training)
         state.restore()
