@@ -10,13 +10,14 @@ import numpy as np
 
 from accountant.contour import Inversion, log_moment_above, place
 from accountant.pairs import TooFine
-from accountant.single import single_bounds
 from accountant.sums import Saddle, Sum, saddle
 
 _ATTEMPTS = 12
 _DEAR = 1 << 18  # nodes
 _MOST_SMOOTHING = 100.0  # ς², so that exp(ς²/8) stays a number
 _ROUGH = 1e-3  # of ε: found to this first, since a good contour must know where ε is
+_DEEPEST = -1e6  # a number below any log δ
+_LOST = 1e-6  # of δ
 _TIMID = 0.8  # of the width asked for, what smoothing may take at first
 
 
@@ -27,15 +28,45 @@ def epsilon_bounds(
 
     ``width`` gives the wanted upper − lower at an ε. Stops early where ε ≤ ``enough``, which
     already stands from elsewhere.
+
+    Where large losses are rare and without a moment worth the name, their outcomes are set apart:
+    for A with P(not A) ≤ κδ, E_P[(1 − exp(ε − L))₊; A] ≤ δ(ε) ≤ E_P[(1 − exp(ε − L))₊; A] + κδ.
     """
+    lower, upper = _bounds(total, delta, width, enough)
+    if upper <= enough or upper - lower <= width(upper):
+        return lower, upper
+    lost = min(_LOST, width(1.0) / 100)
+    within = total.without_tails(math.log(delta) + math.log(lost))
+    if within is None:
+        return lower, upper
+    low, high = _bounds(within, delta, width, enough, lost)
+    return max(lower, low), min(upper, high)
+
+
+def _bounds(
+    total: Sum, delta: float, width: Callable[[float], float], enough: float, lost: float = 0.0
+) -> tuple[float, float]:
+    """The same by one kind of sum, of whose outcomes ``lost`` × δ are missing."""
     lower, upper = total.ceiling(delta)
     if upper <= enough or (upper < math.inf and upper - lower <= width(upper)):
         return lower, upper
-    if alone := total.single:
-        lower, upper = single_bounds(alone, delta)
-        if upper - lower <= width(upper):
-            return lower, upper
-    near = saddle(total, log_delta=math.log(delta))
+    try:
+        near = saddle(total, log_delta=math.log(delta) + math.log1p(-lost))
+        return _refined(total, delta, width, enough, lost, near, (lower, upper))
+    except TooFine:
+        return lower, upper
+
+
+def _refined(
+    total: Sum,
+    delta: float,
+    width: Callable[[float], float],
+    enough: float,
+    lost: float,
+    near: Saddle,
+    known: tuple[float, float],
+) -> tuple[float, float]:
+    lower, upper = known
     if enough:
         upper = min(upper, _rdp_epsilon(total, near))
         if upper <= enough:
@@ -53,7 +84,7 @@ def epsilon_bounds(
             smoothing *= 4
             last = math.inf
             continue
-        low, high = _crossings(inversion, delta, near, goal)
+        low, high = _crossings(inversion, delta, lost, near, goal)
         lower, upper = max(lower, low), min(upper, high)
         if upper <= 0:
             return 0.0, 0.0
@@ -113,20 +144,21 @@ def _rdp_epsilon(total: Sum, near: Saddle) -> float:
 
 
 def _crossings(
-    inversion: Inversion, delta: float, near: Saddle, wanted: float
+    inversion: Inversion, delta: float, lost: float, near: Saddle, wanted: float
 ) -> tuple[float, float]:
     """An ε ≥ 0 whose δ is surely at least δ (or 0), and one whose δ is surely at most δ."""
     tolerance = max(wanted * 1e-3, 4e-16 * near.epsilon, 1e-300)
     start = max(near.epsilon, 0.0)
 
+    log_delta = math.log(delta)
+    levels = log_delta, log_delta + math.log1p(-lost)
+
     def excess(side: int) -> Callable[[float], float]:
-        return lambda epsilon: (
-            math.log(max(inversion.delta(epsilon)[side], 1e-320)) - math.log(delta)
-        )
+        return lambda epsilon: max(inversion.log_delta(epsilon)[side], _DEEPEST) - levels[side]
 
     high = _descend(excess(1), start, near.slope, tolerance, outward=1.0)
     low = _descend(excess(0), high if high < math.inf else start, near.slope, tolerance, -1.0)
-    if high == 0 and inversion.delta(-inversion.shift)[1] <= delta:
+    if high == 0 and inversion.log_delta(-inversion.shift)[1] <= levels[1]:
         return 0.0, 0.0
     return max(low - inversion.shift, 0.0), high + inversion.shift
 

@@ -9,13 +9,16 @@ from accountant.bounds import DeltaBounds, EpsilonBounds
 from accountant.certify import delta_bounds, epsilon_bounds
 from accountant.coarsening import coarser
 from accountant.composition import Composition
-from accountant.domination import Domination, domination, gaussian_variance, reveals, spares
+from accountant.domination import Domination, domination, gaussian_mu, reveals, spares
 from accountant.errors import check, check_delta
 from accountant.events import Event, ExponentialMechanism, Relation, mechanism
-from accountant.gaussian import gaussian_epsilon, gaussian_log_delta
+from accountant.gaussian import gaussian_bounds, gaussian_log_delta
+from accountant.lone import lone_bounds
 from accountant.pairs import TooFine
 from accountant.rdp import RdpAccountant
 from accountant.sums import Sum
+
+_FAINT = 1e-150  # sensitivity over deviation: its square still is a number
 
 
 class PldAccountant:
@@ -84,8 +87,11 @@ class PldAccountant:
         if kinds.revealed > 0:
             return EpsilonBounds(math.inf if kinds.revealed > delta else 0.0, math.inf)
         if kinds.mu is not None:
-            epsilon, error = gaussian_epsilon(kinds.mu, delta)
-            return EpsilonBounds(max(epsilon - error, 0.0), epsilon + error)
+            return EpsilonBounds(*gaussian_bounds(kinds.mu, math.log(delta), 0.0))
+        if kinds.alone is not None:
+            lower, upper = lone_bounds(kinds.alone, delta)
+            if upper < math.inf:
+                return EpsilonBounds(lower, upper)
         lower = upper = 0.0
         try:
             for above, below in kinds.sums():
@@ -147,8 +153,8 @@ class PldAccountant:
 
 def _absolute(width: float | None) -> Callable[[float], float]:
     if width is not None:
-        return lambda epsilon: max(width * epsilon, 1e-15)
-    return lambda epsilon: max(1e-3 * epsilon if epsilon < 0.01 else 1e-4 * max(1.0, epsilon), 1e-9)
+        return lambda epsilon: max(width * epsilon, 1e-300)
+    return lambda epsilon: max(1e-3 * epsilon if epsilon < 0.01 else 1e-4 * max(1.0, epsilon), 1e-300)
 
 
 def _gaussian_delta(mu: float, epsilon: float) -> DeltaBounds:
@@ -156,9 +162,8 @@ def _gaussian_delta(mu: float, epsilon: float) -> DeltaBounds:
     log_delta, error = gaussian_log_delta(mu, epsilon) if mu else (-math.inf, math.inf)
     if math.isinf(error):  # the total variation distance is below μ/2, and not to be told from 0
         return DeltaBounds(nothing, min(nothing + mu / 2, 1.0))
-    return DeltaBounds(
-        math.exp(log_delta) * (1 - error), min(math.exp(log_delta) * (1 + error), 1.0)
-    )
+    low, high = math.exp(log_delta - error), math.exp(log_delta + error)
+    return DeltaBounds(min(low, 1.0), min(high * (1 + 1e-15) + 5e-324, 1.0))
 
 
 class _Kinds:
@@ -166,30 +171,28 @@ class _Kinds:
 
     def __init__(self, events: list[tuple[Event, int]]) -> None:
         self.revealed = -math.expm1(sum(n * _log1p(-reveals(event)) for event, n in events))
-        self.variance = 0.0
-        self.parts: list[tuple[Domination, int]] = []
-        for event, n in events if not self.revealed else ():
-            if spares(event):
-                continue
-            variance = gaussian_variance(event)
-            if variance is None:
-                self.parts.append((domination(event), n))
-            else:
-                self.variance += n * variance
+        heard = [] if self.revealed else [(e, n) for e, n in events if not spares(e)]
+        self.alone = heard[0][0] if len(heard) == 1 and heard[0][1] == 1 else None
+        plain = [(mu, n) for event, n in heard if (mu := gaussian_mu(event)) is not None]
+        self._mu = math.hypot(*(math.sqrt(n) * mu for mu, n in plain))
+        self.parts = [(domination(e), n) for e, n in heard if gaussian_mu(e) is None]
 
     @property
     def mu(self) -> float | None:
         """Sensitivity over deviation, where all noise is plain Gaussian."""
-        return None if self.parts else math.sqrt(self.variance)
+        return None if self.parts else self._mu
 
     def sums(self) -> Iterator[tuple[Sum, Sum]]:
         """For each kind the losses that dominate, and those attained."""
         symmetric = all(part.upper[0] is part.upper[1] for part, _ in self.parts)
         tight = all(part.upper is part.lower for part, _ in self.parts)
+        variance = least = self._mu * self._mu
+        if 0 < self._mu < _FAINT:  # the square underflows
+            variance, least, tight = _FAINT**2, 0.0, False
         for kind in (0, 1):
             if kind == 0 or not (symmetric and tight):
-                upper = Sum([(part.upper[kind], n) for part, n in self.parts], self.variance)
-                lower = Sum([(part.lower[kind], n) for part, n in self.parts], self.variance)
+                upper = Sum([(part.upper[kind], n) for part, n in self.parts], variance)
+                lower = Sum([(part.lower[kind], n) for part, n in self.parts], least)
                 yield upper, upper if tight else lower
 
 

@@ -175,7 +175,7 @@ def test_any_contour_gives_bounds_that_hold(name, how, smoothing):
 @pytest.mark.parametrize("name", STEEP)
 def test_aliases_left_in_are_caught(name, monkeypatch):
     total, near, epsilon, delta = placed(name, 1e-5)
-    monkeypatch.setattr(Inversion, "_aliases", lambda self, epsilon: 0.0)
+    monkeypatch.setattr(Inversion, "_log_aliases", lambda self, epsilon: -math.inf)
     inversion = Inversion(total, worse(near, "aliases three times as near"))
     assert not holds(inversion, epsilon, delta)
 
