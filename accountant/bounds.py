@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accountant.errors import Contradiction
 
 
 @dataclass(frozen=True)
 class EpsilonBounds:
-    """lower ≤ ε ≤ upper, which is checked."""
+    """lower ≤ ε ≤ upper, which is checked; ``narrow`` says whether it is as narrow as asked."""
 
     lower: float
     upper: float
+    narrow: bool = field(default=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _check("ε", self.lower, self.upper, math.inf)

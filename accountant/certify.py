@@ -10,6 +10,7 @@ import numpy as np
 
 from accountant.contour import Inversion, log_moment_above, place
 from accountant.pairs import TooFine
+from accountant.rare import rare_bounds
 from accountant.sums import Saddle, Sum, saddle
 
 _ATTEMPTS = 12
@@ -33,8 +34,13 @@ def epsilon_bounds(
     for A with P(not A) ≤ κδ, E_P[(1 − exp(ε − L))₊; A] ≤ δ(ε) ≤ E_P[(1 − exp(ε − L))₊; A] + κδ.
     """
     lower, upper = _bounds(total, delta, width, enough)
-    if upper <= enough or upper - lower <= width(upper):
+    if upper <= enough or _narrow(lower, upper, width):
         return lower, upper
+    if alike := total.alike:
+        low, high = rare_bounds(*alike, delta)
+        lower, upper = max(lower, low), min(upper, high)
+        if _narrow(lower, upper, width):
+            return lower, upper
     lost = min(_LOST, width(1.0) / 100)
     within = total.without_tails(math.log(delta) + math.log(lost))
     if within is None:
@@ -43,12 +49,16 @@ def epsilon_bounds(
     return max(lower, low), min(upper, high)
 
 
+def _narrow(lower: float, upper: float, width: Callable[[float], float]) -> bool:
+    return upper < math.inf and upper - lower <= width(upper)
+
+
 def _bounds(
     total: Sum, delta: float, width: Callable[[float], float], enough: float, lost: float = 0.0
 ) -> tuple[float, float]:
     """The same by one kind of sum, of whose outcomes ``lost`` × δ are missing."""
     lower, upper = total.ceiling(delta)
-    if upper <= enough or (upper < math.inf and upper - lower <= width(upper)):
+    if upper <= enough or _narrow(lower, upper, width):
         return lower, upper
     try:
         near = saddle(total, log_delta=math.log(delta) + math.log1p(-lost))
@@ -71,7 +81,7 @@ def _refined(
         upper = min(upper, _rdp_epsilon(total, near))
         if upper <= enough:
             return lower, upper
-    rough, last = _ROUGH, math.inf
+    rough, last, seen = _ROUGH, math.inf, math.inf
     smoothing = _TIMID * max(width(max(near.epsilon, 0.0)), rough * near.epsilon) / (1 + near.slope)
     for _ in range(_ATTEMPTS):
         epsilon = max(near.epsilon, 0.0)
@@ -81,6 +91,8 @@ def _refined(
                 total, place(total, near, min(smoothing, _MOST_SMOOTHING), _slack(goal, near))
             )
         except TooFine:
+            if lost:  # what is left out was to make it easy
+                break
             smoothing *= 4
             last = math.inf
             continue
@@ -88,9 +100,14 @@ def _refined(
         lower, upper = max(lower, low), min(upper, high)
         if upper <= 0:
             return 0.0, 0.0
-        if upper - lower <= width(upper) or upper <= enough or high - low > 0.8 * last:
+        if upper - lower <= width(upper) or upper <= enough:
             break
-        if inversion.count > _DEAR:  # what is left is not worth a second
+        if low == 0 and high < 0.99 * seen:  # placed for an ε too large to tell it from below
+            near, seen = replace(near, epsilon=high), high
+            continue
+        if high - low > 0.8 * last:
+            break
+        if inversion.count > (_DEAR >> 3 if lost else _DEAR):  # what is left is not worth a second
             break
         near = replace(near, epsilon=(low + high) / 2 if low > 0 else high)
         narrower = _TIMID * width(upper) / (high - low)

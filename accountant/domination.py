@@ -205,9 +205,11 @@ def _randomized_response_of(epsilon: float) -> Points:
 
 
 def _randomized_response(p: float, k: int) -> Points:
-    truth, other = 1 - p + p / k, p / k
-    loss = math.log1p((1 - p) / other)
-    log_q = np.log(np.array([other, truth] + [(k - 2) * other] * (k > 2)))
+    other = math.log(p) - math.log(k)  # p/k may underflow
+    rest = math.log1p(-p) if p < 1 else -math.inf
+    loss = math.log1p((1 - p) / (p / k)) if p > 1e-3 else float(np.logaddexp(0.0, rest - other))
+    truth = float(np.logaddexp(rest, other))
+    log_q = np.array([other, truth] + ([math.log(k - 2) + other] if k > 2 else []))
     losses = np.array([loss, -loss, 0.0][: log_q.size])
     return Points(lambda _: (log_q, losses))
 

@@ -22,6 +22,7 @@ from accountant.events import (
 from accountant.gaussian import gaussian_bounds, where_it_falls_to
 from accountant.group_release import group_bounds
 from accountant.pairs import Points, TooFine
+from accountant.rare import mixed
 
 _EPS = float(np.finfo(np.float64).eps)
 _FAR = 40.0  # deviations: what lies beyond weighs 1e-347, and no double is less than 5e-324
@@ -92,14 +93,7 @@ def _amplified(q: float, inner: Event, log_delta: float, off: float) -> Bounds:
     """
     off += 2 * _EPS * (1 + abs(log_delta) + abs(math.log(q)))
     lower, upper = _bounds(inner, log_delta - math.log(q), off)
-    return _mixed(q, lower) * (1 - 8 * _EPS), _mixed(q, upper) * (1 + 8 * _EPS)
-
-
-def _mixed(q: float, epsilon: float) -> float:
-    """log(1 + q (exp(ε) − 1))."""
-    if epsilon < 700:
-        return math.log1p(q * math.expm1(epsilon))
-    return float(np.logaddexp(math.log1p(-q) if q < 1 else -math.inf, epsilon + math.log(q)))
+    return mixed(q, lower) * (1 - 8 * _EPS), mixed(q, upper) * (1 + 8 * _EPS)
 
 
 def _laplace(noise: float, log_delta: float, off: float) -> Bounds:

@@ -154,16 +154,10 @@ class Panels:
     def without_tail(self, log_mass: float) -> Panels:
         if self.log_beyond is None:
             return self
-        low, high = 0.0, 1.0
-        while self.log_beyond(high) > log_mass:
-            low, high = high, 2 * high
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.log_beyond(middle) > log_mass else (low, middle)
-        ends = self.ends
+        ends, last = self.ends, where_tail_falls_to(self.log_beyond, log_mass)
         return replace(
             self,
-            ends=lambda tilt: (ends(tilt)[0], high),
+            ends=lambda tilt: (ends(tilt)[0], last),
             bounded=True,
             log_beyond=None,
             lost=math.exp(log_mass),
@@ -187,7 +181,7 @@ class Panels:
         ellipse = (_ELLIPSE * angle + 1 / (_ELLIPSE * angle)) / 2
         total = _log_transform(self.coarse(tilt), tilt)
         panels = 8
-        while panels < 1 << 20:
+        while panels * _DEGREE <= MOST_POINTS:
             half = (high - low) / panels / 2
             centre = low + half * (2 * np.arange(panels) + 1)
             z = (centre[:, None] + half * ellipse).ravel()
@@ -196,12 +190,13 @@ class Panels:
                 for curve in self.curves:
                     log_q, loss = curve(z)
                     modulus = (log_q + (1 + tilt) * loss).real + reach * np.abs(loss.imag)
-                    bound = np.logaddexp(bound, modulus.max())
-                missed = math.log(5 * panels * half) + bound - 2 * _DEGREE * math.log(_ELLIPSE)
+                    most = log_sum(modulus.reshape(panels, -1).max(axis=1))
+                    bound = float(np.logaddexp(bound, most))
+                missed = math.log(5 * half) + bound - 2 * _DEGREE * math.log(_ELLIPSE)
                 if missed + MARGIN < total + math.log(GOAL if reach else GOAL**2):
-                    break
+                    return self._nodes(low, high, panels)
             panels *= 2
-        return self._nodes(low, high, panels)
+        raise TooFine
 
     def _nodes(self, low: float, high: float, panels: int) -> Nodes:
         x, w = np.polynomial.legendre.leggauss(_DEGREE)
@@ -218,6 +213,17 @@ class Panels:
 
     def variation(self, tilt: float) -> Variation:
         return UNBOUNDED
+
+
+def where_tail_falls_to(log_beyond: Callable[[float], float], log_mass: float) -> float:
+    """An outcome beyond which the mass is at most that."""
+    low, high = 0.0, 1.0
+    while log_beyond(high) > log_mass:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if log_beyond(middle) > log_mass else (low, middle)
+    return high
 
 
 def _most(log_q: Array, loss: Array) -> tuple[float, float]:

@@ -73,31 +73,36 @@ class PldAccountant:
             delta: δ in (0, 1).
             width: of the interval, relative to ε; the accountant's own if left out. If that was
                 left out too, it is 1e-4 × max(1, ε), or 1e-3 × ε below ε = 0.01. Where doubles
-                cannot resolve it, the interval comes out wider.
+                cannot resolve it, or no worst neighbours are known, the interval comes out wider
+                and its ``narrow`` is False.
         """
         check_delta(delta)
         width = self.width if width is None else width
         check(width is None or 0 < width < math.inf, "width", width, "must be a number > 0")
         if len(self.events) > self.most_events:
             fewer, more = self._coarser()
-            return EpsilonBounds(
-                fewer.epsilon(delta, width).lower, more.epsilon(delta, width).upper
-            )
+            lower, upper = fewer.epsilon(delta, width).lower, more.epsilon(delta, width).upper
+        else:
+            lower, upper = self._interval(delta, _absolute(width))
+        narrow = lower == upper or upper - lower <= _absolute(width)(upper) < math.inf
+        return EpsilonBounds(lower, upper, narrow)
+
+    def _interval(self, delta: float, width: Callable[[float], float]) -> tuple[float, float]:
         kinds = _Kinds(self.events)
         if kinds.revealed > 0:
-            return EpsilonBounds(math.inf if kinds.revealed > delta else 0.0, math.inf)
+            return (math.inf if kinds.revealed > delta else 0.0), math.inf
         if kinds.mu is not None:
-            return EpsilonBounds(*gaussian_bounds(kinds.mu, math.log(delta), 0.0))
+            return gaussian_bounds(kinds.mu, math.log(delta), 0.0)
         if kinds.alone is not None:
             lower, upper = lone_bounds(kinds.alone, delta)
             if upper < math.inf:
-                return EpsilonBounds(lower, upper)
+                return lower, upper
         lower = upper = 0.0
         try:
             for above, below in kinds.sums():
-                low, high = epsilon_bounds(above, delta, _absolute(width), enough=lower)
+                low, high = epsilon_bounds(above, delta, width, enough=lower)
                 if below is not above:
-                    low, _ = epsilon_bounds(below, delta, _absolute(width), enough=lower)
+                    low, _ = epsilon_bounds(below, delta, width, enough=lower)
                 lower, upper = max(lower, low), max(upper, high)
         except TooFine:
             upper = math.inf
@@ -110,7 +115,7 @@ class PldAccountant:
             for event, count in self.events:
                 by_rdp.compose(event, count)
             upper = min(upper, by_rdp.epsilon(delta).upper)
-        return EpsilonBounds(lower, upper)
+        return lower, upper
 
     def delta(self, epsilon: float, width: float = 1e-4) -> DeltaBounds:
         """The interval that holds δ at ε, of a ``width`` relative to δ."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from accountant.mixture import Mixture
 from accountant.pairs import Array, Pair, cumulants
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -30,6 +31,13 @@ class Sum:
         if all(cut is pair for (cut, _), (pair, _) in zip(parts, self.parts, strict=True)):
             return None
         return Sum(parts, self.gaussian_variance)
+
+    @property
+    def alike(self) -> tuple[Mixture, int] | None:
+        """The pair of which all this is made up, where it is a sampled Gaussian release."""
+        (pair, n), *others = self.parts
+        plain = not others and not self.gaussian_variance and isinstance(pair, Mixture)
+        return (pair, n) if plain and isinstance(pair, Mixture) else None
 
     def ceiling(self, delta: float) -> tuple[float, float]:
         """Bounds on ε from the largest loss alone: L ≤ a, and P(L = a) = p where that is an atom.
