@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from accountant.contour import Inversion, log_moment_above, place
-from accountant.pairs import TooFine
+from accountant.pairs import OUT_OF_REACH
 from accountant.rare import rare_bounds
 from accountant.sums import Saddle, Sum, saddle
 
@@ -63,7 +63,7 @@ def _bounds(
     try:
         near = saddle(total, log_delta=math.log(delta) + math.log1p(-lost))
         return _refined(total, delta, width, enough, lost, near, (lower, upper))
-    except TooFine:
+    except OUT_OF_REACH:
         return lower, upper
 
 
@@ -90,7 +90,7 @@ def _refined(
             inversion = Inversion(
                 total, place(total, near, min(smoothing, _MOST_SMOOTHING), _slack(goal, near))
             )
-        except TooFine:
+        except OUT_OF_REACH:
             if lost:  # what is left out was to make it easy
                 break
             smoothing *= 4
@@ -123,15 +123,18 @@ def delta_bounds(total: Sum, epsilon: float, width: float) -> tuple[float, float
     """lower ≤ δ(ε) ≤ upper, of a width relative to δ."""
     if epsilon >= total.ceiling(0.5)[1]:
         return 0.0, 0.0
-    near = saddle(total, epsilon=epsilon)
     lower, upper = 0.0, 1.0
+    try:
+        near = saddle(total, epsilon=epsilon)
+    except OUT_OF_REACH:
+        return lower, upper
     smoothing = _TIMID * width / (1 + near.slope) ** 2
     for _ in range(_ATTEMPTS):
         try:
             inversion = Inversion(
                 total, place(total, near, min(smoothing, _MOST_SMOOTHING), width / 40)
             )
-        except TooFine:
+        except OUT_OF_REACH:
             smoothing *= 16
             continue
         low = inversion.delta(epsilon + inversion.shift)[0]

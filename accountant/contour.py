@@ -84,6 +84,8 @@ def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
         if cost < best[0]:
             best = cost, i, i + 1 + j, period
     _, i, j, period = best
+    if not period:
+        raise TooFine
     decay = decay_along(total, float(tilts[i]), smoothing, 6 / period)
     log_peak = float(moments[i] - tilts[i] * near.epsilon)
     reach = decay.falls_to(log_small - 3 - log_peak, 6 / period)

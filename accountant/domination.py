@@ -219,7 +219,7 @@ def _discrete_gaussian(sigma: float, shift: int) -> Points:
 
     def atoms(tilt: float) -> tuple[Array, Array]:
         margin = math.ceil(REACH * sigma) + 1
-        if margin + tilt * shift > MOST_POINTS:
+        if not margin + tilt * shift <= MOST_POINTS:
             raise TooFine
         j = np.arange(-margin, margin + math.ceil((1 + tilt) * shift) + 1.0)
         norm = np.exp(-0.5 * (np.arange(-margin, margin + 1) / sigma) ** 2).sum()

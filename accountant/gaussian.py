@@ -118,9 +118,7 @@ def where_it_falls_to(
     return _outward(excess, root, low, -1), _outward(excess, root, high, 1)
 
 
-def _outward(
-    excess: Callable[[float, int], float], root: float, end: float, side: int
-) -> float:
+def _outward(excess: Callable[[float, int], float], root: float, end: float, side: int) -> float:
     """The first point from the root to the end at which what is wanted is sure, or the end."""
     step = max(4 * _EPS * abs(root), 1e-323)
     for _ in range(_DOUBLINGS):

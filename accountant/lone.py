@@ -21,7 +21,7 @@ from accountant.events import (
 )
 from accountant.gaussian import gaussian_bounds, where_it_falls_to
 from accountant.group_release import group_bounds
-from accountant.pairs import Points, TooFine
+from accountant.pairs import OUT_OF_REACH, Points
 from accountant.rare import mixed
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -66,9 +66,7 @@ def _bounds(event: Event, log_delta: float, off: float) -> Bounds:
         case ShuffledEpoch(event=inner):
             return _bounds(inner, log_delta, off)
         case PoissonSampled(event=Gaussian(noise_multiplier=noise)) if event.group_size > 1:
-            return group_bounds(
-                event.sampling_rate, noise, event.group_size, log_delta, off
-            )
+            return group_bounds(event.sampling_rate, noise, event.group_size, log_delta, off)
         case PoissonSampled(sampling_rate=q, event=inner):
             lower, upper = _amplified(q, inner, log_delta, off)
             if inner.relation is Relation.REPLACE_ONE and isinstance(inner, Gaussian) and q < 1:
@@ -129,7 +127,7 @@ def _by_atoms(
     assert isinstance(pair, Points)
     try:
         log_q, loss = pair.atoms(tilt)
-    except TooFine:
+    except OUT_OF_REACH:
         return OPEN
     keep = (loss > 0) & np.isfinite(loss)
     log_p, loss = (log_q + loss)[keep], loss[keep]

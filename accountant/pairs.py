@@ -43,6 +43,10 @@ class TooFine(Exception):
     """An integral would take more points than memory and patience allow."""
 
 
+OUT_OF_REACH = (TooFine, ArithmeticError)
+"""What is raised where doubles end, or patience: the answer is what was known before."""
+
+
 @dataclass(frozen=True)
 class Nodes:
     """Weighted points of a pair: E_P[g(L)] = Σ_j exp(log_q_j + loss_j) g(loss_j).

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from accountant.bounds import DeltaBounds, EpsilonBounds
 from accountant.certify import delta_bounds, epsilon_bounds
 from accountant.coarsening import coarser
 from accountant.composition import Composition
-from accountant.domination import Domination, domination, gaussian_mu, reveals, spares
+from accountant.domination import domination, gaussian_mu, reveals, spares
 from accountant.errors import check, check_delta
 from accountant.events import Event, ExponentialMechanism, Relation, mechanism
 from accountant.gaussian import gaussian_bounds, gaussian_log_delta
 from accountant.lone import lone_bounds
-from accountant.pairs import TooFine
+from accountant.pairs import OUT_OF_REACH
 from accountant.rdp import RdpAccountant
 from accountant.sums import Sum
 
@@ -87,6 +89,7 @@ class PldAccountant:
         narrow = lower == upper or upper - lower <= _absolute(width)(upper) < math.inf
         return EpsilonBounds(lower, upper, narrow)
 
+    @np.errstate(all="ignore")  # what is no number falls on the safe side
     def _interval(self, delta: float, width: Callable[[float], float]) -> tuple[float, float]:
         kinds = _Kinds(self.events)
         if kinds.revealed > 0:
@@ -104,11 +107,11 @@ class PldAccountant:
                 if below is not above:
                     low, _ = epsilon_bounds(below, delta, width, enough=lower)
                 lower, upper = max(lower, low), max(upper, high)
-        except TooFine:
+        except OUT_OF_REACH:
             upper = math.inf
-        # Noise below a hundredth is out of reach, and Rényi's bound within a few percent; for the
-        # exponential mechanism it is often below the envelope's.
-        if math.isinf(upper) or any(
+        # Noise below a hundredth is out of reach, and Rényi's bound within a few percent; where
+        # doubles end, or for the exponential mechanism, it may be the better one.
+        if not upper <= 2 * lower or any(
             type(mechanism(e)) is ExponentialMechanism for e, _ in self.events
         ):
             by_rdp = RdpAccountant()
@@ -117,6 +120,7 @@ class PldAccountant:
             upper = min(upper, by_rdp.epsilon(delta).upper)
         return lower, upper
 
+    @np.errstate(all="ignore")
     def delta(self, epsilon: float, width: float = 1e-4) -> DeltaBounds:
         """The interval that holds δ at ε, of a ``width`` relative to δ."""
         check(not math.isnan(epsilon), "epsilon", epsilon, "must be a number")
@@ -140,7 +144,7 @@ class PldAccountant:
                 if below is not above:
                     low, _ = delta_bounds(below, epsilon, width)
                 lower, upper = max(lower, low), max(upper, high)
-        except TooFine:
+        except OUT_OF_REACH:
             upper = 1.0
         return DeltaBounds(lower, upper)
 
@@ -159,7 +163,9 @@ class PldAccountant:
 def _absolute(width: float | None) -> Callable[[float], float]:
     if width is not None:
         return lambda epsilon: max(width * epsilon, 1e-300)
-    return lambda epsilon: max(1e-3 * epsilon if epsilon < 0.01 else 1e-4 * max(1.0, epsilon), 1e-300)
+    return lambda epsilon: max(
+        1e-3 * epsilon if epsilon < 0.01 else 1e-4 * max(1.0, epsilon), 1e-300
+    )
 
 
 def _gaussian_delta(mu: float, epsilon: float) -> DeltaBounds:

@@ -23,7 +23,7 @@ from accountant.events import (
 )
 from accountant.fixed_size import rdp_fixed_size_gaussian
 from accountant.mixture import Mixture
-from accountant.pairs import Nodes, Pair, log_moment
+from accountant.pairs import Nodes, Pair, TooFine, log_moment
 from accountant.sampled_gaussian import (
     check_orders,
     rdp_gaussian,
@@ -103,7 +103,10 @@ def _of_pair(pair: Pair, order: float) -> float:
     """
     if isinstance(pair, Mixture) and pair.spacing * pair.most * order > _WIDE:
         return _mixture_bound(pair, order)
-    nodes = pair.nodes(order - 1, 0.0)
+    try:
+        nodes = pair.nodes(order - 1, 0.0)
+    except TooFine:
+        return math.inf
     curve = max(log_moment(nodes, order - 1), 0.0) / (order - 1)
     return min(curve, float(nodes.loss.max()))
 

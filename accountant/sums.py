@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accountant.mixture import Mixture
-from accountant.pairs import Array, Pair, cumulants
+from accountant.pairs import Array, Pair, TooFine, cumulants
 
 _EPS = float(np.finfo(np.float64).eps)
 _TILTS = 1.25 ** np.arange(-7.0, 6.0)  # considered, around the saddle point
@@ -92,6 +92,8 @@ def saddle(total: Sum, *, log_delta: float | None = None, epsilon: float = 0.0) 
     known = [total.cumulants(tilt) for tilt in tilts]
     moments = np.array([moment for moment, _, _ in known])
     prefactors = np.array([log_prefactor(t, v) for t, (_, _, v) in zip(tilts, known, strict=True)])
+    if not np.isfinite(moments - prefactors).any():
+        raise TooFine
     if log_delta is None:
         log_delta = min(float(np.nanmin(moments - tilts * epsilon - prefactors)), -1e-3)
     else:

@@ -85,7 +85,9 @@ def test_the_noise_of_a_known_run_is_found_again():
 
 
 def test_an_easy_target_takes_the_least_noise_the_search_allows_and_says_so():
-    ends = r"^epsilon = 1e\+09: is not reached: the search for a noise multiplier ends at 0.02, which"
+    ends = (
+        r"^epsilon = 1e\+09: is not reached: the search for a noise multiplier ends at 0.02, which"
+    )
     with pytest.warns(BudgetNotReached, match=ends):
         noise = calibrate_noise(1e9, 1e-5, constant(steps=1))
     assert noise == 0.02
