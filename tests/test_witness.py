@@ -20,6 +20,7 @@ from accountant import (
 )
 from dpsgd_torch import Privacy
 from dpsgd_torch.plan import Sampling
+from dpsgd_torch.searching.allowance import Rule, allowance
 from dpsgd_torch.witness import opacus_epsilon
 
 REPLACED = Gaussian(noise_multiplier=2.0, relation=Relation.REPLACE_ONE)
@@ -51,9 +52,10 @@ def test_other_noise_is_priced_by_our_own_divergences_in_both_sums():
 
 
 def test_gaussian_noise_on_all_records_is_priced_as_such():
-    for event in (Gaussian(noise_multiplier=5.0), PoissonSampled(
-        sampling_rate=1.0, event=Gaussian(noise_multiplier=5.0)
-    )):
+    for event in (
+        Gaussian(noise_multiplier=5.0),
+        PoissonSampled(sampling_rate=1.0, event=Gaussian(noise_multiplier=5.0)),
+    ):
         epsilon, difference = opacus_epsilon([(event, 2)], 1e-5)
         ours = RdpAccountant().compose(event, 2).epsilon(1e-5, search=False).upper
         assert difference < 1e-9
@@ -66,7 +68,9 @@ def plan(epsilon):
 
 
 def test_a_budget_that_no_noise_is_little_enough_for_is_told():
-    with pytest.warns(BudgetNotReached, match=r"^epsilon = 100000: is not reached: .* ends at 0.02"):
+    with pytest.warns(
+        BudgetNotReached, match=r"^epsilon = 100000: is not reached: .* ends at 0.02"
+    ):
         found = plan(100_000.0)
     assert found.event(0).event.noise_multiplier == pytest.approx(0.02)
 
@@ -79,3 +83,13 @@ def test_a_budget_that_is_reached_is_not_remarked_upon():
 
 def test_a_refusal_is_one_of_the_projects_own():
     assert issubclass(UnsupportedEvent, PrivacyError)
+
+
+def test_a_search_whose_budget_no_noise_spends_is_told_so():
+    rule = Rule(law=None, trials=2)
+
+    def run(noise):
+        return [(Gaussian(noise_multiplier=noise), 1)]
+
+    with pytest.warns(BudgetNotReached, match=r"ends at a multiplier of 0.1, which costs"):
+        assert allowance(rule, run, 1e6, 1e-5).epsilon < 1e6

@@ -137,7 +137,7 @@ def test_more_steps_than_one_never_cost_less(count):
 def test_any_delta_above_zero_has_an_interval_of_the_usual_width(event, count, delta):
     bounds = epsilon(event, count, delta)
     assert bounds.narrow
-    assert 0 < bounds.lower
+    assert bounds.lower > 0
     assert bounds.lower <= RdpAccountant().compose(event, count).epsilon(delta).upper
     assert epsilon(event, count, 1e-200).upper < bounds.lower * 1.1
 
@@ -170,8 +170,8 @@ def discrete(sigma, shift, x):
     """δ(x) of discrete Gaussians ``shift`` apart."""
     s = 2 * mpf(sigma) ** 2
     far = range(-int(40 * sigma) - 2 * shift - 40, int(40 * sigma) + 2 * shift + 40)
-    norm = mpmath.fsum(mpmath.exp(-mpf(k) ** 2 / s) for k in far)
-    gaps = (mpmath.exp(-mpf(k - shift) ** 2 / s) - mpmath.exp(x - mpf(k) ** 2 / s) for k in far)
+    norm = mpmath.fsum(mpmath.exp(-(mpf(k) ** 2) / s) for k in far)
+    gaps = (mpmath.exp(-(mpf(k - shift) ** 2) / s) - mpmath.exp(x - mpf(k) ** 2 / s) for k in far)
     return mpmath.fsum(gap for gap in gaps if gap > 0) / norm
 
 
