@@ -161,6 +161,8 @@ def _exact(removed: Pair, added: Pair) -> Domination:
 def _pair(event: Mechanism) -> Panels | Points:
     match event:
         case Laplace(noise_multiplier=noise):
+            if noise < 1e-300:  # a loss that is no number
+                raise TooFine
             return _laplace(1 / noise)
         case DiscreteGaussian(noise_multiplier=noise, sensitivity=sensitivity):
             return _discrete_gaussian(noise * sensitivity, sensitivity)

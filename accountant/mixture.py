@@ -105,7 +105,7 @@ class Mixture:
     def _lattice(self, tilt: float, step: float) -> tuple[Array, Array, Array, Array]:
         """Multiples of step with log Q, loss and log weight there."""
         low, high = self._ends(tilt)
-        if high - low > MOST_POINTS * step:
+        if not high - low <= MOST_POINTS * step:
             raise TooFine
         z = step * np.arange(math.floor(low / step), math.ceil(high / step) + 1)
         log_q, loss = self.curve(z)

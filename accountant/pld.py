@@ -114,10 +114,7 @@ class PldAccountant:
         if not upper <= 2 * lower or any(
             type(mechanism(e)) is ExponentialMechanism for e, _ in self.events
         ):
-            by_rdp = RdpAccountant()
-            for event, count in self.events:
-                by_rdp.compose(event, count)
-            upper = min(upper, by_rdp.epsilon(delta).upper)
+            upper = min(upper, self._by_rdp().epsilon(delta).upper)
         return lower, upper
 
     @np.errstate(all="ignore")
@@ -146,7 +143,15 @@ class PldAccountant:
                 lower, upper = max(lower, low), max(upper, high)
         except OUT_OF_REACH:
             upper = 1.0
+        if upper == 1 and epsilon >= 0:
+            upper = self._by_rdp().delta(epsilon).upper
         return DeltaBounds(lower, upper)
+
+    def _by_rdp(self) -> RdpAccountant:
+        accountant = RdpAccountant()
+        for event, count in self.events:
+            accountant.compose(event, count)
+        return accountant
 
     def _coarser(self) -> tuple[PldAccountant, PldAccountant]:
         """What costs no more than the composition, and what costs no less, in fewer events."""
@@ -173,7 +178,7 @@ def _gaussian_delta(mu: float, epsilon: float) -> DeltaBounds:
     log_delta, error = gaussian_log_delta(mu, epsilon) if mu else (-math.inf, math.inf)
     if math.isinf(error):  # the total variation distance is below μ/2, and not to be told from 0
         return DeltaBounds(nothing, min(nothing + mu / 2, 1.0))
-    low, high = math.exp(log_delta - error), math.exp(log_delta + error)
+    low, high = math.exp(min(log_delta - error, 0.0)), math.exp(min(log_delta + error, 0.0))
     return DeltaBounds(min(low, 1.0), min(high * (1 + 1e-15) + 5e-324, 1.0))
 
 
@@ -186,24 +191,25 @@ class _Kinds:
         self.alone = heard[0][0] if len(heard) == 1 and heard[0][1] == 1 else None
         plain = [(mu, n) for event, n in heard if (mu := gaussian_mu(event)) is not None]
         self._mu = math.hypot(*(math.sqrt(n) * mu for mu, n in plain))
-        self.parts = [(domination(e), n) for e, n in heard if gaussian_mu(e) is None]
+        self._rest = [(event, n) for event, n in heard if gaussian_mu(event) is None]
 
     @property
     def mu(self) -> float | None:
         """Sensitivity over deviation, where all noise is plain Gaussian."""
-        return None if self.parts else self._mu
+        return None if self._rest else self._mu
 
     def sums(self) -> Iterator[tuple[Sum, Sum]]:
         """For each kind the losses that dominate, and those attained."""
-        symmetric = all(part.upper[0] is part.upper[1] for part, _ in self.parts)
-        tight = all(part.upper is part.lower for part, _ in self.parts)
+        parts = [(domination(event), n) for event, n in self._rest]
+        symmetric = all(part.upper[0] is part.upper[1] for part, _ in parts)
+        tight = all(part.upper is part.lower for part, _ in parts)
         variance = least = self._mu * self._mu
         if 0 < self._mu < _FAINT:  # the square underflows
             variance, least, tight = _FAINT**2, 0.0, False
         for kind in (0, 1):
             if kind == 0 or not (symmetric and tight):
-                upper = Sum([(part.upper[kind], n) for part, n in self.parts], variance)
-                lower = Sum([(part.lower[kind], n) for part, n in self.parts], least)
+                upper = Sum([(part.upper[kind], n) for part, n in parts], variance)
+                lower = Sum([(part.lower[kind], n) for part, n in parts], least)
                 yield upper, upper if tight else lower
 
 

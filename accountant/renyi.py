@@ -23,7 +23,7 @@ from accountant.events import (
 )
 from accountant.fixed_size import rdp_fixed_size_gaussian
 from accountant.mixture import Mixture
-from accountant.pairs import Nodes, Pair, TooFine, log_moment
+from accountant.pairs import OUT_OF_REACH, Nodes, Pair, TooFine, log_moment
 from accountant.sampled_gaussian import (
     check_orders,
     rdp_gaussian,
@@ -79,14 +79,23 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
     if isinstance(event, ExponentialMechanism):
         curve = [_bounded_range(event.epsilon, order) for order in orders.ravel()]
     else:
-        one, other = domination(event).upper
-        pairs = (one,) if one is other else (one, other)
-        curve = [max(_of_pair(pair, order) for pair in pairs) for order in orders.ravel()]
+        curve = _of_pairs(event, orders)
     values = np.array(curve).reshape(orders.shape) * (1 + _ROUNDING)
     if isinstance(event, PoissonSampled) and event.relation is Relation.ADD_OR_REMOVE_ONE:
         whole = replace(event, sampling_rate=1.0)
         values = np.minimum(values, renyi_divergence(whole, orders))
     return np.asarray(values)
+
+
+def _of_pairs(event: Event, orders: Array) -> list[float]:
+    """By the pairs that dominate the event; ∞ where doubles end."""
+    try:
+        one, other = domination(event).upper
+        pairs = (one,) if one is other else (one, other)
+        with np.errstate(all="ignore"):
+            return [max(_of_pair(pair, order) for pair in pairs) for order in orders.ravel()]
+    except OUT_OF_REACH:
+        return [math.inf] * orders.size
 
 
 def _strong_laplace(epsilon: float, orders: Array) -> Array:
