@@ -43,7 +43,7 @@ class TooFine(Exception):
     """An integral would take more points than memory and patience allow."""
 
 
-OUT_OF_REACH = (TooFine, ArithmeticError)
+OUT_OF_REACH = (TooFine, ArithmeticError, ValueError)
 """What is raised where doubles end, or patience: the answer is what was known before."""
 
 

@@ -297,6 +297,6 @@ def test_a_budget_beyond_what_is_searched_is_told_on_stderr(shell):
 def test_an_interval_wider_than_asked_for_is_told_on_stderr(shell):
     run = ["--n", "1000", "--batch-size", "10", "--noise-multiplier", "2", "--steps", "100"]
     asked = ["--delta", "1e-5", "--relation", "replace_one"]
-    status, out, err = shell("epsilon", *run, *asked)
+    status, _, err = shell("epsilon", *run, *asked)
     assert status == 0
     assert err.startswith("warning: width = 5e-07: not reached; the interval holds ε all the same")
