@@ -80,6 +80,7 @@ class RdpAccountant:
         """The relation of what was composed."""
         return self._composition.relation
 
+    @np.errstate(over="ignore")
     def rdp(self, orders: ArrayLike | None = None) -> Array:
         """The composed Rényi curve, at the accountant's own orders unless others are given."""
         if orders is not None:

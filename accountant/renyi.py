@@ -81,6 +81,7 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
     else:
         curve = _of_pairs(event, orders)
     values = np.array(curve).reshape(orders.shape) * (1 + _ROUNDING)
+    values = np.where(np.isnan(values), math.inf, values)  # where doubles end
     if isinstance(event, PoissonSampled) and event.relation is Relation.ADD_OR_REMOVE_ONE:
         whole = replace(event, sampling_rate=1.0)
         values = np.minimum(values, renyi_divergence(whole, orders))
