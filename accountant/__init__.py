@@ -11,6 +11,7 @@ An *event* is what was released (frozen data); what it costs is a pure function 
 
 from accountant.bounds import DeltaBounds, EpsilonBounds, RdpBound
 from accountant.calibration import (
+    BudgetNotReached,
     calibrate,
     calibrate_noise,
     calibrate_sampling_rate,
@@ -20,6 +21,7 @@ from accountant.calibration import (
 from accountant.dpsgd import Sampler, dpsgd_event, dpsgd_events, dpsgd_steps
 from accountant.errors import (
     BudgetExceeded,
+    Contradiction,
     InvalidValue,
     LedgerError,
     PrivacyError,
@@ -52,6 +54,8 @@ from accountant.tradeoff import attacker_power
 __all__ = [
     "COMMON_ORDERS",
     "BudgetExceeded",
+    "BudgetNotReached",
+    "Contradiction",
     "DeltaBounds",
     "DiscreteGaussian",
     "EpsilonBounds",

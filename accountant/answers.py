@@ -7,11 +7,12 @@ import dataclasses
 import json
 import math
 import sys
+import warnings
 from typing import Any
 
 from accountant.alternatives import side_by_side
 from accountant.bounds import EpsilonBounds, RdpBound
-from accountant.calibration import calibrate_noise, calibrate_steps
+from accountant.calibration import BudgetNotReached, calibrate_noise, calibrate_steps
 from accountant.comparison import compare as results
 from accountant.dpsgd import Sampler, dpsgd_events, dpsgd_steps
 from accountant.errors import check, check_count, check_delta
@@ -61,12 +62,16 @@ def delta(args: argparse.Namespace) -> None:
 def noise(args: argparse.Namespace) -> None:
     """The least noise within ε."""
     steps = _steps(args)
-    found = calibrate_noise(
-        args.epsilon,
-        args.delta,
-        lambda sigma: _events(args, sigma, steps),
-        accountant=accountant_of(args.method),
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", BudgetNotReached)
+        found = calibrate_noise(
+            args.epsilon,
+            args.delta,
+            lambda sigma: _events(args, sigma, steps),
+            accountant=accountant_of(args.method),
+        )
+    for warning in caught:
+        _warn(str(warning.message))
     _report(args, _events(args, found, steps), {"noise_multiplier": found})
 
 
@@ -170,6 +175,11 @@ def _warn_about(args: argparse.Namespace, events: list[tuple[Event, int]], answe
         _warn(weak)
     if args.method == "gdp":
         _warn("gdp is an estimate and often below the truth; report --method exact")
+    if isinstance(answer, EpsilonBounds) and not answer.narrow:
+        _warn(
+            f"width = {args.width:g}: not reached; the interval holds ε all the same, and what "
+            "lies between its ends is not known to be either"
+        )
     if isinstance(answer, RdpBound) and answer.beyond_grid:
         accountant = RdpAccountant(method=args.method)
         for event, count in events:

@@ -6,6 +6,7 @@ The answer is always on the safe side: what it costs is checked, not assumed.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Protocol
@@ -23,7 +24,12 @@ WIDTH = 5e-7
 
 _LEAST_NOISE, _MOST_NOISE = 0.02, 1e5  # what a search for noise is confined to
 _MOST_STEPS = 2**40
+_AS_GOOD_AS_ALL = 1 - 1e-3  # of a budget
 _FURTHER = 4.0  # a bracket grows by: little noise is dear to price, so not to be overshot by much
+
+
+class BudgetNotReached(UserWarning):
+    """The costliest value that is looked at costs less than was allowed."""
 
 
 class Bound(Protocol):
@@ -80,6 +86,9 @@ def calibrate(
         A value at which the accountant's upper bound is at most ``epsilon``, within
         ``tolerance`` of one at which it is not, or the costliest value if even that is affordable.
 
+    Warns:
+        BudgetNotReached: even the costliest value costs less than ``epsilon``.
+
     Raises:
         Unreachable: even the cheapest value costs more.
 
@@ -109,6 +118,13 @@ def calibrate(
         raise Unreachable(
             f"epsilon = {epsilon:g}: {name} = {value:g} still costs {reached * epsilon:.6g} at "
             f"δ = {delta:g}; raise epsilon to that, or shorten the run"
+        )
+    if value == between[0] and reached < _AS_GOOD_AS_ALL:
+        warnings.warn(
+            f"epsilon = {epsilon:g}: is not reached: the search for {name} ends at {value:g}, "
+            f"which costs {reached * epsilon:.6g} at δ = {delta:g}; lower epsilon to that",
+            BudgetNotReached,
+            stacklevel=2,
         )
     return value
 

@@ -9,14 +9,16 @@ from dataclasses import replace
 import numpy as np
 
 from accountant.contour import Inversion, log_moment_above, place
-from accountant.pairs import TooFine
-from accountant.single import single_bounds
+from accountant.pairs import OUT_OF_REACH
+from accountant.rare import rare_bounds
 from accountant.sums import Saddle, Sum, saddle
 
 _ATTEMPTS = 12
 _DEAR = 1 << 18  # nodes
 _MOST_SMOOTHING = 100.0  # ς², so that exp(ς²/8) stays a number
 _ROUGH = 1e-3  # of ε: found to this first, since a good contour must know where ε is
+_DEEPEST = -1e6  # a number below any log δ
+_LOST = 1e-6  # of δ
 _TIMID = 0.8  # of the width asked for, what smoothing may take at first
 
 
@@ -27,20 +29,59 @@ def epsilon_bounds(
 
     ``width`` gives the wanted upper − lower at an ε. Stops early where ε ≤ ``enough``, which
     already stands from elsewhere.
+
+    Where large losses are rare and without a moment worth the name, their outcomes are set apart:
+    for A with P(not A) ≤ κδ, E_P[(1 − exp(ε − L))₊; A] ≤ δ(ε) ≤ E_P[(1 − exp(ε − L))₊; A] + κδ.
     """
-    lower, upper = total.ceiling(delta)
-    if upper <= enough or (upper < math.inf and upper - lower <= width(upper)):
+    lower, upper = _bounds(total, delta, width, enough)
+    if upper <= enough or _narrow(lower, upper, width):
         return lower, upper
-    if alone := total.single:
-        lower, upper = single_bounds(alone, delta)
-        if upper - lower <= width(upper):
+    if alike := total.alike:
+        low, high = rare_bounds(*alike, delta)
+        lower, upper = max(lower, low), min(upper, high)
+        if _narrow(lower, upper, width):
             return lower, upper
-    near = saddle(total, log_delta=math.log(delta))
+    lost = min(_LOST, width(1.0) / 100)
+    within = total.without_tails(math.log(delta) + math.log(lost))
+    if within is None:
+        return lower, upper
+    low, high = _bounds(within, delta, width, enough, lost)
+    return max(lower, low), min(upper, high)
+
+
+def _narrow(lower: float, upper: float, width: Callable[[float], float]) -> bool:
+    return upper < math.inf and upper - lower <= width(upper)
+
+
+def _bounds(
+    total: Sum, delta: float, width: Callable[[float], float], enough: float, lost: float = 0.0
+) -> tuple[float, float]:
+    """The same by one kind of sum, of whose outcomes ``lost`` × δ are missing."""
+    lower, upper = total.ceiling(delta)
+    if upper <= enough or _narrow(lower, upper, width):
+        return lower, upper
+    try:
+        near = saddle(total, log_delta=math.log(delta) + math.log1p(-lost))
+        return _refined(total, delta, width, enough, lost, near, (lower, upper))
+    except OUT_OF_REACH:
+        return lower, upper
+
+
+def _refined(
+    total: Sum,
+    delta: float,
+    width: Callable[[float], float],
+    enough: float,
+    lost: float,
+    near: Saddle,
+    known: tuple[float, float],
+) -> tuple[float, float]:
+    lower, upper = known
     if enough:
         upper = min(upper, _rdp_epsilon(total, near))
         if upper <= enough:
             return lower, upper
-    rough, last = _ROUGH, math.inf
+    rough, last, seen = _ROUGH, math.inf, math.inf
     smoothing = _TIMID * max(width(max(near.epsilon, 0.0)), rough * near.epsilon) / (1 + near.slope)
     for _ in range(_ATTEMPTS):
         epsilon = max(near.epsilon, 0.0)
@@ -49,17 +90,24 @@ def epsilon_bounds(
             inversion = Inversion(
                 total, place(total, near, min(smoothing, _MOST_SMOOTHING), _slack(goal, near))
             )
-        except TooFine:
+        except OUT_OF_REACH:
+            if lost:  # what is left out was to make it easy
+                break
             smoothing *= 4
             last = math.inf
             continue
-        low, high = _crossings(inversion, delta, near, goal)
+        low, high = _crossings(inversion, delta, lost, near, goal)
         lower, upper = max(lower, low), min(upper, high)
         if upper <= 0:
             return 0.0, 0.0
-        if upper - lower <= width(upper) or upper <= enough or high - low > 0.8 * last:
+        if upper - lower <= width(upper) or upper <= enough:
             break
-        if inversion.count > _DEAR:  # what is left is not worth a second
+        if low == 0 and high < 0.99 * seen:  # placed for an ε too large to tell it from below
+            near, seen = replace(near, epsilon=high), high
+            continue
+        if high - low > 0.8 * last:
+            break
+        if inversion.count > (_DEAR >> 3 if lost else _DEAR):  # what is left is not worth a second
             break
         near = replace(near, epsilon=(low + high) / 2 if low > 0 else high)
         narrower = _TIMID * width(upper) / (high - low)
@@ -75,15 +123,18 @@ def delta_bounds(total: Sum, epsilon: float, width: float) -> tuple[float, float
     """lower ≤ δ(ε) ≤ upper, of a width relative to δ."""
     if epsilon >= total.ceiling(0.5)[1]:
         return 0.0, 0.0
-    near = saddle(total, epsilon=epsilon)
     lower, upper = 0.0, 1.0
+    try:
+        near = saddle(total, epsilon=epsilon)
+    except OUT_OF_REACH:
+        return lower, upper
     smoothing = _TIMID * width / (1 + near.slope) ** 2
     for _ in range(_ATTEMPTS):
         try:
             inversion = Inversion(
                 total, place(total, near, min(smoothing, _MOST_SMOOTHING), width / 40)
             )
-        except TooFine:
+        except OUT_OF_REACH:
             smoothing *= 16
             continue
         low = inversion.delta(epsilon + inversion.shift)[0]
@@ -113,20 +164,21 @@ def _rdp_epsilon(total: Sum, near: Saddle) -> float:
 
 
 def _crossings(
-    inversion: Inversion, delta: float, near: Saddle, wanted: float
+    inversion: Inversion, delta: float, lost: float, near: Saddle, wanted: float
 ) -> tuple[float, float]:
     """An ε ≥ 0 whose δ is surely at least δ (or 0), and one whose δ is surely at most δ."""
     tolerance = max(wanted * 1e-3, 4e-16 * near.epsilon, 1e-300)
     start = max(near.epsilon, 0.0)
 
+    log_delta = math.log(delta)
+    levels = log_delta, log_delta + math.log1p(-lost)
+
     def excess(side: int) -> Callable[[float], float]:
-        return lambda epsilon: (
-            math.log(max(inversion.delta(epsilon)[side], 1e-320)) - math.log(delta)
-        )
+        return lambda epsilon: max(inversion.log_delta(epsilon)[side], _DEEPEST) - levels[side]
 
     high = _descend(excess(1), start, near.slope, tolerance, outward=1.0)
     low = _descend(excess(0), high if high < math.inf else start, near.slope, tolerance, -1.0)
-    if high == 0 and inversion.delta(-inversion.shift)[1] <= delta:
+    if high == 0 and inversion.log_delta(-inversion.shift)[1] <= levels[1]:
         return 0.0, 0.0
     return max(low - inversion.shift, 0.0), high + inversion.shift
 

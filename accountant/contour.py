@@ -44,6 +44,7 @@ from accountant.transform import transform
 
 _EPS = float(np.finfo(np.float64).eps)
 _MOST_NODES = 1 << 20
+_LEAST = 5e-324  # what is below it is above zero
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
         if cost < best[0]:
             best = cost, i, i + 1 + j, period
     _, i, j, period = best
+    if not period:
+        raise TooFine
     decay = decay_along(total, float(tilts[i]), smoothing, 6 / period)
     log_peak = float(moments[i] - tilts[i] * near.epsilon)
     reach = decay.falls_to(log_small - 3 - log_peak, 6 / period)
@@ -98,7 +101,8 @@ def place(total: Sum, near: Saddle, smoothing: float, slack: float) -> Contour:
 
 def log_moment_above(total: Sum, tilt: float, smoothing: float) -> float:
     """An upper bound on log M_ς(tilt)."""
-    moments = [n * log_moment(pair.nodes(tilt, 0.0), tilt) for pair, n in total.parts]
+    nodes = [(pair.nodes(tilt, 0.0), n) for pair, n in total.parts]
+    moments = [n * (log_moment(one, tilt) + 2 * (1 + tilt) * one.lost) for one, n in nodes]
     gaussian = (total.gaussian_variance + smoothing) * tilt * (tilt + 1) / 2
     return (gaussian + sum(moments)) * (1 + 1e-12) + 1e-6
 
@@ -125,7 +129,7 @@ class Inversion:
             log_phi += n * one.log_phi
             log_grown += n * np.logaddexp(one.log_phi.real, np.log(one.kappa))
             self._log_moment += n * one.log_moment
-            self._rounding += n * (2e-13 * abs(one.log_moment) + GOAL)
+            self._rounding += n * (2e-13 * abs(one.log_moment) + GOAL + 2 * (1 + t) * one.lost)
             self.shift += n * one.shift
         size = np.exp(log_phi.real)
         weights = np.full(count, step / math.pi)
@@ -145,12 +149,13 @@ class Inversion:
 
     def delta(self, epsilon: float) -> tuple[float, float]:
         """A lower bound on δ(ε − shift) and an upper bound on δ(ε + shift)."""
+        low, high = self.log_delta(epsilon)
+        return math.exp(low), min(math.exp(high) * (1 + 4 * _EPS) + _LEAST, 1.0)
+
+    def log_delta(self, epsilon: float) -> tuple[float, float]:
+        """Their logarithms, which do not underflow."""
         c = self.contour
         exponent = self._log_moment - c.tilt * epsilon
-        if exponent > 600:
-            return 0.0, 1.0
-        if exponent < -600:
-            return 0.0, 1e-200
         wave = np.exp(-1j * (self._u * epsilon))
         shaky = 4 * _EPS * (self._u * abs(epsilon) + 8)
         error = self._error_delta + float(shaky @ np.abs(self._delta))
@@ -159,13 +164,24 @@ class Inversion:
         density = float((self._density * wave).real.sum())
         gap = c.smoothing * math.exp(c.smoothing / 8) * (density + error_density)
         relative = self._rounding + 8 * _EPS * (abs(exponent) + c.tilt * abs(epsilon) + 1)
-        peak = math.exp(exponent)
-        low = peak * (delta - error - gap) * max(1 - relative, 0.0) - self._aliases(epsilon)
-        return max(low, 0.0), min(peak * (delta + error) * math.exp(relative), 1.0)
+        low, high = delta - error - gap, delta + error
+        log_low = exponent + math.log(low) - relative if low > 0 else -math.inf
+        log_high = exponent + math.log(high) + relative if high > 0 else 0.0
+        log_low = log_less(log_low, self._log_aliases(epsilon)) if low > 0 else -math.inf
+        if not (math.isfinite(exponent) and log_low <= log_high):
+            return -math.inf, 0.0  # rounding left nothing
+        return min(log_low, 0.0), min(log_high, 0.0)
 
-    def _aliases(self, epsilon: float) -> float:
+    def _log_aliases(self, epsilon: float) -> float:
         c = self.contour
         left, right = c.tilt * c.period, (c.beyond - c.tilt) * c.period
         level = c.log_moment_beyond - c.beyond * epsilon - math.log1p(c.beyond)
-        beyond = math.exp(min(level - right, 700.0)) / -math.expm1(-right)
-        return 1 / math.expm1(min(left, 700.0)) + beyond
+        beyond = level - right - math.log(-math.expm1(-right))
+        return float(np.logaddexp(-left - math.log(-math.expm1(-left)), beyond))
+
+
+def log_less(log_a: float, log_b: float) -> float:
+    """log(a − b), or −∞ where nothing is left."""
+    if log_b >= log_a:
+        return -math.inf
+    return log_a + math.log(-math.expm1(log_b - log_a)) - 4 * _EPS * (1 + abs(log_a))

@@ -48,21 +48,22 @@ class Domination:
     lower: tuple[Pair, Pair]
 
 
-def gaussian_variance(event: Event) -> float | None:
-    """The variance of the privacy loss where the event is plain Gaussian noise, else None.
+def gaussian_mu(event: Event) -> float | None:
+    """Sensitivity over deviation where the event is plain Gaussian noise, else None.
 
-    >>> gaussian_variance(Gaussian(noise_multiplier=2.0))
-    0.25
+    >>> gaussian_mu(Gaussian(noise_multiplier=2.0))
+    0.5
     """
     match event:
         case Gaussian(noise_multiplier=noise) if noise > 0:
-            return 1 / noise / noise
-        case PoissonSampled(sampling_rate=1, event=Gaussian(noise_multiplier=noise)) if noise > 0:
-            return (event.group_size / noise) ** 2
+            return 1 / noise if noise > 1e-300 else math.inf
+        case PoissonSampled(sampling_rate=1, event=Gaussian() as inner) if not reveals(inner):
+            mu = gaussian_mu(inner)
+            return None if mu is None else mu * event.group_size
         case FixedSizeSampled(event=inner) if event.batch_size == event.dataset_size:
-            return gaussian_variance(inner)
+            return gaussian_mu(inner)
         case ShuffledEpoch(event=inner):
-            return gaussian_variance(inner)
+            return gaussian_mu(inner)
     return None
 
 
@@ -116,10 +117,10 @@ def domination(event: Event) -> Domination:
         ):  # attained where the replaced record's own vector is zero, half the way
             both = _either_way(q, 1 / noise)
             half = 0.5 / noise
-            return Domination((both, both), _both_ways(_binomial(1, q), half).lower)
+            return Domination((both, both), _both_ways(binomial(1, q), half).lower)
         case PoissonSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
             k = event.group_size
-            return _both_ways(_binomial(k, q), 1 / noise)
+            return _both_ways(binomial(k, q), 1 / noise)
         case PoissonSampled(sampling_rate=q, event=inner):
             whole = domination(inner)
             if q == 1:
@@ -131,7 +132,7 @@ def domination(event: Event) -> Domination:
             return Domination(upper, lower)
         case FixedSizeSampled(sampling_rate=q, event=Gaussian(noise_multiplier=noise)):
             both = _either_way(q, 1 / noise)
-            return Domination((both, both), _both_ways(_binomial(1, q), 1 / noise).lower)
+            return Domination((both, both), _both_ways(binomial(1, q), 1 / noise).lower)
         case ShuffledEpoch(event=inner):
             return domination(inner)
         case ExponentialMechanism(epsilon=epsilon):
@@ -141,7 +142,7 @@ def domination(event: Event) -> Domination:
     return _exact(pair, pair)
 
 
-def _binomial(k: int, q: float) -> tuple[float, ...]:
+def binomial(k: int, q: float) -> tuple[float, ...]:
     """log P(j of k records are in the sample), each with probability q."""
     inside, outside = math.log(q), math.log1p(-q)
     return tuple(math.log(math.comb(k, j)) + j * inside + (k - j) * outside for j in range(k + 1))
@@ -160,6 +161,8 @@ def _exact(removed: Pair, added: Pair) -> Domination:
 def _pair(event: Mechanism) -> Panels | Points:
     match event:
         case Laplace(noise_multiplier=noise):
+            if noise < 1e-300:  # a loss that is no number
+                raise TooFine
             return _laplace(1 / noise)
         case DiscreteGaussian(noise_multiplier=noise, sensitivity=sensitivity):
             return _discrete_gaussian(noise * sensitivity, sensitivity)
@@ -204,9 +207,11 @@ def _randomized_response_of(epsilon: float) -> Points:
 
 
 def _randomized_response(p: float, k: int) -> Points:
-    truth, other = 1 - p + p / k, p / k
-    loss = math.log1p((1 - p) / other)
-    log_q = np.log(np.array([other, truth] + [(k - 2) * other] * (k > 2)))
+    other = math.log(p) - math.log(k)  # p/k may underflow
+    rest = math.log1p(-p) if p < 1 else -math.inf
+    loss = math.log1p((1 - p) / (p / k)) if p > 1e-3 else float(np.logaddexp(0.0, rest - other))
+    truth = float(np.logaddexp(rest, other))
+    log_q = np.array([other, truth] + ([math.log(k - 2) + other] if k > 2 else []))
     losses = np.array([loss, -loss, 0.0][: log_q.size])
     return Points(lambda _: (log_q, losses))
 
@@ -216,7 +221,7 @@ def _discrete_gaussian(sigma: float, shift: int) -> Points:
 
     def atoms(tilt: float) -> tuple[Array, Array]:
         margin = math.ceil(REACH * sigma) + 1
-        if margin + tilt * shift > MOST_POINTS:
+        if not margin + tilt * shift <= MOST_POINTS:
             raise TooFine
         j = np.arange(-margin, margin + math.ceil((1 + tilt) * shift) + 1.0)
         norm = np.exp(-0.5 * (np.arange(-margin, margin + 1) / sigma) ** 2).sum()
@@ -255,7 +260,7 @@ def _either_way(q: float, spacing: float) -> Panels:
     Poisson samples under replace-one]. So positive losses are distributed
     as in the first, negative ones as in the second, and the rest of the mass is at zero.
     """
-    mixture = Mixture(_binomial(1, q), spacing)
+    mixture = Mixture(binomial(1, q), spacing)
 
     def gained(z: Complex) -> tuple[Complex, Complex]:
         return mixture.curve(z)
@@ -270,4 +275,6 @@ def _either_way(q: float, spacing: float) -> Panels:
     at_zero = (1 - q) * (1 - 2 * ndtr(-spacing / 2))
     atom = np.array([math.log(at_zero)]) if q < 1 else np.empty(0)
     atoms, widest = (atom, np.zeros(atom.size)), min(0.5, 0.7 / spacing)
-    return Panels((gained, lost), ends, atoms, bounded=False, widest=widest)
+    return Panels(
+        (gained, lost), ends, atoms, bounded=False, widest=widest, log_beyond=mixture.log_beyond
+    )

@@ -5,7 +5,8 @@ PrivacyError
 ├── UnsupportedEvent    no analysis here for that mechanism, sampler or relation
 ├── Unreachable         no noise within bounds meets the target
 ├── BudgetExceeded      the next step would pass the budget
-└── LedgerError         a ledger that is missing, damaged or used out of turn
+├── LedgerError         a ledger that is missing, damaged or used out of turn
+└── Contradiction       bounds that hold nothing: a fault here, not the caller's
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class BudgetExceeded(PrivacyError):
 
 class LedgerError(PrivacyError):
     """A ledger that is missing, damaged or used out of turn."""
+
+
+class Contradiction(PrivacyError):
+    """Bounds that hold nothing: a fault of this package, not of its caller."""
 
 
 def check(holds: bool, name: str, value: object, rule: str, move: str = "") -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_ndtr
 
 from accountant.pairs import (
     GOAL,
@@ -18,6 +19,8 @@ from accountant.pairs import (
     Cells,
     Complex,
     Nodes,
+    Pair,
+    Panels,
     TooFine,
     Variation,
     log_sum,
@@ -102,7 +105,7 @@ class Mixture:
     def _lattice(self, tilt: float, step: float) -> tuple[Array, Array, Array, Array]:
         """Multiples of step with log Q, loss and log weight there."""
         low, high = self._ends(tilt)
-        if high - low > MOST_POINTS * step:
+        if not high - low <= MOST_POINTS * step:
             raise TooFine
         z = step * np.arange(math.floor(low / step), math.ceil(high / step) + 1)
         log_q, loss = self.curve(z)
@@ -183,6 +186,23 @@ class Mixture:
         loss = np.sort(loss)
         order = slice(None, None, -1 if self.exchanged else 1)
         return Cells(mass[order], loss[:-1], loss[1:])
+
+    def log_beyond(self, z: float) -> float:
+        """log P(outcome > z), where losses are large, rounded up."""
+        j = np.arange(self.most + 1)
+        tails = np.array(self.log_weights) + log_ndtr(j * self.spacing - z)
+        value = float(log_sum(tails))
+        return value + 1e-14 * (1 + abs(value))
+
+    def without_tail(self, log_mass: float) -> Pair:
+        """Where one outcome in many shows a record, losses have no moments worth a contour."""
+        if self.exchanged:  # bounded
+            return self
+        none, widest = np.empty(0), min(0.5, 0.7 / (self.spacing * self.most))
+        whole = Panels(
+            (self.curve,), self._ends, (none, none), widest=widest, log_beyond=self.log_beyond
+        )
+        return whole.without_tail(log_mass)
 
     def most_loss(self) -> tuple[float, float]:
         """Without a record the loss stays below −log b_0, which it comes near but never reaches."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,12 +43,20 @@ class TooFine(Exception):
     """An integral would take more points than memory and patience allow."""
 
 
+OUT_OF_REACH = (TooFine, ArithmeticError, ValueError)
+"""What is raised where doubles end, or patience: the answer is what was known before."""
+
+
 @dataclass(frozen=True)
 class Nodes:
-    """Weighted points of a pair: E_P[g(L)] = Σ_j exp(log_q_j + loss_j) g(loss_j)."""
+    """Weighted points of a pair: E_P[g(L)] = Σ_j exp(log_q_j + loss_j) g(loss_j).
+
+    ``lost``: a bound on the mass left out on purpose, under P where L > 0, under Q where L < 0.
+    """
 
     log_q: Array
     loss: Array
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,9 @@ NO_CELLS = Cells(np.empty(0), np.empty(0), np.empty(0))
 
 class Pair(Protocol):
     """Two distributions, as far as a contour Re s = tilt needs them."""
+
+    def without_tail(self, log_mass: float) -> Pair:
+        """The pair less outcomes of large loss, of a P-mass of at most exp(log_mass)."""
 
     def coarse(self, tilt: float) -> Nodes:
         """Enough points to place a contour; nothing certified rests on them."""
@@ -120,6 +131,9 @@ class Points:
     def variation(self, tilt: float) -> Variation:
         return UNBOUNDED
 
+    def without_tail(self, log_mass: float) -> Pair:
+        return self
+
 
 _DEGREE, _ELLIPSE = 32, 4.0  # nodes per panel; sum of the half-axes of the ellipse of the bound
 
@@ -138,6 +152,20 @@ class Panels:
     atoms: tuple[Array, Array]
     bounded: bool = True
     widest: float = 0.5
+    log_beyond: Callable[[float], float] | None = None  # z → log P(outcome > z)
+    lost: float = 0.0
+
+    def without_tail(self, log_mass: float) -> Panels:
+        if self.log_beyond is None:
+            return self
+        ends, last = self.ends, where_tail_falls_to(self.log_beyond, log_mass)
+        return replace(
+            self,
+            ends=lambda tilt: (ends(tilt)[0], last),
+            bounded=True,
+            log_beyond=None,
+            lost=math.exp(log_mass),
+        )
 
     def coarse(self, tilt: float) -> Nodes:
         return self._nodes(*self.ends(tilt), 16)
@@ -157,7 +185,7 @@ class Panels:
         ellipse = (_ELLIPSE * angle + 1 / (_ELLIPSE * angle)) / 2
         total = _log_transform(self.coarse(tilt), tilt)
         panels = 8
-        while panels < 1 << 20:
+        while panels * _DEGREE <= MOST_POINTS:
             half = (high - low) / panels / 2
             centre = low + half * (2 * np.arange(panels) + 1)
             z = (centre[:, None] + half * ellipse).ravel()
@@ -166,12 +194,13 @@ class Panels:
                 for curve in self.curves:
                     log_q, loss = curve(z)
                     modulus = (log_q + (1 + tilt) * loss).real + reach * np.abs(loss.imag)
-                    bound = np.logaddexp(bound, modulus.max())
-                missed = math.log(5 * panels * half) + bound - 2 * _DEGREE * math.log(_ELLIPSE)
+                    most = log_sum(modulus.reshape(panels, -1).max(axis=1))
+                    bound = float(np.logaddexp(bound, most))
+                missed = math.log(5 * half) + bound - 2 * _DEGREE * math.log(_ELLIPSE)
                 if missed + MARGIN < total + math.log(GOAL if reach else GOAL**2):
-                    break
+                    return self._nodes(low, high, panels)
             panels *= 2
-        return self._nodes(low, high, panels)
+        raise TooFine
 
     def _nodes(self, low: float, high: float, panels: int) -> Nodes:
         x, w = np.polynomial.legendre.leggauss(_DEGREE)
@@ -180,13 +209,25 @@ class Panels:
         log_w = np.log(np.tile(w * half, panels))
         parts = [curve(z) for curve in self.curves]
         log_q = np.concatenate([self.atoms[0], *(part[0] + log_w for part in parts)])
-        return Nodes(log_q, np.concatenate([self.atoms[1], *(part[1] for part in parts)]))
+        loss = np.concatenate([self.atoms[1], *(part[1] for part in parts)])
+        return Nodes(log_q, loss, self.lost)
 
     def cells(self, tilt: float) -> Cells:
         return NO_CELLS
 
     def variation(self, tilt: float) -> Variation:
         return UNBOUNDED
+
+
+def where_tail_falls_to(log_beyond: Callable[[float], float], log_mass: float) -> float:
+    """An outcome beyond which the mass is at most that."""
+    low, high = 0.0, 1.0
+    while log_beyond(high) > log_mass:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if log_beyond(middle) > log_mass else (low, middle)
+    return high
 
 
 def _most(log_q: Array, loss: Array) -> tuple[float, float]:
@@ -202,7 +243,8 @@ def log_moment(nodes: Nodes, tilt: float) -> float:
     """log E_P[exp(tilt·L)], to a relative 1e-13 however near to zero it is.
 
     Q and P both have total one, so E_Q[exp((1+t)L)] − 1 = E_Q[exp((1+t)L) − 1 − (1+t)(exp(L) − 1)],
-    whose integrand is never negative.
+    whose integrand is never negative. What was left out on purpose changes it by at most
+    2 (1 + t) ``nodes.lost``.
     """
     if tilt * nodes.loss.max() < 600:
         moment = float(_excess(nodes, tilt).sum())

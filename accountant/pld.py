@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from accountant.bounds import DeltaBounds, EpsilonBounds
 from accountant.certify import delta_bounds, epsilon_bounds
 from accountant.coarsening import coarser
 from accountant.composition import Composition
-from accountant.domination import Domination, domination, gaussian_variance, reveals, spares
+from accountant.domination import domination, gaussian_mu, reveals, spares
 from accountant.errors import check, check_delta
 from accountant.events import Event, ExponentialMechanism, Relation, mechanism
-from accountant.gaussian import gaussian_epsilon, gaussian_log_delta
-from accountant.pairs import TooFine
+from accountant.gaussian import gaussian_bounds, gaussian_log_delta
+from accountant.lone import lone_bounds
+from accountant.pairs import OUT_OF_REACH
 from accountant.rdp import RdpAccountant
 from accountant.sums import Sum
+
+_FAINT = 1e-150  # sensitivity over deviation: its square still is a number
 
 
 class PldAccountant:
@@ -70,42 +75,49 @@ class PldAccountant:
             delta: δ in (0, 1).
             width: of the interval, relative to ε; the accountant's own if left out. If that was
                 left out too, it is 1e-4 × max(1, ε), or 1e-3 × ε below ε = 0.01. Where doubles
-                cannot resolve it, the interval comes out wider.
+                cannot resolve it, or no worst neighbours are known, the interval comes out wider
+                and its ``narrow`` is False.
         """
         check_delta(delta)
         width = self.width if width is None else width
         check(width is None or 0 < width < math.inf, "width", width, "must be a number > 0")
         if len(self.events) > self.most_events:
             fewer, more = self._coarser()
-            return EpsilonBounds(
-                fewer.epsilon(delta, width).lower, more.epsilon(delta, width).upper
-            )
+            lower, upper = fewer.epsilon(delta, width).lower, more.epsilon(delta, width).upper
+        else:
+            lower, upper = self._interval(delta, _absolute(width))
+        narrow = lower == upper or upper - lower <= _absolute(width)(upper) < math.inf
+        return EpsilonBounds(lower, upper, narrow)
+
+    @np.errstate(all="ignore")  # what is no number falls on the safe side
+    def _interval(self, delta: float, width: Callable[[float], float]) -> tuple[float, float]:
         kinds = _Kinds(self.events)
         if kinds.revealed > 0:
-            return EpsilonBounds(math.inf if kinds.revealed > delta else 0.0, math.inf)
+            return (math.inf if kinds.revealed > delta else 0.0), math.inf
         if kinds.mu is not None:
-            epsilon, error = gaussian_epsilon(kinds.mu, delta)
-            return EpsilonBounds(max(epsilon - error, 0.0), epsilon + error)
+            return gaussian_bounds(kinds.mu, math.log(delta), 0.0)
+        if kinds.alone is not None:
+            lower, upper = lone_bounds(kinds.alone, delta)
+            if upper < math.inf:
+                return lower, upper
         lower = upper = 0.0
         try:
             for above, below in kinds.sums():
-                low, high = epsilon_bounds(above, delta, _absolute(width), enough=lower)
+                low, high = epsilon_bounds(above, delta, width, enough=lower)
                 if below is not above:
-                    low, _ = epsilon_bounds(below, delta, _absolute(width), enough=lower)
+                    low, _ = epsilon_bounds(below, delta, width, enough=lower)
                 lower, upper = max(lower, low), max(upper, high)
-        except TooFine:
+        except OUT_OF_REACH:
             upper = math.inf
-        # Noise below a hundredth is out of reach, and Rényi's bound within a few percent; for the
-        # exponential mechanism it is often below the envelope's.
-        if math.isinf(upper) or any(
+        # Noise below a hundredth is out of reach, and Rényi's bound within a few percent; where
+        # doubles end, or for the exponential mechanism, it may be the better one.
+        if not upper <= 2 * lower or any(
             type(mechanism(e)) is ExponentialMechanism for e, _ in self.events
         ):
-            by_rdp = RdpAccountant()
-            for event, count in self.events:
-                by_rdp.compose(event, count)
-            upper = min(upper, by_rdp.epsilon(delta).upper)
-        return EpsilonBounds(lower, upper)
+            upper = min(upper, self._by_rdp().epsilon(delta).upper)
+        return lower, upper
 
+    @np.errstate(all="ignore")
     def delta(self, epsilon: float, width: float = 1e-4) -> DeltaBounds:
         """The interval that holds δ at ε, of a ``width`` relative to δ."""
         check(not math.isnan(epsilon), "epsilon", epsilon, "must be a number")
@@ -129,9 +141,17 @@ class PldAccountant:
                 if below is not above:
                     low, _ = delta_bounds(below, epsilon, width)
                 lower, upper = max(lower, low), max(upper, high)
-        except TooFine:
+        except OUT_OF_REACH:
             upper = 1.0
+        if upper == 1 and epsilon >= 0:
+            upper = self._by_rdp().delta(epsilon).upper
         return DeltaBounds(lower, upper)
+
+    def _by_rdp(self) -> RdpAccountant:
+        accountant = RdpAccountant()
+        for event, count in self.events:
+            accountant.compose(event, count)
+        return accountant
 
     def _coarser(self) -> tuple[PldAccountant, PldAccountant]:
         """What costs no more than the composition, and what costs no less, in fewer events."""
@@ -147,8 +167,10 @@ class PldAccountant:
 
 def _absolute(width: float | None) -> Callable[[float], float]:
     if width is not None:
-        return lambda epsilon: max(width * epsilon, 1e-15)
-    return lambda epsilon: max(1e-3 * epsilon if epsilon < 0.01 else 1e-4 * max(1.0, epsilon), 1e-9)
+        return lambda epsilon: max(width * epsilon, 1e-300)
+    return lambda epsilon: max(
+        1e-3 * epsilon if epsilon < 0.01 else 1e-4 * max(1.0, epsilon), 1e-300
+    )
 
 
 def _gaussian_delta(mu: float, epsilon: float) -> DeltaBounds:
@@ -156,9 +178,8 @@ def _gaussian_delta(mu: float, epsilon: float) -> DeltaBounds:
     log_delta, error = gaussian_log_delta(mu, epsilon) if mu else (-math.inf, math.inf)
     if math.isinf(error):  # the total variation distance is below μ/2, and not to be told from 0
         return DeltaBounds(nothing, min(nothing + mu / 2, 1.0))
-    return DeltaBounds(
-        math.exp(log_delta) * (1 - error), min(math.exp(log_delta) * (1 + error), 1.0)
-    )
+    low, high = math.exp(min(log_delta - error, 0.0)), math.exp(min(log_delta + error, 0.0))
+    return DeltaBounds(min(low, 1.0), min(high * (1 + 1e-15) + 5e-324, 1.0))
 
 
 class _Kinds:
@@ -166,30 +187,29 @@ class _Kinds:
 
     def __init__(self, events: list[tuple[Event, int]]) -> None:
         self.revealed = -math.expm1(sum(n * _log1p(-reveals(event)) for event, n in events))
-        self.variance = 0.0
-        self.parts: list[tuple[Domination, int]] = []
-        for event, n in events if not self.revealed else ():
-            if spares(event):
-                continue
-            variance = gaussian_variance(event)
-            if variance is None:
-                self.parts.append((domination(event), n))
-            else:
-                self.variance += n * variance
+        heard = [] if self.revealed else [(e, n) for e, n in events if not spares(e)]
+        self.alone = heard[0][0] if len(heard) == 1 and heard[0][1] == 1 else None
+        plain = [(mu, n) for event, n in heard if (mu := gaussian_mu(event)) is not None]
+        self._mu = math.hypot(*(math.sqrt(n) * mu for mu, n in plain))
+        self._rest = [(event, n) for event, n in heard if gaussian_mu(event) is None]
 
     @property
     def mu(self) -> float | None:
         """Sensitivity over deviation, where all noise is plain Gaussian."""
-        return None if self.parts else math.sqrt(self.variance)
+        return None if self._rest else self._mu
 
     def sums(self) -> Iterator[tuple[Sum, Sum]]:
         """For each kind the losses that dominate, and those attained."""
-        symmetric = all(part.upper[0] is part.upper[1] for part, _ in self.parts)
-        tight = all(part.upper is part.lower for part, _ in self.parts)
+        parts = [(domination(event), n) for event, n in self._rest]
+        symmetric = all(part.upper[0] is part.upper[1] for part, _ in parts)
+        tight = all(part.upper is part.lower for part, _ in parts)
+        variance = least = self._mu * self._mu
+        if 0 < self._mu < _FAINT:  # the square underflows
+            variance, least, tight = _FAINT**2, 0.0, False
         for kind in (0, 1):
             if kind == 0 or not (symmetric and tight):
-                upper = Sum([(part.upper[kind], n) for part, n in self.parts], self.variance)
-                lower = Sum([(part.lower[kind], n) for part, n in self.parts], self.variance)
+                upper = Sum([(part.upper[kind], n) for part, n in parts], variance)
+                lower = Sum([(part.lower[kind], n) for part, n in parts], least)
                 yield upper, upper if tight else lower
 
 

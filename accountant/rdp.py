@@ -80,6 +80,7 @@ class RdpAccountant:
         """The relation of what was composed."""
         return self._composition.relation
 
+    @np.errstate(over="ignore")
     def rdp(self, orders: ArrayLike | None = None) -> Array:
         """The composed Rényi curve, at the accountant's own orders unless others are given."""
         if orders is not None:
@@ -125,7 +126,8 @@ class RdpAccountant:
         if not self.events or epsilon == math.inf:
             return DeltaBounds(0.0, 0.0)
         log_delta = LOG_DELTAS[method or self.method](self.orders, self.rdp(), epsilon)
-        return DeltaBounds(0.0, math.exp(min(float(log_delta.min()), 0.0)))
+        least = min(float(log_delta.min()), 0.0)
+        return DeltaBounds(0.0, math.exp(least) or (5e-324 if least > -math.inf else 0.0))
 
 
 def _search(epsilon_at: Callable[[Array], Array], edge: RdpBound, outward: float) -> RdpBound:

@@ -23,7 +23,7 @@ from accountant.events import (
 )
 from accountant.fixed_size import rdp_fixed_size_gaussian
 from accountant.mixture import Mixture
-from accountant.pairs import Nodes, Pair, log_moment
+from accountant.pairs import OUT_OF_REACH, Nodes, Pair, TooFine, log_moment
 from accountant.sampled_gaussian import (
     check_orders,
     rdp_gaussian,
@@ -79,14 +79,24 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
     if isinstance(event, ExponentialMechanism):
         curve = [_bounded_range(event.epsilon, order) for order in orders.ravel()]
     else:
-        one, other = domination(event).upper
-        pairs = (one,) if one is other else (one, other)
-        curve = [max(_of_pair(pair, order) for pair in pairs) for order in orders.ravel()]
+        curve = _of_pairs(event, orders)
     values = np.array(curve).reshape(orders.shape) * (1 + _ROUNDING)
+    values = np.where(np.isnan(values), math.inf, values)  # where doubles end
     if isinstance(event, PoissonSampled) and event.relation is Relation.ADD_OR_REMOVE_ONE:
         whole = replace(event, sampling_rate=1.0)
         values = np.minimum(values, renyi_divergence(whole, orders))
     return np.asarray(values)
+
+
+def _of_pairs(event: Event, orders: Array) -> list[float]:
+    """By the pairs that dominate the event; ∞ where doubles end."""
+    try:
+        one, other = domination(event).upper
+        pairs = (one,) if one is other else (one, other)
+        with np.errstate(all="ignore"):
+            return [max(_of_pair(pair, order) for pair in pairs) for order in orders.ravel()]
+    except OUT_OF_REACH:
+        return [math.inf] * orders.size
 
 
 def _strong_laplace(epsilon: float, orders: Array) -> Array:
@@ -103,7 +113,10 @@ def _of_pair(pair: Pair, order: float) -> float:
     """
     if isinstance(pair, Mixture) and pair.spacing * pair.most * order > _WIDE:
         return _mixture_bound(pair, order)
-    nodes = pair.nodes(order - 1, 0.0)
+    try:
+        nodes = pair.nodes(order - 1, 0.0)
+    except TooFine:
+        return math.inf
     curve = max(log_moment(nodes, order - 1), 0.0) / (order - 1)
     return min(curve, float(nodes.loss.max()))
 

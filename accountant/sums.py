@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from accountant.mixture import Mixture
-from accountant.pairs import Array, Pair, cumulants
+from accountant.pairs import Array, Pair, TooFine, cumulants
 
 _EPS = float(np.finfo(np.float64).eps)
 _TILTS = 1.25 ** np.arange(-7.0, 6.0)  # considered, around the saddle point
-_LEAST_TILT, _MOST_TILT = 1e-6, 1e12
+_LEAST_TILT, _MOST_TILT = 1e-6, 1e150
 
 
 class Sum:
@@ -24,12 +24,20 @@ class Sum:
         self.gaussian_variance = gaussian_variance
         self._known: dict[float, tuple[float, float, float]] = {}
 
+    def without_tails(self, log_mass: float) -> Sum | None:
+        """The sum less outcomes of a mass of exp(log_mass) in all; None if there are none."""
+        each = log_mass - math.log(sum(n for _, n in self.parts))
+        parts = [(pair.without_tail(each), n) for pair, n in self.parts]
+        if all(cut is pair for (cut, _), (pair, _) in zip(parts, self.parts, strict=True)):
+            return None
+        return Sum(parts, self.gaussian_variance)
+
     @property
-    def single(self) -> Mixture | None:
-        """The pair of a lone sampled Gaussian release."""
-        alone = len(self.parts) == 1 and not self.gaussian_variance and self.parts[0][1] == 1
-        pair = self.parts[0][0] if alone else None
-        return pair if isinstance(pair, Mixture) else None
+    def alike(self) -> tuple[Mixture, int] | None:
+        """The pair of which all this is made up, where it is a sampled Gaussian release."""
+        (pair, n), *others = self.parts
+        plain = not others and not self.gaussian_variance and isinstance(pair, Mixture)
+        return (pair, n) if plain and isinstance(pair, Mixture) else None
 
     def ceiling(self, delta: float) -> tuple[float, float]:
         """Bounds on ε from the largest loss alone: L ≤ a, and P(L = a) = p where that is an atom.
@@ -79,11 +87,13 @@ def saddle(total: Sum, *, log_delta: float | None = None, epsilon: float = 0.0) 
             return mean - epsilon - 1 / tilt
         return tilt * mean - moment + log_prefactor(tilt, variance) + log_delta
 
-    centre = _crossing(rises, 5 / math.sqrt(max(total.cumulants(1.0)[2], 1e-18)))
+    centre = _crossing(rises, 5 / math.sqrt(max(total.cumulants(1.0)[2], 1e-290)))
     tilts = centre * _TILTS
     known = [total.cumulants(tilt) for tilt in tilts]
     moments = np.array([moment for moment, _, _ in known])
     prefactors = np.array([log_prefactor(t, v) for t, (_, _, v) in zip(tilts, known, strict=True)])
+    if not np.isfinite(moments - prefactors).any():
+        raise TooFine
     if log_delta is None:
         log_delta = min(float(np.nanmin(moments - tilts * epsilon - prefactors)), -1e-3)
     else:

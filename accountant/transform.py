@@ -27,6 +27,7 @@ class Transform:
     kappa: Array
     log_moment: float
     shift: float
+    lost: float
 
 
 def transform(pair: Pair, tilt: float, period: float, u: Array) -> Transform:
@@ -47,7 +48,7 @@ def transform(pair: Pair, tilt: float, period: float, u: Array) -> Transform:
     far_off = np.log(np.maximum(np.abs(1 + psi), kappa))
     size = np.where(square > -0.5, np.log1p(np.maximum(square, -0.5)) / 2, far_off)
     angle = np.arctan2(psi.imag, 1 + psi.real) + u * mean
-    return Transform(size + 1j * angle, kappa, log_moment(nodes, tilt), shift)
+    return Transform(size + 1j * angle, kappa, log_moment(nodes, tilt), shift, nodes.lost)
 
 
 def _bands(count: int) -> list[int]:

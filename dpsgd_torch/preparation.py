@@ -146,6 +146,8 @@ def _noise(epsilon: float, delta: float, releases: int) -> float:
 
 @lru_cache
 def _range(epsilon: float, delta: float, choices: int) -> float:
+    if choices == 1:
+        return epsilon  # likewise
     return calibrate(
         epsilon,
         delta,

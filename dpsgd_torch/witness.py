@@ -8,7 +8,15 @@ import warnings
 import numpy as np
 from opacus.accountants.analysis import rdp as opacus_rdp
 
-from accountant import COMMON_ORDERS, Event, Gaussian, PoissonSampled, RdpAccountant
+from accountant import (
+    COMMON_ORDERS,
+    Event,
+    Gaussian,
+    PoissonSampled,
+    RdpAccountant,
+    Relation,
+    UnsupportedEvent,
+)
 from accountant.conversion import improved
 from accountant.events import mechanism
 from dpsgd_torch.errors import GuaranteeBroken
@@ -20,8 +28,12 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
     """Opacus's ε over the common orders and the relative difference from ours on equal orders.
 
     The difference is taken where our ε is smallest on the common grid, the order on which the
-    printed figure rests. Opacus prices Gaussian noise, on samples or on all records; for what else
-    was released (Laplace noise, exponential mechanism) our own divergences stand in both sums.
+    printed figure rests. Opacus prices Gaussian noise, on Poisson samples with one record added
+    or removed, or on all records; for other noise (Laplace noise, exponential mechanism) our own
+    divergences stand in both sums.
+
+    Raises:
+        UnsupportedEvent: Gaussian noise on records drawn otherwise, which nobody else has priced.
 
     >>> from accountant import dpsgd_event
     >>> step = dpsgd_event(dataset_size=60000, batch_size=250, noise_multiplier=1.3)
@@ -33,14 +45,14 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
     theirs = np.zeros(COMMON_ORDERS.shape)
     for event, count in events:
         accountant.compose(event, count)
-        rate = event.sampling_rate if isinstance(event, PoissonSampled) else 1.0
-        noise = mechanism(event)
-        if not isinstance(noise, Gaussian):
+        priced = _theirs(event)
+        if priced is None:
             theirs += RdpAccountant().compose(event, count).rdp()
             continue
+        rate, noise_multiplier = priced
         theirs += opacus_rdp.compute_rdp(
             q=rate,
-            noise_multiplier=noise.noise_multiplier,
+            noise_multiplier=noise_multiplier,
             steps=count,
             orders=list(COMMON_ORDERS),
         )
@@ -56,6 +68,25 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
         )
     scale = max(float(ours[best]), 1e-12)
     return max(float(epsilon), 0.0), abs(float(ours[best]) - same_order) / scale
+
+
+def _theirs(event: Event) -> tuple[float, float] | None:
+    """Rate and noise multiplier as Opacus prices them; None where the noise is not its own."""
+    match event:
+        case Gaussian(noise_multiplier=noise):
+            return 1.0, noise
+        case PoissonSampled(
+            sampling_rate=rate,
+            event=Gaussian(noise_multiplier=noise, relation=Relation.ADD_OR_REMOVE_ONE),
+            group_size=1,
+        ):
+            return rate, noise
+    if isinstance(mechanism(event), Gaussian):
+        raise UnsupportedEvent(
+            f"event {event!r}: Opacus prices Gaussian noise on Poisson samples, for one record "
+            "added or removed, and has no witness for this; use the accountant alone"
+        )
+    return None
 
 
 def refuse_disagreement(epsilon: float, epsilon_rdp: float, agreement: float) -> None:

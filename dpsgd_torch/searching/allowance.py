@@ -11,12 +11,13 @@ costs what the preset's run would have made it cost.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from scipy import optimize
 
-from accountant import Event, RdpAccountant, Unreachable
+from accountant import BudgetNotReached, Event, RdpAccountant, Unreachable
 from accountant.selection import (
     SearchBound,
     TruncatedNegativeBinomial,
@@ -75,6 +76,13 @@ def allowance(
         while excess(found) > 0:  # the safe side of the root
             found += 1e-8
         low = found
+    elif (spent := rule.price(events_at(10.0**low), delta).epsilon) < 0.999 * epsilon:
+        warnings.warn(
+            f"epsilon = {epsilon:g}: is not reached: the search for noise ends at a multiplier of "
+            f"{10.0**low:g}, which costs {spent:.6g} at δ = {delta:g}; lower --epsilon to that",
+            BudgetNotReached,
+            stacklevel=2,
+        )
     bound = rule.price(events_at(10.0**low), delta)
     return dataclasses.replace(bound, epsilon=bound.epsilon * (1 + 10 * _ROUNDING))
 

@@ -5,12 +5,18 @@ import math
 import pytest
 
 from accountant import (
+    BudgetNotReached,
+    DiscreteGaussian,
+    ExponentialMechanism,
     Gaussian,
     InvalidValue,
+    Laplace,
+    PldAccountant,
     PoissonSampled,
     RdpAccountant,
     Unreachable,
     calibrate_noise,
+    calibrate_sampling_rate,
 )
 
 RATE, STEPS = 250 / 60_000, 3600
@@ -78,9 +84,48 @@ def test_the_noise_of_a_known_run_is_found_again():
     assert noise == pytest.approx(1.3, rel=1e-6)
 
 
-def test_an_easy_target_takes_the_least_noise_the_search_allows():
-    noise = calibrate_noise(1e9, 1e-5, constant(steps=1))
-    assert 0 < noise < 0.1
+def test_an_easy_target_takes_the_least_noise_the_search_allows_and_says_so():
+    ends = (
+        r"^epsilon = 1e\+09: is not reached: the search for a noise multiplier ends at 0.02, which"
+    )
+    with pytest.warns(BudgetNotReached, match=ends):
+        noise = calibrate_noise(1e9, 1e-5, constant(steps=1))
+    assert noise == 0.02
+
+
+def test_what_a_budget_beyond_reach_costs_is_told_and_then_reached_in_silence():
+    with pytest.warns(BudgetNotReached, match=r"costs [\d.]+ at δ = 1e-05; lower") as warned:
+        noise = calibrate_noise(1e5, 1e-5, constant())
+    told = float(str(warned[0].message).split("costs ")[1].split(" ")[0])
+    costs = PldAccountant().compose(*constant()(noise)[0]).epsilon(1e-5).upper
+    assert told == pytest.approx(costs, rel=1e-5)
+    assert calibrate_noise(told * 0.999, 1e-5, constant()) > noise
+
+
+def test_a_sampling_rate_that_cannot_be_higher_is_told():
+    def run(rate):
+        return [(PoissonSampled(sampling_rate=rate, event=Gaussian(noise_multiplier=5.0)), 1)]
+
+    with pytest.warns(BudgetNotReached, match=r"search for a sampling rate ends at 1, which"):
+        assert calibrate_sampling_rate(50.0, 1e-5, run) == 1
+
+
+@pytest.mark.parametrize(
+    "release",
+    [
+        lambda noise: DiscreteGaussian(noise_multiplier=noise),
+        lambda noise: Laplace(noise_multiplier=noise),
+        lambda noise: ExponentialMechanism(epsilon=1 / noise),
+        lambda noise: PoissonSampled(sampling_rate=0.1, event=Laplace(noise_multiplier=noise)),
+    ],
+)
+@pytest.mark.parametrize("target", [1.0, 10.0])
+def test_one_release_of_bounded_or_lattice_loss_is_calibrated_at_once(release, target, monkeypatch):
+    """It took up to a minute: as many contours as trials, where sums of few terms do."""
+    monkeypatch.setattr("accountant.certify.Inversion", None)
+    noise = calibrate_noise(target, 1e-5, lambda noise: [(release(noise), 1)])
+    reached = PldAccountant().compose(release(noise)).epsilon(1e-5)
+    assert target * (1 - 1e-6) <= reached.lower <= reached.upper <= target * (1 + 1e-12)
 
 
 @pytest.mark.parametrize(

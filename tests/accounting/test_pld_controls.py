@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from accountant import Gaussian, PldAccountant, PoissonSampled, pld, transform
+from accountant import Contradiction, Gaussian, PldAccountant, PoissonSampled, pld, transform
 from accountant.composition import Composition
 from accountant.contour import Inversion, place
 from accountant.decay import Decay
@@ -35,7 +35,11 @@ def missed(rows=CHECKED):
     """The share of known values that lie outside their interval."""
     count = 0
     for row in rows:
-        bounds = PldAccountant().compose(step_of(row), row["steps"]).epsilon(row["delta"])
+        try:
+            bounds = PldAccountant().compose(step_of(row), row["steps"]).epsilon(row["delta"])
+        except Contradiction:  # seen through by the interval itself
+            count += 1
+            continue
         count += not bounds.lower <= float(row["eps_exact"]) <= bounds.upper
     return count / len(rows)
 
@@ -77,7 +81,7 @@ def test_the_cheaper_direction_alone_is_caught(monkeypatch):
         return Domination((added, added), (added, added))
 
     monkeypatch.setattr(pld, "domination", added_only)
-    assert missed() > 0.9
+    assert missed([row for row in CHECKED if row["steps"] > 1]) > 0.9  # one has a closed form
 
 
 def test_the_directions_exchanged_step_by_step_are_caught(monkeypatch):
@@ -175,7 +179,7 @@ def test_any_contour_gives_bounds_that_hold(name, how, smoothing):
 @pytest.mark.parametrize("name", STEEP)
 def test_aliases_left_in_are_caught(name, monkeypatch):
     total, near, epsilon, delta = placed(name, 1e-5)
-    monkeypatch.setattr(Inversion, "_aliases", lambda self, epsilon: 0.0)
+    monkeypatch.setattr(Inversion, "_log_aliases", lambda self, epsilon: -math.inf)
     inversion = Inversion(total, worse(near, "aliases three times as near"))
     assert not holds(inversion, epsilon, delta)
 

@@ -268,3 +268,35 @@ print(*sorted({"torch", "opacus", "dpsgd_torch", "dp_accounting", "sklearn"} & s
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "")
+
+
+@pytest.mark.parametrize("delta", ["1e-300", "5e-324", "1e-100"])
+@pytest.mark.parametrize("command", ["epsilon", "delta"])
+def test_a_delta_of_any_size_is_answered(shell, delta, command):
+    """ZeroDivisionError, before: logarithms do not underflow."""
+    run = ["--n", "60000", "--batch-size", "256", "--epochs", "60", "--noise-multiplier", "1.1"]
+    status, out, err = shell("epsilon", *run, "--delta", delta, "--json")
+    answer = json.loads(out)
+    assert (status, err) == (0, "")
+    assert 20 < answer["lower"] <= answer["upper"] < answer["lower"] * (1 + 1e-6)
+    if command == "delta":
+        status, out, err = shell("delta", *run, "--epsilon", str(answer["upper"] * 1.5), "--json")
+        assert (status, err) == (0, "")
+        assert 0 <= json.loads(out)["lower"] <= json.loads(out)["delta"] <= 1e-99
+
+
+def test_a_budget_beyond_what_is_searched_is_told_on_stderr(shell):
+    run = ["noise", *RUN, "--steps", "10", "--epsilon", "100000"]
+    status, out, err = shell(*run)
+    assert status == 0
+    assert out.startswith("noise_multiplier = 0.02")
+    assert err.startswith("warning: epsilon = 100000: is not reached: the search for a noise")
+    assert all(line.startswith("warning: ") for line in err.splitlines())
+
+
+def test_an_interval_wider_than_asked_for_is_told_on_stderr(shell):
+    run = ["--n", "1000", "--batch-size", "10", "--noise-multiplier", "2", "--steps", "100"]
+    asked = ["--delta", "1e-5", "--relation", "replace_one"]
+    status, _, err = shell("epsilon", *run, *asked)
+    assert status == 0
+    assert err.startswith("warning: width = 5e-07: not reached; the interval holds ε all the same")
