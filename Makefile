@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TRAIN ?=
+PYTEST ?= $(if $(CI),--refuse-skips)
 
 BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
 	gcc-riscv64-unknown-elf qemu-system-misc clang
@@ -26,9 +27,9 @@ $(VENV)/installed: setup.cfg constraints.txt pyproject.toml
 train: install
 	$(BIN)/python -m dpsgd_torch.train $(TRAIN)
 
-# With CI set, the long checks too.
+# With CI set, the long checks too, and none may be skipped but for what tests/skips.py lists.
 test: install lint
-	$(BIN)/python -m pytest $(if $(CI),,-m "not long")
+	$(BIN)/python -m pytest $(if $(CI),,-m "not long") $(PYTEST)
 
 lint: install
 	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks

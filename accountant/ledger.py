@@ -10,7 +10,7 @@ from pathlib import Path
 
 from accountant.budget import Budget
 from accountant.calibration import WIDTH, cost, exact
-from accountant.errors import LedgerError, check, check_delta
+from accountant.errors import LedgerError, PrivacyError, check, check_delta
 from accountant.events import Event, Relation, count_runs, event_from_json
 from accountant.rdp import RdpAccountant
 
@@ -24,6 +24,8 @@ CREATE TABLE charge (id INTEGER PRIMARY KEY AUTOINCREMENT, part TEXT NOT NULL,
                      REFERENCES event, checksum INTEGER, UNIQUE (part, step, attempt),
                      FOREIGN KEY (part, attempt) REFERENCES attempt);
 """
+
+_NO_EVENT = (ValueError, KeyError, TypeError, AttributeError)  # what other JSON makes it raise
 
 
 class Ledger:
@@ -83,7 +85,9 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._open(relation, resumed)
-        except (sqlite3.Error, ValueError, KeyError) as error:
+        except LedgerError:
+            raise
+        except (sqlite3.Error, PrivacyError, *_NO_EVENT) as error:
             raise LedgerError(
                 f"ledger {self._where}: {error}; if another process trains this run, wait for it, "
                 "else restore the file: without it no ε can be stated"
@@ -95,6 +99,10 @@ class Ledger:
                 raise self._lost()
             insert = f"INSERT INTO meta VALUES ('relation', '{relation.value}');"
             self._db.executescript("BEGIN;" + _SCHEMA + insert + "COMMIT;")
+        elif resumed:
+            found = self._db.execute("PRAGMA integrity_check").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
         row = self._db.execute("SELECT value FROM meta WHERE key = 'relation'").fetchone()
         stated = row[0] if row else "missing"
         if stated != relation.value:

@@ -14,6 +14,8 @@ from typing import Any
 from accountant.errors import InvalidValue, LedgerError
 from accountant.events import Event, event_from_json
 
+_NO_EVENTS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
 
 def read_events(path: Path) -> list[tuple[Event, int]]:
     """What ``path`` says was released, equal events counted together.
@@ -39,7 +41,7 @@ def read_events(path: Path) -> list[tuple[Event, int]]:
         total: Counter[Event] = Counter()
         for event, count in written:
             total[event] += count
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, *_NO_EVENTS) as error:
         if isinstance(error, InvalidValue):
             raise
         raise LedgerError(

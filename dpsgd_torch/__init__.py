@@ -14,8 +14,8 @@ from dpsgd_torch.privacy import Privacy
 from dpsgd_torch.schedules import Constant, Cosine, Exponential, Linear, Step, Table
 from dpsgd_torch.spent import PrivacySpent
 from dpsgd_torch.training.held_out import Validation
+from dpsgd_torch.training.replace_batchnorm import replace_batchnorm
 from dpsgd_torch.training.trainer import Trainer
-from dpsgd_torch.training.validation import replace_batchnorm
 from dpsgd_torch.training.watch import Watch
 
 __all__ = [

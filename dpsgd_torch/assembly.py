@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from accountant import Ledger, dpsgd_steps
+from accountant import Ledger, Relation, dpsgd_steps
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.errors import ConfigError, RunError, told
 from dpsgd_torch.parts import Part
 from dpsgd_torch.plan import PrivacyPlan, Sampling
 from dpsgd_torch.preparation import Preparation
 from dpsgd_torch.progress import Presenter
 from dpsgd_torch.schedules import schedule_from_json
+from dpsgd_torch.stored_config import read_config, refuse_edited
 from dpsgd_torch.tasks.task import Task
+from dpsgd_torch.training.checkpoint import has_trained
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.run_folder import RunFolder
@@ -24,6 +26,8 @@ from dpsgd_torch.training.steering import validation_events
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.trainer import Trainer
 from dpsgd_torch.training.watch import Watch
+
+_PLAN = "private/plan.json"
 
 
 def plan_of(part: Part, preparation: Preparation) -> PrivacyPlan | None:
@@ -44,24 +48,48 @@ def plan_of(part: Part, preparation: Preparation) -> PrivacyPlan | None:
 
 
 def begin(folder: RunFolder, config: RunConfig, root: int, plan: PrivacyPlan | None) -> None:
-    """Everything that resuming needs, before anything is spent."""
-    folder.create()
-    folder.write_json("private/streams.json", {"root": f"{root:x}"})
-    folder.write_json("private/plan.json", plan.noise_multiplier.to_json() if plan else None)
-    folder.write_json("config.json", config.to_json())
+    """Everything that resuming needs, an empty ledger too, before anything is spent.
+
+    What the run was asked stands in private/ as well: config.json, which is published and easily
+    edited, must still say the same when the run goes on.
+    """
+    noise = plan.noise_multiplier.to_json() if plan else None
+    with folder.beginning():
+        folder.write_root(root)
+        folder.write_sealed(_PLAN, {"config": config.to_json(), "noise_multiplier": noise})
+        folder.write_json("config.json", config.to_json())
+        if plan:
+            Ledger(folder.ledger, delta=plan.delta).close()
+        elif config.label_epsilon:
+            Ledger(folder.ledger, delta=config.delta, relation=Relation.LABEL_CHANGE).close()
 
 
-def open_ledger(folder: RunFolder, plan: PrivacyPlan, *, resumed: bool) -> Ledger:
-    """The run's one ledger; all that is planned is priced once."""
-    if resumed:  # another machine may calibrate to another last digit
-        noise = schedule_from_json(folder.read_json("private/plan.json"))
-        plan = dataclasses.replace(plan, noise_multiplier=noise)
+def read_begun(folder: RunFolder) -> tuple[int, RunConfig]:
+    """The key of the streams and the configuration that a run began with.
+
+    Raises:
+        RunError: nothing to go on with, a damaged file, or a config.json that was edited.
+    """
+    folder.refuse_links()
+    folder.refuse_begun_only()
+    read_config(folder)
+    root = folder.read_root()
+    config = read_config(folder, root)
+    refuse_edited(config, folder.read_sealed(_PLAN).get("config"), folder.path / "config.json")
+    return root, config
+
+
+def open_ledger(folder: RunFolder, plan: PrivacyPlan) -> Ledger:
+    """The run's one ledger, which ``begin`` made; all that is planned is priced once."""
+    # another machine may calibrate to another last digit
+    noise = schedule_from_json(folder.read_sealed(_PLAN)["noise_multiplier"])
+    plan = dataclasses.replace(plan, noise_multiplier=noise)
     return Ledger(
         folder.ledger,
         delta=plan.delta,
         budget=plan.budget,
         planned=plan.events() if plan.budget else None,
-        resumed=resumed,
+        resumed=True,
     )
 
 
@@ -114,8 +142,11 @@ def own_root(root: int, name: str) -> int:
 def start(trainer: Trainer) -> None:
     """Open the trainer's folder, or go on where it was left."""
     assert trainer.folder
-    if (trainer.folder.private / "contract.json").exists():
+    contract = trainer.folder.private / "contract.json"
+    if contract.exists():
         trainer.resume()
+    elif has_trained(trainer.folder.checkpoints):
+        raise RunError(f"{contract}: is gone, and steps were taken; restore it")
     else:
         trainer.open()
 
@@ -168,7 +199,6 @@ def usable_device(name: str) -> torch.device:
         probe.item()  # the meta device has no values
         return probe.device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device = {name}: cannot be used ({reason}); try --device cpu"
+            f"device = {name}: cannot be used ({told(error)}); try --device cpu"
         ) from error

@@ -10,7 +10,17 @@ accountant.PrivacyError
     └── GuaranteeBroken    what ran is not what was planned or charged: nothing is released
 """
 
+import re
+
 from accountant import PrivacyError
+
+_SHOWN = 160  # characters of a foreign message
+_TENSOR = re.compile(
+    r"(\w*(tensor|array|parameter|buffer)\(|(parameter|buffer) containing|\[\s*\[).*",
+    re.IGNORECASE,
+)
+_FRACTION = re.compile(r"(?<![\w.])[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?(?!\w|\.\d)")
+_LIST = re.compile(r"[\[({]\s*([-+\d…]+[\s,]+){7,}[^\])}]*[\])}]?")  # longer than a shape
 
 
 class TrainingError(PrivacyError):
@@ -39,3 +49,26 @@ class ExportError(TrainingError):
 
 class GuaranteeBroken(TrainingError):
     """What ran is not what was planned or charged: nothing is released."""
+
+
+def told(error: BaseException) -> str:
+    """A foreign exception in a message of ours: its type and first line, never weights or records.
+
+    What a library or the user's own model raises may hold a tensor: a printed one is left out with
+    all that follows it, and so are fractions and lists too long for a shape. What is raised in its
+    place goes ``.with_traceback(error.__traceback__) from None``: where it happened is still
+    shown, but not what the foreign exception would print.
+
+    >>> told(RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x36 and 64x3)"))
+    'RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x36 and 64x3)'
+    >>> told(ValueError("bad scale tensor([0.25, 0.5])"))
+    'ValueError: bad scale …'
+    """
+    try:
+        text = str(error)[: 20 * _SHOWN]
+    except Exception:  # theirs to format, ours to report
+        text = ""
+    text = _LIST.sub("[…]", _FRACTION.sub("…", _TENSOR.sub("…", text)))
+    line = next((" ".join(line.split()) for line in text.splitlines() if line.strip()), "")
+    line = line if len(line) <= _SHOWN else line[:_SHOWN].rstrip() + "…"
+    return ": ".join(filter(None, [type(error).__name__, line]))

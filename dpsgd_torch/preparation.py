@@ -20,7 +20,7 @@ from dpsgd_torch.mechanisms.statistics import FeatureSelection, FeatureStatistic
 from dpsgd_torch.tasks.task import Pair, Table, Task
 from dpsgd_torch.training.run_folder import RunFolder
 
-_FILE = "releases.json"
+_FILE, _KEPT = "releases.json", "private/releases.json"
 Events = tuple[tuple[Event, int], ...]
 Floats = NDArray[np.float64]
 
@@ -29,8 +29,9 @@ Floats = NDArray[np.float64]
 class Preparation:
     """Releases planned from declared numbers, so that their cost is known before any is drawn.
 
-    Each is charged in full before its noise is drawn, and written to releases.json; a resumed run
-    reads it there, and one that was charged but never written is drawn and charged anew.
+    Each is charged in full before its noise is drawn, and written to releases.json, which may be
+    published, and to private/, where a resumed run reads it; one that was charged but never written
+    is drawn and charged anew.
     """
 
     selection: FeatureSelection | None = None
@@ -108,8 +109,10 @@ class _Draws:
 
     def __init__(self, ledger: Ledger, folder: RunFolder) -> None:
         self._ledger, self._folder, self._step = ledger, folder, 0
-        kept = (folder.path / _FILE).exists()
-        self._kept: dict[str, Any] = folder.read_json(_FILE) if kept else {}
+        kept = (folder.path / _KEPT).exists()
+        self._kept: dict[str, Any] = folder.read_sealed(_KEPT) if kept else {}
+        if kept:
+            folder.write_json(_FILE, self._kept)
         self._begun = False
 
     def once(
@@ -125,6 +128,7 @@ class _Draws:
                 self._ledger.reserve(self._step, event, times)
             arrays = draw()
             self._kept[name] = [array.tolist() for array in arrays]
+            self._folder.write_sealed(_KEPT, self._kept)
             self._folder.write_json(_FILE, self._kept)
             self._ledger.settle(self._step, zlib.crc32(arrays[0].tobytes()), count)
         self._step += count

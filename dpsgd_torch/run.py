@@ -14,12 +14,12 @@ from dpsgd_torch.assembly import (
     make_trainer,
     open_ledger,
     plan_of,
+    read_begun,
     start,
     twin_of,
     usable_device,
 )
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.errors import RunError
 from dpsgd_torch.flags import Request
 from dpsgd_torch.labels import randomized
 from dpsgd_torch.parts import chosen_units, cut, sized
@@ -56,8 +56,7 @@ def run(request: Request, present: Presenter) -> Outcome:
     """Train what was requested, or go on with it, and leave the run folder complete."""
     if request.resume:
         folder = RunFolder(request.resume)
-        root = _read_root(folder)
-        config = _read_config(folder, root)
+        root, config = read_begun(folder)
     else:
         config = request.preset.config
         folder = RunFolder(request.out or _fresh_name(config.preset))
@@ -79,7 +78,7 @@ def run(request: Request, present: Presenter) -> Outcome:
     with contextlib.ExitStack() as stack:
         ledger = None
         if plan:
-            opened = open_ledger(folder, plan, resumed=bool(request.resume))
+            opened = open_ledger(folder, plan)
             ledger = stack.enter_context(contextlib.closing(opened))
         try:
             labels = None
@@ -131,7 +130,7 @@ def run(request: Request, present: Presenter) -> Outcome:
         labels=labels,
     )
     folder.write_text("statement.txt", words)
-    write_report(folder, config, history, twin, spent, words, predicted, promises)
+    write_report(folder, config, history, twin, spent, words, predicted, promises, labels)
     present.end(outcome)
     return outcome
 
@@ -145,28 +144,6 @@ def _promises(
         return None
     events = priced_events(trainer.plan, trainer.ledger, watched=spent.watched)
     return Promises.of(spent, events, unit)
-
-
-def _read_config(folder: RunFolder, root: int) -> RunConfig:
-    fields = folder.read_json("config.json")
-    try:
-        PRESETS[fields["preset"]]
-        return RunConfig(**{**fields, "seed": root if fields["seed"] else None})
-    except (TypeError, KeyError) as error:
-        raise RunError(
-            f"{folder.path / 'config.json'}: is not a configuration of this version ({error}); "
-            "resume with the version it began with"
-        ) from error
-
-
-def _read_root(folder: RunFolder) -> int:
-    try:
-        return int(folder.read_json("private/streams.json")["root"], 16)
-    except (TypeError, KeyError, ValueError) as error:
-        raise RunError(
-            f"{folder.path / 'private/streams.json'}: holds no stream key ({error}); restore it: "
-            "without it the run cannot go on"
-        ) from error
 
 
 def _go_on(request: Request, folder: RunFolder) -> list[str]:

@@ -27,6 +27,7 @@ from dpsgd_torch.searching.result import draw_picture, write_result
 from dpsgd_torch.searching.space import Dimension, corners, default_space
 from dpsgd_torch.searching.trials import Trials, events_of
 from dpsgd_torch.shell import in_one_line
+from dpsgd_torch.stored_config import config_from_json
 from dpsgd_torch.tasks.registry import load_task
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.streams import Streams
@@ -43,6 +44,7 @@ that are held out; otherwise trials are compared on test rows, which count as pu
 """
 
 
+_KEPT = "private/search.json"
 _FLAGS = {"fixed": "set"}
 
 
@@ -71,7 +73,7 @@ def search(options: argparse.Namespace) -> None:
         kept["count"] = rule.trials
         if rule.law:
             kept["count"] = rule.law.draw(np.random.default_rng(int(kept["seed"], 16)))
-        folder.write_json("private/search.json", kept)
+        folder.write_sealed(_KEPT, kept)
     trials = Trials(
         folder=folder.private / "trials",
         config=config,
@@ -141,7 +143,8 @@ def _folder(options: argparse.Namespace) -> tuple[RunFolder, dict[str, Any]]:
     if options.resume:
         _refuse_changes(options)
         folder = RunFolder(options.resume)
-        return folder, folder.read_json("private/search.json")
+        folder.refuse_links()
+        return folder, folder.read_sealed(_KEPT)
     if options.preset is None or options.epsilon is None:
         raise ConfigError("preset, epsilon: name both, as in --preset moa --epsilon 3")
     config = PRESETS[options.preset]().config
@@ -173,7 +176,7 @@ def _folder(options: argparse.Namespace) -> tuple[RunFolder, dict[str, Any]]:
     _rule(kept)
     folder = RunFolder(options.out or _fresh_name(options.preset))
     folder.create()
-    folder.write_json("private/search.json", kept)
+    folder.write_sealed(_KEPT, kept)
     return folder, kept
 
 
@@ -208,11 +211,13 @@ def _refuse_changes(options: argparse.Namespace) -> None:
 
 def _config(kept: dict[str, Any]) -> RunConfig:
     try:
-        return RunConfig(**kept["config"])
+        seed = kept["config"]["seed"]
+        fields = {**kept["config"], "seed": seed is not None}
     except (TypeError, KeyError) as error:
         raise RunError(
             f"search.json: is not of this version ({error}); resume with the one it began with"
         ) from error
+    return config_from_json(fields, Path(_KEPT), seed)
 
 
 def _rule(kept: dict[str, Any]) -> Rule:
@@ -239,7 +244,7 @@ def _choice(trials: Trials, rule: Rule, folder: RunFolder, kept: dict[str, Any])
         most = max(score["bound"] for score in told)
         picked = choose(scores, event, sensitivity=most, monotone=True)
         kept["chosen"] = int(picked[0])
-        folder.write_json("private/search.json", kept)
+        folder.write_sealed(_KEPT, kept)
     return rows[int(kept["chosen"])]
 
 

@@ -16,7 +16,7 @@ def in_one_line(story: Callable[[], None], *, interrupted: str = "interrupted ")
         try:
             story()
         except PrivacyError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt as stopped:
             print(f"{interrupted}{stopped}", file=sys.stderr)
@@ -24,5 +24,15 @@ def in_one_line(story: Callable[[], None], *, interrupted: str = "interrupted ")
     return 0
 
 
+def one_line(message: object) -> str:
+    r"""A message as one line without control characters: names in it may be anybody's.
+
+    >>> print(one_line("a\nb \x1b[2J"))
+    a b \x1b[2J
+    """
+    words = " ".join(str(message).split("\n"))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+
+
 def _one_line(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)

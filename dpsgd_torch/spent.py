@@ -81,7 +81,8 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
             above theirs; or the ledger, read back from disk, holds more than was planned.
     """
     again, planned = ledger.charged_again(), _counted(plan.events())
-    if not again and _counted(ledger.events()) - planned:
+    beyond = _counted(ledger.events()) - planned
+    if beyond.total() > again or set(beyond) - set(planned):
         raise GuaranteeBroken(
             f"ledger: its {len(ledger)} charges are not those of the plan; the run states no ε: "
             "report it"

@@ -1,6 +1,7 @@
 """Property tests that are the same at every run, however slow the machine."""
 
 import pytest
+import skips
 from hypothesis import settings
 
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -14,6 +15,16 @@ def pytest_addoption(parser):
         default=200,
         help="random networks that the export tests draw (default: 200)",
     )
+    parser.addoption(
+        "--refuse-skips",
+        action="store_true",
+        help="a test that is skipped fails, unless tests/skips.py lists the reason",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--refuse-skips"):
+        config.pluginmanager.register(skips.Refuser())  # doctests outside this folder too
 
 
 @pytest.fixture

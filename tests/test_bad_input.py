@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.tasks.idx import FILES
 from dpsgd_torch.train import main
+from dpsgd_torch.training.run_folder import RunFolder
 
 DIGITS = ["--preset", "digits", "--epochs", "1"]
 NUMBERS = ("--noise-multiplier", "--clip-norm", "--learning-rate", "--epsilon")
@@ -147,7 +149,9 @@ def test_resuming_a_folder_that_is_no_run_is_refused(refused, folder):
 @pytest.mark.parametrize("content", ["{", "[]", '{"root": "xyz", "preset": 1}'])
 def test_resuming_a_run_with_a_damaged_file_is_refused_by_its_name(refused, folder, file, content):
     (folder / "private").mkdir()
-    (folder / "private" / "streams.json").write_text('{"root": "7"}')
+    kept = RunFolder(folder)
+    kept.write_root(7)
+    kept.write_json("config.json", PRESETS["digits"]().config.to_json())
     (folder / file).write_text(content)
     assert file in refused("--resume", ".")
 

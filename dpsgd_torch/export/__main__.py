@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from accountant import PrivacyError
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.shell import one_line
 
 TARGETS = {
     "onnx": "model.onnx, opset 20, checked against torch",
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return 0 if export(Order(**given), print) else 1
     except PrivacyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; nothing half-written is left", file=sys.stderr)

@@ -51,8 +51,8 @@ def comment(lines: Iterable[str]) -> str:
     >>> print(comment(["evil */ int x; /*"]))
     /* evil * / int x; / * */
     """
-    safe = [re.sub(r"\s+", " ", line).strip() for line in lines]
-    safe = [_printable(line).replace("*/", "* /").replace("/*", "/ *") for line in safe]
+    safe = [_printable(re.sub(r"\s+", " ", line).strip()) for line in lines]
+    safe = [line.replace("*/", "* /").replace("/*", "/ *") for line in safe]
     return "/* " + "\n * ".join(safe) + " */"
 
 
@@ -77,7 +77,8 @@ def string(text: str) -> str:
 def _printable(line: str) -> str:
     """ASCII without backslashes, which could join lines or start a universal character name."""
     named = line.replace("ε", "epsilon").replace("δ", "delta")
-    return named.encode("ascii", "replace").decode().replace("\\", "/").replace("??", "? ?")
+    plain = "".join(c if " " <= c <= "~" else "?" for c in named).replace("\\", "/")
+    return re.sub(r"\?(?=\?)", "? ", plain)  # no two in a row, which could begin a trigraph
 
 
 def _lines(words: list[str]) -> Iterable[str]:

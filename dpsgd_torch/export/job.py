@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 
@@ -23,7 +24,7 @@ from dpsgd_torch.export.source import (
     load_data,
     read_run,
 )
-from dpsgd_torch.export.statement import exported
+from dpsgd_torch.export.statement import exported, promise_of
 from dpsgd_torch.export.to_arduino import to_arduino
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_header import to_header
@@ -88,11 +89,9 @@ def export(order: Order, say: Callable[[str], None]) -> bool:
     if order.to == "arduino":
         folder = order.out or folder / source.name
     files = _files(work, order, folder.name)
-    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, {**files, "statement.txt": _statement(source, order, list(files))})
     for name, content in files.items():
-        write_durably(folder / name, content)
         say(f"{folder / name}: {len(content):,} bytes")
-    _write_statement(source, order, folder, list(files))
     if program and order.to in ("c", "arduino"):
         say(f"on a Cortex-M4: {footprint(program)}")
     return True if held_out is None else _check(work, held_out, say)
@@ -100,18 +99,45 @@ def export(order: Order, say: Callable[[str], None]) -> bool:
 
 def _model(source: Source, made_up: torch.Tensor, say: Callable[[str], None]) -> onnx.ModelProto:
     """The run's model.onnx, written once and kept while the weights are the same."""
-    kept = source.folder.path / "export" / "onnx" / "model.onnx"
-    if kept.is_file():
-        model = onnx.load(kept)
-        if {entry.key: entry.value for entry in model.metadata_props} == source.provenance:
-            return model
+    kept, some = source.folder.path / "export" / "onnx" / "model.onnx", made_up[:32]
+    if kept.is_file() and (found := kept_model(kept.read_bytes(), source, some)):
+        return found
     model = to_onnx(source.model, source.input_shape, source.provenance)
-    some = made_up[:32]
     off = refuse_difference(model, source.model, some)
     say(f"onnx: onnxruntime is within {off:.1e} of the model in float64")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(kept, model.SerializeToString())
+    _write(kept.parent, {kept.name: model.SerializeToString()})
     return model
+
+
+def kept_model(content: bytes, source: Source, some: torch.Tensor) -> onnx.ModelProto | None:
+    """The model that an earlier export left, if it is the run's: by its weights, not by its word.
+
+    ``some`` are inputs for which it must answer what the run's model answers.
+    """
+    try:
+        model = onnx.load_from_string(content)
+        told = {entry.key: entry.value for entry in model.metadata_props}
+        held = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+        for name, tensor in source.model.state_dict().items():
+            if not np.array_equal(held[name], tensor.numpy()):
+                return None
+        onnx.checker.check_model(model)
+        refuse_difference(model, source.model, some)
+    except Exception:  # whatever a damaged file makes protobuf and onnxruntime raise
+        return None
+    return model if told == source.provenance else None
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    """All of them, in a folder made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_durably(folder / name, content)
+    except OSError as error:
+        raise ExportError(
+            f"out = {folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
 
 
 def _integers(
@@ -152,12 +178,14 @@ def _float_tflite(work: _Work) -> bytes:
     return to_float_tflite(from_onnx(work.model), work.source.provenance)
 
 
-def _write_statement(source: Source, order: Order, folder: Path, names: list[str]) -> None:
-    words = (source.folder.path / "statement.txt").read_text()
+def _statement(source: Source, order: Order, names: list[str]) -> bytes:
     more = exported(
-        names, integers=order.in_integers, private_ranges=order.calibrate_on_private_data
+        names,
+        promised=promise_of(source.config),
+        integers=order.in_integers,
+        private_ranges=order.calibrate_on_private_data,
     )
-    write_durably(folder / "statement.txt", (words + more).encode())
+    return (source.statement + more).encode()
 
 
 def _check(work: _Work, inputs: torch.Tensor, say: Callable[[str], None]) -> bool:

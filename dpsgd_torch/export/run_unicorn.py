@@ -12,6 +12,7 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.boards import Board
 from dpsgd_torch.export.elf import Image
 from dpsgd_torch.export.program import Int8
+from dpsgd_torch.export.unicorn_core import core
 
 COUNTED_INPUTS = 4
 """Counting calls Python once a block, so only the first inputs are counted."""
@@ -42,10 +43,7 @@ class _Machine:
         self._board, self._image = board, image
         self.instructions = 0
         self._size_of_block: dict[int, int] = {}
-        self._uc: Any = unicorn.Uc(
-            unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS
-        )
-        self._uc.ctl_set_cpu_model(getattr(arm_const, board.emulator[0]))
+        self._uc: Any = core(board.emulator[0])
         for region in (board.flash, board.ram):
             self._uc.mem_map(region.origin, region.length)
         for address, data in image.segments:

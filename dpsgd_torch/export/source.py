@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import nn
 
-from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import DataError, ExportError, RunError
+from dpsgd_torch.export.facts import Facts, privacy_told, weights_fit
+from dpsgd_torch.stored_config import read_config
 from dpsgd_torch.tasks.registry import architecture, load_task
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.training.sealed import tensors_from_bytes
 from dpsgd_torch.version import __version__
 
 COVERED = "the declared input range, and inputs made up without the data"
@@ -31,12 +33,26 @@ class Source:
     folder: RunFolder
     config: RunConfig
     model: nn.Module
-    labels: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    input_range: tuple[float, float]
-    output: str
+    known: Facts
     facts: dict[str, Any]
     provenance: dict[str, str]
+    statement: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.known.labels
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.known.input_shape
+
+    @property
+    def input_range(self) -> tuple[float, float]:
+        return self.known.input_range
+
+    @property
+    def output(self) -> str:
+        return self.known.output
 
     @property
     def name(self) -> str:
@@ -58,71 +74,69 @@ def read_run(path: Path) -> Source:
             f"preset = {config.preset}: its layer norms cannot be carried to a microcontroller; "
             "load model.safetensors into dpsgd_torch.tasks.response_model.response_mlp"
         )
+    known = Facts.of(facts, config, path / "task.json")
+    file = path / "model.safetensors"
     try:
-        weights = (path / "model.safetensors").read_bytes()
+        content = file.read_bytes()
     except OSError as error:
         raise RunError(
             f"{path}: has no model.safetensors; finish the run first: "
             f"python -m dpsgd_torch.train --resume {path}"
         ) from error
-    labels = tuple(facts["labels"])
-    model = architecture(config, labels)
-    try:
-        model.load_state_dict(load(weights))
-    except (RuntimeError, SafetensorError) as error:
+    model = architecture(config, known.labels)
+    if wrong := weights_fit(model, tensors_from_bytes(content, file)):
         raise RunError(
-            f"{path / 'model.safetensors'}: does not fit the model of preset {config.preset} "
-            f"({str(error).splitlines()[0]}); export with the version it was trained with"
-        ) from error
-    low, high = facts["input_range"]
-    return Source(
-        folder=folder,
-        config=config,
-        model=model.eval(),
-        labels=labels,
-        input_shape=tuple(facts["input_shape"]),
-        input_range=(float(low), float(high)),
-        output=facts["output"],
-        facts=facts,
-        provenance=_provenance(folder, config, facts, weights),
-    )
-
-
-def _provenance(
-    folder: RunFolder, config: RunConfig, facts: dict[str, Any], weights: bytes
-) -> dict[str, str]:
-    told = {
-        "epsilon": "none: trained without differential privacy",
-        "run": folder.path.resolve().name,
+            f"{file}: does not fit the model of preset {config.preset} ({wrong}); export with the "
+            "version it was trained with"
+        )
+    told = privacy_told(_read(folder, "privacy.json"), config, path, path / "privacy.json")
+    told |= {
+        "run": _text(path.resolve().name),
         "preset": config.preset,
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
         "version": f"dpsgd_torch {__version__}",
     }
-    if config.dp:
-        spent = _read(folder, "privacy.json")
-        bound = spent["epsilon"]
-        told["epsilon"] = "infinite" if bound is None else f"at most {round_up(bound)}"
-        told["delta"] = repr(spent["delta"])
-        told["relation"] = f"{spent['relation']}, the unit of privacy is one record"
-    if facts["synthetic"]:
+    if known.synthetic:
         told["data"] = "synthetic"
-    return told
+    return Source(folder, config, model.eval(), known, facts, told, _statement(folder, told))
+
+
+def _statement(folder: RunFolder, told: dict[str, str]) -> str:
+    """The words of statement.txt, which must state the ε that is told."""
+    path = folder.path / "statement.txt"
+    try:
+        words = path.read_text()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); restore it") from error
+    flat, bound = " ".join(words.split()), told["epsilon"].removeprefix("at most ")
+    stated = re.findall(r"ε = ([0-9.e+-]+|∞)[, ]", flat.partition("Guarantee:")[2])
+    if told["epsilon"].startswith("at most"):
+        fits = bool(stated) and float(stated[0].replace("∞", "inf")) >= float(bound) - 1e-4
+        fits = fits and "Not covered" in flat
+    else:
+        fits = "Guarantee:" not in flat or stated[:1] == ["∞"]
+    if not fits or not words.endswith("\n"):
+        raise RunError(
+            f"{path}: does not state the ε of privacy.json, {bound}; restore it: "
+            f"python -m dpsgd_torch.train --resume {folder.path} writes it anew"
+        )
+    return words
 
 
 def _config(folder: RunFolder) -> RunConfig:
-    fields = _read(folder, "config.json")
-    try:
-        return RunConfig(**{**fields, "seed": 0 if fields["seed"] else None})
-    except (TypeError, KeyError) as error:
-        raise RunError(
-            f"{folder.path / 'config.json'}: is not a configuration of this version ({error}); "
-            "export with the version it was trained with"
-        ) from error
+    _read(folder, "config.json")
+    return read_config(folder)
+
+
+def _text(name: str) -> str:
+    """A file's name as text, whatever its bytes."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _read(folder: RunFolder, name: str) -> Any:
     if not folder.path.is_dir():
         raise RunError(f"run = {folder.path}: there is no such folder; name that of a run")
+    folder.refuse_links()
     if not (folder.path / name).is_file():
         raise RunError(
             f"{folder.path}: has no {name}; name the folder of a finished run, as "

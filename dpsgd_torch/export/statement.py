@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Literal
+
+from dpsgd_torch.config import RunConfig
+
+Promised = Literal["records", "labels", "nothing"]
 
 
-def exported(names: list[str], *, integers: bool, private_ranges: bool) -> str:
+def promise_of(config: RunConfig) -> Promised:
+    """To whom a run promised something."""
+    if config.label_epsilon is not None:
+        return "labels"
+    return "records" if config.dp else "nothing"
+
+
+def exported(names: list[str], *, promised: Promised, integers: bool, private_ranges: bool) -> str:
     """A paragraph for the files' own statement.txt.
 
-    >>> print(exported(["model.onnx"], integers=False, private_ranges=False))
+    >>> print(exported(["model.onnx"], promised="records", integers=False, private_ranges=False))
     <BLANKLINE>
     Exported: model.onnx. Covered by ε: these files hold the weights and nothing else
     that depends on the records.
     <BLANKLINE>
     """
-    files = ", ".join(names)
+    words = f"Exported: {', '.join(names)}. {_COVERED[promised]}"
     if private_ranges:
         words = (
-            f"Exported: {files}. NOT covered by ε: --calibrate-on-private-data took the ranges of "
-            "activations from the training records, and the scales in these files are computed "
-            "from them. Do not publish them; export again without the flag."
+            f"Exported: {', '.join(names)}. NOT covered by ε: --calibrate-on-private-data took the "
+            "ranges of activations from the training records, and the scales in these files are "
+            "computed from them. Do not publish them; export again without the flag."
         )
-    else:
-        words = (
-            f"Exported: {files}. Covered by ε: these files hold the weights and nothing else that "
-            "depends on the records."
+    elif integers:
+        words += (
+            " Scales come from the declared input range, carried through the weights, and from "
+            "inputs made up without the data."
         )
-        if integers:
-            words += (
-                " Scales come from the declared input range, carried through the weights, and from "
-                "inputs made up without the data."
-            )
     return "\n" + textwrap.fill(words, 88) + "\n"
+
+
+_COVERED: dict[Promised, str] = {
+    "records": "Covered by ε: these files hold the weights and nothing else that depends on the "
+    "records.",
+    "labels": "Covered by ε, as far as labels go: these files hold the weights and nothing else "
+    "that depends on the records; the weights were trained on the inputs as they are.",
+    "nothing": "No ε covers them: these files hold the weights, trained without privacy, and "
+    "nothing else that depends on the records.",
+}

@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import nn
 
-from dpsgd_torch.errors import ExportError
+from dpsgd_torch.errors import ExportError, told
 
 OPSET = 20
 TOLERANCE = 1e-5
@@ -58,7 +58,7 @@ def to_onnx(
     except (ImportError, torch.onnx.OnnxExporterError, onnx.checker.ValidationError) as error:
         raise ExportError(
             f"model = {type(model).__name__}: cannot be written as ONNX "
-            f"({str(error).splitlines()[0]}); pip install 'dpsgd_torch[export]', or use layers "
+            f"({told(error)}); pip install 'dpsgd_torch[export]', or use layers "
             "that torch.onnx knows"
         ) from error
     return written

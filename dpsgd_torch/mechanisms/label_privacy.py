@@ -8,8 +8,8 @@ at that ε, however long it is trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import opendp.prelude as dp
@@ -20,6 +20,8 @@ from torch.nn import functional
 from accountant import Event, RandomizedResponse, Relation
 from accountant.errors import check
 from dpsgd_torch.mechanisms.laplace import refuse_dearer
+
+_ROUNDING = 1e-12
 
 dp.enable_features("contrib")
 
@@ -41,8 +43,14 @@ class LabelPrivacy:
 
     @property
     def told(self) -> float:
-        """How likely a label is told as it is."""
-        return 1 / (1 + (self.classes - 1) * math.exp(-self.epsilon))
+        """How likely a label is told as it is: a float below where it would cost more than ε."""
+        told = 1 / (1 + (self.classes - 1) * math.exp(-self.epsilon))
+        while told == 1 or self._cost(told) > self.epsilon * (1 + _ROUNDING):
+            told = math.nextafter(told, 0.0)
+        return told
+
+    def _cost(self, told: float) -> float:
+        return math.log(told * (self.classes - 1) / (1 - told))
 
     @property
     def event(self) -> Event:
@@ -53,27 +61,68 @@ class LabelPrivacy:
             relation=Relation.LABEL_CHANGE,
         )
 
+    @classmethod
+    def charged_as(cls, event: Event) -> LabelPrivacy | None:
+        """What was asked for where ``event`` was charged; None for an event of another kind.
+
+        ε is the one that is charged as this very event, or a little above what the event costs.
+
+        >>> asked = LabelPrivacy(classes=10, epsilon=3.0)
+        >>> LabelPrivacy.charged_as(asked.event) == asked
+        True
+        """
+        if not isinstance(event, RandomizedResponse) or event.relation != Relation.LABEL_CHANGE:
+            return None
+        p, k = event.noise_parameter, int(event.categories)
+        exact = math.log1p((1 - p) * k / p) if p > 0 else math.inf
+        if not 0 < exact < 50:
+            return None
+        for digits in range(1, 17):
+            asked = cls(k, float(f"{exact:.{digits}g}"))
+            if asked.event == event:
+                return asked
+        return cls(k, exact * (1 + _ROUNDING))
+
+    def refuse_dearer(self) -> None:
+        """Refuse, before anything is charged, an ε at which OpenDP's own price would be above it.
+
+        Raises:
+            GuaranteeBroken: so near to no noise that π rounds up.
+        """
+        refuse_dearer(self._answer().map(1), self.epsilon, "randomized response")
+
+    def _answer(self) -> Any:
+        return dp.m.make_randomized_response(list(range(self.classes)), self.told)
+
     def draw(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) labels 0 … k − 1 → (n,) answers.
 
         Raises:
             GuaranteeBroken: OpenDP's own price of an answer is above ε.
         """
-        answer = dp.m.make_randomized_response(list(range(self.classes)), self.told)
-        refuse_dearer(answer.map(1), self.epsilon, "randomized response")
+        self.refuse_dearer()
+        answer = self._answer()
         return np.array([answer(int(label)) for label in labels], dtype=np.int64)
 
-    def debiased(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """(logits, answers) → (n,), in the mean over answers the cross entropy of the true labels.
+    def debiased(self) -> Debiased:
+        """The loss to train on answers with."""
+        return Debiased(self)
 
-        ℓ(o, y) − τ Σ_j ℓ(o, j), over π − τ, with π the chance of the truth and τ of each other
-        label [Natarajan et al. 2013, Lemma 1; Patrini et al. 2017, Theorem 1].
-        """
-        other = (1 - self.told) / (self.classes - 1)
 
-        def loss(outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-            each = -functional.log_softmax(outputs, dim=1)
-            own = each.gather(1, answers[:, None])[:, 0]
-            return (own - other * each.sum(dim=1)) / (self.told - other)
+@dataclass(frozen=True)
+class Debiased:
+    """(logits, answers) → (n,), in the mean over answers the cross entropy of the true labels.
 
-        return loss
+    ℓ(o, y) − τ Σ_j ℓ(o, j), over π − τ, with π the chance of the truth and τ of each other label
+    [Natarajan et al. 2013, Lemma 1; Patrini et al. 2017, Theorem 1]. Its text says which answers it
+    is for, so that a run with others does not go on with it.
+    """
+
+    privacy: LabelPrivacy
+
+    def __call__(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        told = self.privacy.told
+        other = (1 - told) / (self.privacy.classes - 1)
+        each = -functional.log_softmax(outputs, dim=1)
+        own = each.gather(1, answers[:, None])[:, 0]
+        return (own - other * each.sum(dim=1)) / (told - other)

@@ -31,6 +31,7 @@ def write_report(
     words: str,
     predicted: Predicted,
     promises: Promises | None,
+    label_epsilon: float | None,
 ) -> None:
     """Write report.html, and private/gradient-norms.svg for a private run."""
     if not history.epochs:
@@ -53,6 +54,7 @@ def write_report(
         spent=spent.to_json() if spent else {},
         words=words,
         round_up=round_up,
+        label_epsilon=label_epsilon,
     )
     folder.write_text("report.html", page)
     counts = [row["norm_counts"] for row in history.private]

@@ -90,7 +90,7 @@ def promise_by_rows(rows: Sequence[tuple[int, float]], unit: str, flat: float) -
     """SVG: ε for whoever holds so many rows, if rows are protected and if ``unit`` is."""
     axes, figure = _figure(f"rows of one {unit}", "ε promised to it")
     _line(axes, [k for k, _ in rows], [e for _, e in rows], _TWIN, "each row protected by itself")
-    axes.axhline(flat, color=_PRIVATE, label=f"each {unit} protected as one")
+    axes.axhline(flat, color=_PRIVATE, label=_plain(f"each {unit} protected as one"))
     axes.set_yscale("log")
     axes.legend(frameon=False)
     return _svg(figure)
@@ -125,10 +125,15 @@ def _figure(x: str, y: str) -> tuple[Axes, Figure]:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(5.2, 3.2), layout="constrained")
         axes = figure.add_subplot()
-        axes.set(xlabel=x, ylabel=y)
+        axes.set(xlabel=_plain(x), ylabel=_plain(y))
         if x == "epoch":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return axes, figure
+
+
+def _plain(text: str) -> str:
+    """Text with no formula in it: names of columns are anybody's."""
+    return text.replace("$", r"\$")
 
 
 def _line(axes: Axes, x: Sequence[float], y: Sequence[float], color: str, label: str) -> None:

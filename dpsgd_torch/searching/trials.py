@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from accountant.recorded import read_events
 from accountant.selection import SearchBound
 from dpsgd_torch.assembly import plan_of
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.errors import GuaranteeBroken, RunError
 from dpsgd_torch.flags import Request
 from dpsgd_torch.parts import chosen_units, cut, sized
 from dpsgd_torch.preparation import Preparation
@@ -25,7 +24,10 @@ from dpsgd_torch.searching.space import Dimension, proposal
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.loop import Progress
 from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.training.sealed import sealed, unsealed
 from dpsgd_torch.training.trainer import Trainer
+
+_RESULTS = "results.jsonl"
 
 
 class Silent:
@@ -57,7 +59,11 @@ class Trials:
 
     def finished(self) -> list[dict[str, Any]]:
         """Values and score of every trial that is done, in order."""
-        return RunFolder(self.folder).read_lines("results.jsonl")
+        path = self.folder / _RESULTS
+        try:
+            return [unsealed(row) for row in RunFolder(self.folder).read_lines(_RESULTS)]
+        except ValueError as error:
+            raise RunError(f"{path}: cannot be read ({error}); restore it") from error
 
     def take(self, number: int, events_at: Callable[[RunConfig, float], Events]) -> dict[str, Any]:
         """Run trial ``number``, or go on with it; returns its values, score and folder."""
@@ -71,9 +77,7 @@ class Trials:
             seed=None if self.config.seed is None else self.config.seed + number,
         )
         folder = self.folder / f"{number + 1:04d}"
-        begun = (folder / "ledger.sqlite").exists()
-        if folder.exists() and not begun:  # it was stopped before anything could be drawn
-            shutil.rmtree(folder)
+        begun = not RunFolder(folder).is_free  # if stopped before anything was charged, it is free
         request = Request(
             preset=Preset(config, "a trial of a search"),
             data_dir=self.data_dir,
@@ -91,7 +95,8 @@ class Trials:
                 "interrupted where steps cannot be repeated?); the search states no ε: begin anew"
             )
         row = {"trial": number + 1, "values": values, "score": score_of(outcome)}
-        RunFolder(self.folder).write_lines("results.jsonl", [*self.finished(), row])
+        rows = [*self.finished(), row]
+        RunFolder(self.folder).write_lines(_RESULTS, map(sealed, rows))
         return row
 
 

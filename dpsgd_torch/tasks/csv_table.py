@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsgd_torch.errors import DataError
+from dpsgd_torch.errors import DataError, told
 
 _SHOWN = 40  # characters of a cell that is refused
 
@@ -62,6 +62,8 @@ def read_table(
 ) -> CsvTable:
     """The named columns of a file whose header has been read; a number is a finite one.
 
+    Text is taken as it stands, without the spaces around it: "None" and "NA" are names like others.
+
     Raises:
         DataError: a line with too few or too many cells, an empty or otherwise bad cell, bytes
             that are no text, no rows at all.
@@ -83,14 +85,16 @@ def read_table(
                 encoding="utf-8-sig",
                 index_col=False,
                 skipinitialspace=True,
+                na_filter=False,  # "None" and "NA" are names like others
             )
     except (ValueError, pd.errors.ParserError) as error:
         _refuse_first_bad_number(path, header, numbers)
-        raise DataError(f"{path}: cannot be read as CSV ({_short(str(error))}); "
-                        "download the file again") from error  # fmt: skip
+        raise DataError(
+            f"{path}: cannot be read as CSV ({told(error)}); download the file again"
+        ) from error
     table = CsvTable(
         path=path,
-        text={name: tuple(frame[name]) for name in text},
+        text={name: tuple(str(cell).strip() for cell in frame[name]) for name in text},
         numbers=frame[list(numbers)].to_numpy(np.float32),
         number_columns=tuple(numbers),
         lines=lines,
@@ -98,8 +102,8 @@ def read_table(
     if len(frame) != len(lines):
         raise DataError(f"{path}: a quoted cell runs over several lines; close the quote")
     for name in text:
-        for empty in np.flatnonzero(frame[name].isna()):
-            at = table.at(int(empty))
+        if "" in table.text[name]:
+            at = table.at(table.text[name].index(""))
             raise DataError(f"{at}, {name}: is empty; fill it, or take the row out")
     if not np.isfinite(table.numbers).all():
         _refuse_first_bad_number(path, header, numbers)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsgd_torch.errors import DataError
+from dpsgd_torch.errors import DataError, told
 
 AXES = ("aX", "aY", "aZ", "gX", "gY", "gZ")
 SAMPLES = 119
@@ -18,7 +18,7 @@ LIMITS = np.array([4.0] * 3 + [2000.0] * 3)  # g, and degrees a second: where th
 _ANOTHER_UNIT = 2.0  # times the limit: no sensor overshoots so far
 _TO_G = "divide m/s² by 9.80665, or thousandths of g by 1000"
 _HEAVY = 5.0  # g, in half of a file's rows; a board in a hand feels 1 g, or 9.8 m/s²
-_SHOWN = 60  # characters of a line that is refused
+_LONGEST_NAME = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ def read_gestures(folder: Path, partial: str = "refuse") -> Recordings:
             f"data_dir = {folder}: has {found}; needs a file a gesture, two at least, such as "
             "wave.csv and punch.csv"
         )
+    for path in paths:
+        if not path.stem.isprintable() or len(path.stem) > _LONGEST_NAME:
+            raise DataError(
+                f"data_dir = {folder}: {path.name!a} names a gesture and is published; give the "
+                f"file a name of at most {_LONGEST_NAME} printable characters"
+            )
     motions = [_read(path, partial) for path in paths]
     gesture = np.repeat(np.arange(len(paths)), [len(m) for m in motions])
     motion = np.concatenate(motions)
@@ -91,7 +97,7 @@ def _numbers(path: Path) -> NDArray[np.float64]:
         raise DataError(f"{path}: is empty; record a gesture, or take it away") from error
     except (UnicodeDecodeError, OSError, pd.errors.ParserError) as error:
         raise DataError(
-            f"{path}: cannot be read as CSV ({error}); save it as UTF-8 text"
+            f"{path}: cannot be read as CSV ({told(error)}); save it as UTF-8 text"
         ) from error
     missing = [name for name in AXES if name not in header]
     if missing:
@@ -112,8 +118,8 @@ def _numbers(path: Path) -> NDArray[np.float64]:
     except pd.errors.ParserError as error:
         odd = (i for i, text in enumerate(_lines(path), start=1) if text.count('"') % 2)
         raise DataError(
-            f"{path}, line {next(odd, 1)}: cannot be read as CSV ({error}); close the quote, or "
-            "take the recording out"
+            f"{path}, line {next(odd, 1)}: cannot be read as CSV ({told(error)}); close the "
+            "quote, or take the recording out"
         ) from error
     except ValueError:
         table = pd.read_csv(path, dtype=str, **options)
@@ -123,8 +129,8 @@ def _numbers(path: Path) -> NDArray[np.float64]:
         row, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
         line = _line(path, row)
         raise DataError(
-            f"{path}, line {line}, {AXES[column]}: is not a number ({_text(path, line)!r}); "
-            "correct it, or take the recording out"
+            f"{path}, line {line}, {AXES[column]}: is not a number; correct it, or take "
+            "the recording out"
         )
     return values
 
@@ -138,9 +144,8 @@ def _refuse_wide_or_binary(path: Path, cells: int) -> None:
                 raise DataError(f"{path}, line {number}: is not UTF-8; save it as UTF-8 text")
             if text.count(",") >= cells and text.rstrip(", \t\n").count(",") >= cells:
                 raise DataError(
-                    f"{path}, line {number}: has more than the header's {cells} cells "
-                    f"({text.strip()[:_SHOWN]!r}); write decimals with a point, or take the "
-                    "recording out"
+                    f"{path}, line {number}: has more than the header's {cells} cells; "
+                    "write decimals with a point, or take the recording out"
                 )
 
 
@@ -208,10 +213,6 @@ def _line(path: Path, row: int) -> int:
         if filled == row + 1:
             return number
     return number + 1
-
-
-def _text(path: Path, line: int) -> str:
-    return _lines(path)[line - 1].strip()[:_SHOWN]
 
 
 def _lines(path: Path) -> list[str]:

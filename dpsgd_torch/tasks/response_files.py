@@ -26,6 +26,7 @@ _CATEGORIES: dict[str, dict[str, float]] = {
 }
 _MEASURED = (*GENES, *CELLS)
 _ID = "sig_id"
+_LONGEST_NAME = 100  # characters
 _NAMED = 5  # columns that a message names before it only counts
 _FILES = {
     "train": "train_features.csv",
@@ -224,6 +225,12 @@ def _check_columns(
     present, known = set(header), set(expected)
     missing = [name for name in expected if name not in present]
     extra = [] if more else [name or "(no name)" for name in header if name not in known]
+    odd = [name for name in header if not (name.isprintable() and 0 < len(name) <= _LONGEST_NAME)]
+    if more and odd:
+        raise DataError(
+            f"{path}, line 1: {odd[0][:_LONGEST_NAME]!a} names a column and is published; give it "
+            f"a name of 1 to {_LONGEST_NAME} printable characters"
+        )
     if missing or extra:
         lacks = [f"lacks {_some(missing)}"] if missing else []
         has = [f"has {_some(extra)} too many"] if extra else []

@@ -1,22 +1,16 @@
-"""Errors of the user's own code, told in one line: what failed, where in the model, and no values.
-
-A message never prints a tensor of weights or data: what an exception says is kept only where it is
-plain text.
-"""
+"""Errors of the user's own code, told in one line: what failed, and where; no values."""
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import nn
 
 from accountant import PrivacyError
-from dpsgd_torch.errors import ModelError, RunError, TrainingError
+from dpsgd_torch.errors import ModelError, RunError, TrainingError, told
 
-_LONGEST = 200  # characters of a foreign message
-_DECIMALS = re.compile(r"\d\.\d")  # more than a few are somebody's values
+_FREE = "nothing was charged"
 
 
 @contextlib.contextmanager
@@ -37,56 +31,34 @@ def blamed(
     """
     try:
         yield
-    except PrivacyError:
-        raise
+    except PrivacyError as error:
+        if _FREE in str(error):
+            raise
+        raise type(error)(f"{what}: {error}; {_FREE}{hint}").with_traceback(
+            error.__traceback__
+        ) from None
     except Exception as error:  # whatever the user's code raises
-        where = told_by(error, model)
-        raise kind(f"{what}: failed{where}; nothing was charged{hint}") from shown(error)
+        raise kind(
+            f"{what}: failed{_place(error, model)} ({told(error)}); {_FREE}{hint}"
+        ).with_traceback(error.__traceback__) from None
 
 
 @contextlib.contextmanager
-def within_charged_step(model: nn.Module, step: int) -> Iterator[None]:
-    """Say of an error inside a step that the step is charged; its own type is the cause.
+def within_charged_step(model: nn.Module, step: int, charged: Callable[[], str]) -> Iterator[None]:
+    """Say of an error inside a step what was charged.
 
     Raises:
-        RunError: in place of any error of the user's code, and of a model that is refused.
+        RunError: in place of any error of the user's code; ours keep their type.
     """
     try:
         yield
-    except ModelError as error:
-        raise RunError(f"step {step}, which is charged: {error}") from shown(error)
-    except PrivacyError:
-        raise
-    except Exception as error:
+    except PrivacyError as error:
+        raise type(error)(f"step {step}: {error}; {charged()}") from error
+    except Exception as error:  # whatever the user's code raises
         raise RunError(
-            f"step {step}: model, loss or optimizer failed{told_by(error, model)}; the step is "
-            "charged and its noise is not drawn again: mend what failed, and go on from the last "
-            "checkpoint with resume()"
-        ) from shown(error)
-
-
-def told_by(error: BaseException, model: nn.Module | None = None) -> str:
-    """ " in layer PATH = TYPE (EXCEPTION: TEXT)", with the text left out where it shows values."""
-    text = _plain_text(error)
-    said = type(error).__name__ + (f": {text}" if text else "")
-    return f"{_place(error, model)} ({said})"
-
-
-def shown(error: BaseException) -> BaseException | None:
-    """The error as a cause to chain, unless printing it would print values."""
-    return error if _plain_text(error) is not None else None
-
-
-def _plain_text(error: BaseException) -> str | None:
-    if not all(isinstance(part, str | int | type(None)) for part in error.args):
-        return None
-    text = " ".join(str(error).split())
-    if (
-        re.search(r"tensor\(|array\(|Parameter containing", text)
-        or len(_DECIMALS.findall(text)) > 3
-    ):
-        return None
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+            f"step {step}: model, loss or optimizer failed{_place(error, model)} ({told(error)}); "
+            f"{charged()}"
+        ).with_traceback(error.__traceback__) from None
 
 
 def _place(error: BaseException, model: nn.Module | None) -> str:

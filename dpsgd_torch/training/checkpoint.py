@@ -15,18 +15,27 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from dpsgd_torch.errors import RunError
+from dpsgd_torch.training.history import History
 from dpsgd_torch.training.released_state import released_tensors
 from dpsgd_torch.training.run_folder import sync_folder, write_durably
+from dpsgd_torch.training.sealed import sealed, unsealed
 
 _KEPT = 2
+_DAMAGE = (OSError, ValueError, KeyError, RecursionError)
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, charges: int
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    charges: int,
+    history: History,
 ) -> None:
     """Write ``folder/step-N``: complete and on disk, or not there at all.
 
-    ``charges`` is what the ledger held: one that holds fewer later has lost some.
+    ``charges`` is what the ledger held: one that holds fewer later has lost some. ``history`` is
+    all that a resumed run knows of the epochs before: it reads no file that was published.
     """
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
@@ -38,8 +47,9 @@ def save_checkpoint(
     content = save_tensors({k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()})
     write_durably(partial / "tensors.safetensors", content)
     digest = hashlib.sha256(content).hexdigest()
-    state = {"step": step, "charges": charges, "sha256": digest, "optimizer": plain}
-    write_durably(partial / "state.json", json.dumps(state, default=float).encode())
+    state = {"step": step, "charges": charges, "tensors": digest, "optimizer": plain}
+    state = sealed({**state, "history": history.to_json()})
+    write_durably(partial / "state.json", json.dumps(state).encode())
     os.rename(partial, final)
     sync_folder(folder)
     for old in _checkpoints(folder)[:-_KEPT]:
@@ -48,8 +58,8 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, int]:
-    """Load the newest checkpoint into model and optimizer; returns the steps and charges then.
+) -> tuple[int, int, History]:
+    """Load the newest checkpoint into model and optimizer; returns steps, charges, history then.
 
     Raises:
         RunError: there is none, or the newest is damaged; the newest good one is named.
@@ -59,7 +69,7 @@ def load_checkpoint(
         raise RunError(f"{folder}: holds no checkpoint to resume from; start a new run")
     try:
         state, tensors = _read(found[-1])
-    except (OSError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         good = [path.name for path in found[:-1] if _is_good(path)]
         move = (
             f"the previous good one is {good[-1]}: delete {found[-1].name} to go on from there "
@@ -71,7 +81,12 @@ def load_checkpoint(
     weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
     model.load_state_dict(weights)
     optimizer.load_state_dict(_unflatten(tensors, state["optimizer"]))
-    return int(state["step"]), int(state["charges"])
+    return int(state["step"]), int(state["charges"]), History.from_json(state["history"])
+
+
+def has_trained(folder: Path) -> bool:
+    """Whether there is a checkpoint of a step that was taken."""
+    return any(path.name != "step-00000000" for path in _checkpoints(folder))
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -79,9 +94,9 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    state = json.loads((path / "state.json").read_text())
+    state = unsealed(json.loads((path / "state.json").read_text()))
     content = (path / "tensors.safetensors").read_bytes()
-    if hashlib.sha256(content).hexdigest() != state["sha256"]:
+    if hashlib.sha256(content).hexdigest() != state["tensors"]:
         raise ValueError("its sha256 is not the one recorded")
     return state, load_tensors(content)
 
@@ -89,7 +104,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 def _is_good(path: Path) -> bool:
     try:
         _read(path)
-    except (OSError, ValueError, KeyError):
+    except _DAMAGE:
         return False
     return True
 

@@ -13,6 +13,7 @@ import opacus
 import torch
 
 from dpsgd_torch.errors import RunError
+from dpsgd_torch.training.described import described
 
 if TYPE_CHECKING:
     from dpsgd_torch.training.trainer import Trainer
@@ -37,7 +38,7 @@ def contract(run: Trainer) -> dict[str, Any]:
         "code": CODE_CONTRACT,
         "data": digest([*run.data, *held_out]) + run.unit_digest,
         "model": str(run.model),
-        "loss": getattr(run.given_loss, "__qualname__", str(run.given_loss)),
+        "loss": described(run.given_loss),
         "optimizer": [type(run.optimizer).__name__, groups],
         "sampling": run.sampling.to_json(),
         "privacy": run.privacy.to_json() if run.privacy else None,
@@ -57,6 +58,7 @@ def refuse_changed(was: Mapping[str, Any], now: Mapping[str, Any], run: object) 
         if isinstance(before, dict) and isinstance(after, dict):
             keys = [key for key in after if before.get(key) != after[key]]
             before, after = ({key: part.get(key) for key in keys} for part in (before, after))
+        before, after = (" ".join(str(part).split()) for part in (before, after))
         raise RunError(
             f"run {run}: its {name} changed ({before} → {after}); resume with what it began with, "
             "or start a new run"
@@ -75,5 +77,5 @@ def environment(device: torch.device) -> str:
     """What must be the same for a step to repeat bit for bit."""
     parts = [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability()]
     parts += [f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"]
-    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}"]
+    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}", "float64 noise"]
     return ", ".join(parts)

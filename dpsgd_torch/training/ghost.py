@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -147,21 +148,31 @@ class Factored:
         rows = self._rows
         by_row = factors if rows.slots is None else factors[rows.slots]
         by_row = by_row if rows.weights is None else by_row * rows.weights
-        wide = [site.widened() for site in self._sites]
-        self._add(wide, dict(zip(self._params, sums, strict=True)), by_row.double())
+        self._add(self._sites, dict(zip(self._params, sums, strict=True)), by_row.double())
+
+    def norm(self, slot: int) -> float:
+        rows, weights = self._rows_of(slot)
+        one = Rows(torch.zeros_like(rows), weights) if len(rows) > 1 else Rows(None, weights)
+        with torch.no_grad():
+            parts = [site.widened(rows).squared_norms(one)[0] for site in self._sites]
+        return math.sqrt(sum(map(float, parts)))
 
     def vector(self, slot: int) -> list[torch.Tensor]:
-        rows = self._rows
-        chosen = (
-            torch.tensor([slot]) if rows.slots is None else (rows.slots == slot).nonzero()[:, 0]
-        )
+        rows, weights = self._rows_of(slot)
         sums: Sums = {p: torch.zeros_like(p, dtype=torch.float64) for p in self._params}
-        chosen = chosen.to(self.norms.device)
-        weights = self.norms.new_ones(len(chosen)).double()
-        if rows.weights is not None:
-            weights = rows.weights[chosen].double()
-        self._add([site.double(chosen) for site in self._sites], sums, weights)
+        self._add([site.double(rows) for site in self._sites], sums, weights)
         return [total.flatten() for total in sums.values()]
+
+    def _rows_of(self, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows that share a slot, and their weights in float64."""
+        slots, weights, device = self._rows.slots, self._rows.weights, self.norms.device
+        if slots is None:
+            rows = torch.tensor([slot], device=device)
+        else:
+            rows = (slots == slot).nonzero()[:, 0]
+        if weights is None:
+            return rows, torch.ones(len(rows), dtype=torch.float64, device=device)
+        return rows, weights[rows].double()
 
     @torch.no_grad()
     def _norms(self, rows: Rows) -> torch.Tensor:

@@ -14,6 +14,7 @@ from torch import nn
 from accountant import Event, Gaussian
 from accountant.errors import check
 from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
+from dpsgd_torch.training.described import described
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.sampling import UnitRows
 from dpsgd_torch.training.tensors import pair_on, units_of
@@ -81,12 +82,12 @@ class HeldOut:
         ids = np.arange(rows) if asked.units is None else asked.units
         self.units: UnitRows = units_of(ids, rows)
         self.size = asked.size or len(self.units)
-        self.score = loss if asked.score is None else per_example(asked.score)
+        self.score = loss if asked.score is None else per_example(asked.score, "score")
 
     def to_json(self) -> dict[str, Any]:
         """What a resumed run must share."""
         asked = self.asked.score
-        name = None if asked is None else getattr(asked, "__qualname__", str(asked))
+        name = None if asked is None else described(asked)
         return {**self.asked.to_json(), "score": name}
 
     def mean(self, model: nn.Module) -> float:

@@ -83,10 +83,12 @@ class History:
         """The validation scores so far."""
         return [r.validation for r in self.epochs if r.validation is not None]
 
-    def truncated(self, step: int) -> History:
-        """Without what came after ``step``, for a run resumed there."""
-        epochs = [record for record in self.epochs if record.step <= step]
-        return History(epochs, self.private[: len(epochs)])
+    def to_json(self) -> dict[str, Any]:
+        return {"epochs": [record.to_json() for record in self.epochs], "private": self.private}
+
+    @classmethod
+    def from_json(cls, rows: dict[str, Any]) -> History:
+        return cls(list(map(EpochRecord.from_json, rows["epochs"])), list(rows["private"]))
 
 
 def averaged(histories: Sequence[History]) -> History:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accountant import BudgetExceeded, dpsgd_steps
+from accountant.statement import round_up
 from dpsgd_torch.plan import Sampling, StepPlan
+from dpsgd_torch.training.blame import within_charged_step
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
-from dpsgd_torch.training.released_state import checksums, total
 from dpsgd_torch.training.sampling import assign_slots, poisson_sample
 from dpsgd_torch.training.steps import Draw
 
@@ -72,12 +73,14 @@ def train(run: Trainer) -> Iterator[Progress]:
             run.model.train()
         run.steering.set_rates(step, run.history.scores)
         plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
-        with run.streams.model_rng(attempt=run.attempt, step=step, device=run.device):
+        with (
+            run.streams.model_rng(attempt=run.attempt, step=step, device=run.device),
+            within_charged_step(run.model, step, lambda: _charged(run)),
+        ):
             private.add(run.step(run.data, plan, _draw(run, step)))
 
         if run.plan:
-            run.state = checksums(run.model)
-            run.settle(step, total(run.state), on_record)
+            run.settle(step, run.guard.accept(), on_record)
         run.done, run.torn = step + 1, False
         record = None
         if run.done == ends[epoch - 1]:
@@ -90,7 +93,9 @@ def train(run: Trainer) -> Iterator[Progress]:
         if run.folder and (record or run.done % run.checkpoint_every == 0):
             run.refuse_changed_state()
             charges = len(run.ledger) if run.plan else 0
-            save_checkpoint(run.folder.checkpoints, run.done, run.model, run.optimizer, charges)
+            save_checkpoint(
+                run.folder.checkpoints, run.done, run.model, run.optimizer, charges, run.history
+            )
         yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
         if run.stopped:
             break
@@ -98,10 +103,15 @@ def train(run: Trainer) -> Iterator[Progress]:
     if run.stopped and private.batches:  # the budget ended the run inside an epoch
         epoch = len(run.history.epochs) + 1
         record = _end_epoch(run, epoch, private, None)
+        if run.folder:
+            save_checkpoint(
+                run.folder.checkpoints, run.done, run.model, run.optimizer, len(run.ledger),
+                run.history,
+            )  # fmt: skip
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
     run.refuse_changed_state()
     run.steering.restore(run, run.history.scores)
-    run.state = checksums(run.model)
+    run.guard.accept()
 
 
 def epoch_ends(sampling: Sampling) -> list[int]:
@@ -112,6 +122,16 @@ def epoch_ends(sampling: Sampling) -> list[int]:
         full = dpsgd_steps(dataset_size=n, batch_size=batch, epochs=len(ends) + 1)
         ends.append(min(full, sampling.steps))
     return ends
+
+
+def _charged(run: Trainer) -> str:
+    if not run.plan:
+        return "mend it and begin again"
+    spent = round_up(run.ledger.epsilon(width=1e-4))
+    return (
+        f"the step's charge stands: ε = {spent} so far; a run in a folder resumes before it at no "
+        "further cost, one in memory draws and pays it anew"
+    )
 
 
 def _draw(run: Trainer, step: int) -> Draw:

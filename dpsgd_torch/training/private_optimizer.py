@@ -8,17 +8,36 @@ import numpy as np
 import torch
 from scipy import special
 
+from accountant import InvalidValue
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.mechanisms.gaussian import fill_normal, grid
 from dpsgd_torch.plan import StepPlan
 from dpsgd_torch.training.vectors import Vectors
 
-# Vectors are clipped to this much below what is charged. It covers the norms, which are computed
-# in float32, and the sum: in float64, m vectors of norm ≤ C added in pieces of p are off by less
-# than 2 m (p + m / p) 2⁻⁵³ C, 2e-8 C for a batch of 65,536 in pieces of 128.
-_ROUNDING = 1e-5
+_ROUNDING = 1e-5  # vectors are clipped to this much below what is charged: see refuse_long_sums
 _FALSE_ALARM = 1e-12  # chance that honest noise fails the check of one step
 _PIECE = 1 << 16  # coordinates that are noised at once, so that they stay in the cache
+
+
+def refuse_long_sums(batch_size: int, physical_batch_size: int) -> None:
+    """Refuse batches in which rounding could move a sum by more than half of what is kept back.
+
+    The sum of m vectors of norm ≤ C, in float64 and in pieces of p, is off by less than
+    m (p + m / p) 2⁻⁵³ C, and two neighbours' sums by twice that [Higham 2002, Section 4.2]: 2e-8 C
+    for 65,536 in pieces of 128. The other half is for the norms, which are float32. Twice the
+    expected batch is taken for m, which no Poisson sample of such a size comes near.
+
+    Raises:
+        InvalidValue: naming the physical batch size that is large enough.
+    """
+    most = 2 * batch_size
+    piece = min(physical_batch_size, most)
+    if 2 * most * (piece + most / piece) * 2.0**-53 > _ROUNDING / 2:
+        raise InvalidValue(
+            f"physical_batch_size = {physical_batch_size}: in batches of {batch_size} so many "
+            "pieces could round to more than is charged; raise it to "
+            f"{2 ** math.ceil(math.log2(math.sqrt(most)))}, or lower the batch size"
+        )
 
 
 class PrivateOptimizer:
@@ -67,7 +86,7 @@ class PrivateOptimizer:
         factors = factors.where(finite, 0.0)
         vectors.add_to(self.sums, factors)
         largest = int(norms.where(finite, -1.0).argmax())
-        self._check_clip(vectors.vector(largest), float(factors[largest]))
+        self._check_clip(vectors.norm(largest), float(factors[largest]))
         self._clipped += int(finite.sum())
         return norms[finite]
 
@@ -94,8 +113,8 @@ class PrivateOptimizer:
             p.grad = grad.view(p.shape)
         self._check_sum_and_noise(total, added, std)
 
-    def _check_clip(self, largest: list[torch.Tensor], factor: float) -> None:
-        clipped = factor * math.sqrt(sum(map(_energy, largest)))
+    def _check_clip(self, largest: float, factor: float) -> None:
+        clipped = factor * largest
         if not clipped <= self.clip_norm:
             raise GuaranteeBroken(
                 f"clipped norm = {clipped:.6g}: must be ≤ clip_norm = {self.clip_norm}; "

@@ -52,28 +52,46 @@ def checksums(model: nn.Module) -> Checksums:
     return found
 
 
-def total(found: Checksums) -> int:
-    """One checksum of them all, for the ledger."""
-    return zlib.crc32(b"".join(value.to_bytes(4, "little") for value in found.values()))
+class ReleaseGuard:
+    """Knows what the last noisy step left, and fails where the model holds anything else."""
 
+    def __init__(self, model: nn.Module, *, watching: bool) -> None:
+        self._model, self._watching = model, watching
+        self._known: Checksums | None = None
 
-def refuse_changed_state(was: Checksums, model: nn.Module, when: str) -> None:
-    """Fail where something besides the noisy step wrote to what will be released.
+    def accept(self) -> int:
+        """Take what the model holds now as released; returns one checksum, for the ledger."""
+        self._known = checksums(self._model)
+        return zlib.crc32(b"".join(value.to_bytes(4, "little") for value in self._known.values()))
 
-    Raises:
-        GuaranteeBroken: naming the tensors, and when.
-    """
-    now = checksums(model)
-    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-    if names:
-        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        raise GuaranteeBroken(
-            f"{shown}: changed {when}, by something that adds no noise, so it may carry records "
-            "out; this trainer releases nothing: keep what the forward pass, or the loop around "
-            "it, writes out of the model"
-        )
+    def check(self, steps: int) -> None:
+        """Refuse what was written since, by name; before the first step there is nothing to know.
+
+        Raises:
+            GuaranteeBroken: something besides the noisy step wrote to the model.
+        """
+        if not self._watching or self._known is None:
+            return
+        was, now = self._known, checksums(self._model)
+        names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+        if names:
+            shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            raise GuaranteeBroken(
+                f"{shown}: changed after {steps} steps, by something that adds no noise, so it may "
+                "carry records out; this trainer releases nothing: keep what the forward pass, or "
+                "the loop around it, writes out of the model"
+            )
+
+    def expect_step(self) -> None:
+        """The noisy step comes next: nothing is known until it is accepted."""
+        self._known = None
+
+    def begin(self) -> None:
+        """Accept the model as it is where nothing is known yet."""
+        if self._known is None:
+            self.accept()
 
 
 def _checksum(tensor: torch.Tensor) -> int:
-    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return zlib.crc32(memoryview(values))
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(flat.numpy().data)

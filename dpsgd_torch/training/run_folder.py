@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dpsgd_torch.errors import RunError
+from dpsgd_torch.training import beginning
+from dpsgd_torch.training.beginning import sync_folder as sync_folder
+from dpsgd_torch.training.sealed import read_sealed, sealed
+
+_STREAMS = "private/streams.json"
 
 
 @dataclass(frozen=True)
@@ -34,9 +41,15 @@ class RunFolder:
 
     @property
     def is_free(self) -> bool:
-        """Whether nothing is there, or an empty folder."""
-        empty_folder = self.path.is_dir() and not any(self.path.iterdir())
-        return empty_folder or not self.path.exists()
+        """Whether nothing is there, or an empty folder, or a run stopped before it was charged."""
+        if self.path.is_dir():
+            return not beginning.files(self.path) or self.is_begun_only
+        return not self.path.exists()
+
+    @property
+    def is_begun_only(self) -> bool:
+        """Whether a run was stopped there before anything could be charged."""
+        return beginning.is_begun_only(self.path)
 
     def refuse_occupied(self) -> None:
         """Refuse a path that is not a new or empty folder, before any work is done for it."""
@@ -57,24 +70,56 @@ class RunFolder:
             warnings.warn(f"{self.path} is taken: saved to {folder.path}", stacklevel=3)
         return folder
 
-    def create(self) -> None:
-        """Make the folder; refuses one that holds anything."""
+    @contextlib.contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Make the folder, or take one in which nothing was charged; refuse any other.
+
+        Inside, everything that a resumed run needs is written, the ledger too; what stops there
+        may be begun again. After it charges may follow.
+        """
         try:
             self.refuse_occupied()
             self.path.mkdir(parents=True, exist_ok=True)
-            self.private.mkdir(mode=0o700)
+            if not beginning.claim(self.path):
+                raise RunError(
+                    f"out = {self.path}: another process begins a run there; choose a new folder"
+                )
             self.checkpoints.mkdir()
         except OSError as error:
             raise RunError(
                 f"out = {self.path}: cannot be written ({error.strerror}); choose another folder"
             ) from error
+        try:
+            yield
+            beginning.unmark(self.path)
+        finally:
+            beginning.let_go(self.path)
+
+    def create(self) -> None:
+        """Make the folder; refuses one that holds anything."""
+        with self.beginning():
+            pass
+
+    def refuse_begun_only(self) -> None:
+        """Refuse to resume what was stopped before anything was charged."""
+        if self.is_begun_only:
+            raise RunError(
+                f"run {self.path}: was stopped before anything was charged, so there is nothing to "
+                "resume; begin it again, in the same folder if you like"
+            )
+
+    def refuse_links(self) -> None:
+        """Refuse a folder with a symbolic link in it: what is written there would go elsewhere."""
+        for each in self.path.rglob("*"):
+            if each.is_symlink():
+                raise RunError(f"{each}: is a symbolic link; put what it names in its place")
 
     def read_json(self, name: str) -> Any:
         if not self.path.is_dir():
             raise RunError(f"resume = {self.path}: there is no such folder; name that of a run")
         try:
             return json.loads((self.path / name).read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(
                 f"{self.path / name}: cannot be read ({error}); to resume, name the folder of a run"
             ) from error
@@ -82,12 +127,42 @@ class RunFolder:
     def write_json(self, name: str, data: Any) -> None:
         self.write_text(name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
+    def read_sealed(self, name: str) -> dict[str, Any]:
+        """What ``write_sealed`` wrote; damage is refused."""
+        return read_sealed(self.path / name)
+
+    def write_sealed(self, name: str, data: Mapping[str, Any]) -> None:
+        """JSON that will be read back, with its own digest in it."""
+        self.write_json(name, sealed(data))
+
+    def read_root(self) -> int:
+        """The key of the random streams.
+
+        Raises:
+            RunError: it is damaged or gone, without which the run cannot go on.
+        """
+        root = self.read_sealed(_STREAMS).get("root")
+        if not (isinstance(root, str) and re.fullmatch("[0-9a-f]+", root)):
+            raise RunError(
+                f"{self.path / _STREAMS}: holds no stream key; restore it: without it the run "
+                "cannot go on"
+            )
+        return int(root, 16)
+
+    def write_root(self, root: int) -> None:
+        self.write_sealed(_STREAMS, {"root": f"{root:x}"})
+
     def write_lines(self, name: str, rows: Iterable[Any]) -> None:
         self.write_text(name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def read_lines(self, name: str) -> list[Any]:
         path = self.path / name
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()]
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{path}: cannot be read ({error}); restore it") from error
 
     def write_text(self, name: str, text: str) -> None:
         write_durably(self.path / name, text.encode())
@@ -96,18 +171,10 @@ class RunFolder:
 def write_durably(path: Path, content: bytes) -> None:
     """Write beside, flush to disk, then rename over: readers see the old file or the new one."""
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
+    partial.unlink(missing_ok=True)  # it might be a link to somewhere else
+    with open(partial, "xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
     sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames inside ``path`` survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

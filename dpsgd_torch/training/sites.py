@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from dpsgd_torch.layers import WeightNormLinear
 
+_AT_ONCE = 64  # rows of a weight that are widened at once, so that they stay in the cache
 _ROUNDING = 2e-6  # float32: of a squared norm where sums cancel
 
 Sums = dict[Any, torch.Tensor]  # by parameter
@@ -81,12 +82,12 @@ class Site(ABC):
 
     @abstractmethod
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
-        """Add Σ factor × gradient over the examples."""
+        """Add Σ factor × gradient over the examples; sums and factors are float64."""
 
-    def widened(self) -> Site:
-        """The same values in float64, in which sums are exact enough (see PrivateOptimizer)."""
+    def widened(self, rows: torch.Tensor) -> Site:
+        """What some of the rows hold, in float64."""
         twin = copy.copy(self)
-        twin.x, twin.delta = self.x.double(), self.delta.double()
+        twin.x, twin.delta = self.x[rows].double(), self.delta[rows].double()
         return twin
 
     def double(self, row: torch.Tensor) -> Site:
@@ -109,8 +110,8 @@ class LinearSite(Site):
         return squared, error
 
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
-        delta = self.delta * factors[:, None]
-        sums[self.layer.weight].addmm_(delta.T, self.x)
+        delta = self.delta.double().mul_(factors[:, None])
+        sums[self.layer.weight].addmm_(delta.T, self.x.double())
         if self.layer.bias is not None:
             sums[self.layer.bias] += delta.sum(0)
 
@@ -137,19 +138,21 @@ class WeightNormSite(Site):
         return squared.clamp(min=0), error
 
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
-        delta, layer = self.delta * factors[:, None], self.layer
-        along, scale = (delta * self.u).sum(0), self._scale()
-        length = layer.weight_v.norm(dim=1).to(delta.dtype)
-        sums[layer.weight_v].addmm_((delta * scale).T, self.x)
-        taken = along * scale / length
-        sums[layer.weight_v].addcmul_(layer.weight_v.to(delta.dtype), taken[:, None], value=-1)
-        sums[layer.weight_g] += along
+        layer, length = self.layer, self.layer.weight_v.norm(dim=1).double()
+        delta, scale = self.delta.double().mul_(factors[:, None]), layer.weight_g.double() / length
         sums[layer.bias] += delta.sum(0)
+        along = (delta * self.u).sum(0)
+        sums[layer.weight_g] += along
+        total = sums[layer.weight_v].addmm_(delta.mul_(scale).T, self.x.double())
+        taken = along * scale / length
+        for start in range(0, len(total), _AT_ONCE):
+            rows = slice(start, start + _AT_ONCE)
+            total[rows].addcmul_(layer.weight_v[rows].double(), taken[rows, None], value=-1)
 
-    def widened(self) -> Site:
-        twin = super().widened()
+    def widened(self, rows: torch.Tensor) -> Site:
+        twin = super().widened(rows)
         assert isinstance(twin, WeightNormSite)
-        twin.u = self.u.double()
+        twin.u = self.u[rows].double()
         return twin
 
     def silence(self, rows: torch.Tensor) -> None:
@@ -179,10 +182,9 @@ class LayerNormSite(Site):
         return squared, torch.zeros_like(squared)
 
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
-        delta = self.delta * factors[:, None]
-        sums[self.layer.weight] += (delta * self._normal()).sum(0)
+        sums[self.layer.weight] += factors @ (self.delta * self._normal()).double()
         if self.layer.bias is not None:
-            sums[self.layer.bias] += delta.sum(0)
+            sums[self.layer.bias] += factors @ self.delta.double()
 
     def _normal(self) -> torch.Tensor:
         return functional.layer_norm(self.x, self.layer.normalized_shape, eps=self.layer.eps)

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
-from safetensors.torch import save as save_tensors
 
 from accountant import Event
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.schedules import Constant, Schedule
 from dpsgd_torch.training.held_out import HeldOut, Validation, checksum
 from dpsgd_torch.training.run_folder import write_durably
+from dpsgd_torch.training.sealed import tensors_from_bytes, tensors_to_bytes
 from dpsgd_torch.training.watch import Watch
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Steering:
             return
         weights = {k: v.detach().cpu().clone() for k, v in run.model.state_dict().items()}
         if run.folder:
-            write_durably(self._path(run, len(scores) - 1), save_tensors(weights))
+            write_durably(self._path(run, len(scores) - 1), tensors_to_bytes(weights))
         self._best = weights
 
     def restore(self, run: Trainer, scores: Sequence[float]) -> None:
@@ -78,7 +77,7 @@ class Steering:
             path = self._path(run, self.watch.best(scores))
             if not path.is_file():
                 raise RunError(f"{path}: the best epoch's weights are gone; restore the file")
-            self._best = load_file(path)
+            self._best = tensors_from_bytes(path.read_bytes(), path)
         run.model.load_state_dict(self._best)
 
     def _path(self, run: Trainer, epoch: int) -> Any:

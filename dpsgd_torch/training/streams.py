@@ -24,8 +24,10 @@ class Streams:
       attempt that cannot repeat bit for bit gets a number, and with it draws, of its own.
     * The noise also depends on ``context``, a digest of the run's contract: two runs given one
       seed never share noise, which could be cancelled between them.
-    * On the CPU the whole Mersenne state is filled from the 256-bit key, since torch's own
-      ``manual_seed`` keeps 32 bits of a seed, few enough to try them all; CUDA takes 64 bits.
+    * Noise is numpy's on every device, its generator's whole state filled from the 256-bit key.
+    * What torch draws (dropout, initial weights) comes on the CPU from a Mersenne Twister whose
+      whole state is filled from the key, since torch's own ``manual_seed`` keeps 32 bits of a seed,
+      few enough to try them all; CUDA takes 64 bits.
     * The key is the secret that the noise rests on; it is kept out of everything published. The
       generators are not cryptographic.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpsgd_torch.errors import DataError
+from dpsgd_torch.errors import DataError, told
 from dpsgd_torch.training.sampling import UnitRows
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -31,7 +31,7 @@ def pair_on(device: str | torch.device, data: Any, name: str) -> Pair:
     try:
         return parts[0].to(device), parts[1].to(device)
     except (RuntimeError, AssertionError) as error:
-        raise DataError(f"device = {device}: cannot be used ({error}); try 'cpu'") from error
+        raise DataError(f"device = {device}: cannot be used ({told(error)}); try 'cpu'") from error
 
 
 def units_of(ids: Any, records: int) -> UnitRows:

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 from torch import nn
 
 from accountant import Event, Ledger, dpsgd_steps
 from dpsgd_torch.errors import GuaranteeBroken, RunError
 from dpsgd_torch.plan import Sampling
 from dpsgd_torch.privacy import Privacy
-from dpsgd_torch.schedules import Schedule, schedule_from_json
+from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.spent import PrivacySpent, figures, privacy_spent
 from dpsgd_torch.training import validation as validate
-from dpsgd_torch.training.checkpoint import load_checkpoint, save_checkpoint
-from dpsgd_torch.training.contract import contract, digest, environment, refuse_changed
+from dpsgd_torch.training.checkpoint import load_checkpoint
+from dpsgd_torch.training.contract import contract, digest, environment
 from dpsgd_torch.training.engines import choose, likely_rows, per_example_gradients
 from dpsgd_torch.training.held_out import HeldOut, Validation
-from dpsgd_torch.training.history import EpochRecord, History
+from dpsgd_torch.training.history import History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
-from dpsgd_torch.training.private_optimizer import PrivateOptimizer
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
 from dpsgd_torch.training.rehearsal.tried import try_all
-from dpsgd_torch.training.released_state import (
-    Checksums,
-    checksums,
-    refuse_changed_state,
-    released_tensors,
-)
+from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
+from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up, write_beginning
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
+from dpsgd_torch.training.sealed import tensors_to_bytes
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
@@ -149,16 +143,17 @@ class Trainer:
         self.gradients = "none"
         self.streams = Streams() if seed is None else Streams(seed)
         self.test, self.given_loss, self.loss = test, loss, per_example(loss)
-        self.scores = {"loss": self.loss, **(metrics or {})}
+        given = {name: per_example(metric, "metric") for name, metric in (metrics or {}).items()}
+        self.scores = {"loss": self.loss, **given}
         self.history, self.done, self.stopped, self.ended = History(), 0, "", ""
         self.torn, self.broken = False, ""
-        self.state: Checksums | None = None
         self._spent: PrivacySpent | None = None
         self.folder = run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir))
         self._begun = isinstance(run_dir, RunFolder)
         self.physical_batch_size, self.checkpoint_every = physical_batch_size, checkpoint_every
 
         self.model = model.to(self.device).train()
+        self.guard = ReleaseGuard(self.model, watching=privacy is not None)
         trainable = validate.trainable_parameters(self.model)
         made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(trainable)
         self.optimizer: torch.optim.Optimizer = made
@@ -167,6 +162,7 @@ class Trainer:
         self.steering = Steering(self.optimizer, rate_schedule, held_out, watch)
         self._shared_ledger = ledger
         if self.plan:
+            refuse_long_sums(batch_size, physical_batch_size)
             validate.refuse_mixing_layers(self.model)
             size = min(physical_batch_size, likely_rows(self.sampling))
             self.gradients = choose(gradients, self.model, self.loss, self.data, size)
@@ -184,7 +180,7 @@ class Trainer:
         if not hasattr(self, "attempt"):
             self.open()
         self.refuse_changed_state()
-        self.state = self.state or checksums(self.model)
+        self.guard.begin()
         if self.torn:  # a step was left half done: what it drew is charged and never drawn again
             self._begin_attempt(repeatable=False)
         if not self.plan:
@@ -215,27 +211,15 @@ class Trainer:
         """
         if self.folder is None:
             raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
-        kept = self.folder.read_json("private/contract.json")
-        refuse_changed(kept["contract"], contract(self), self.folder.path)
-        if self.plan:
-            noise = schedule_from_json(kept["noise_multiplier"])
-            self.plan = dataclasses.replace(self.plan, noise_multiplier=noise)
-        root = int(self.folder.read_json("private/streams.json")["root"], 16)
-        self.streams = Streams(root, kept["noise_context"])
-        done, charges = load_checkpoint(self.folder.checkpoints, self.model, self.optimizer)
-        self.state = checksums(self.model)
-        self.done, self.resumed = done, True
-        epochs = map(EpochRecord.from_json, self.folder.read_lines("metrics.jsonl"))
-        private = self.folder.read_lines("private/metrics.jsonl")
-        self.history = History(list(epochs), private).truncated(self.done)
+        take_up(self, self.folder)
+        done, charges, history = load_checkpoint(
+            self.folder.checkpoints, self.model, self.optimizer
+        )
+        self.guard.accept()
+        self.done, self.history, self.resumed = done, history, True
         self._open_ledger(resumed=True)
-        if self.plan and len(self.ledger) < charges:
-            held = len(self.ledger)
-            self.ledger.close()
-            raise RunError(
-                f"ledger {self.folder.ledger}: holds {held} charges, {charges} were made by step "
-                f"{done}: it is an old copy; restore the newest, with its -wal file if it has one"
-            )
+        if self.plan:
+            refuse_old_copy(self.ledger, self.folder, done, charges)
         return self
 
     def privacy_spent(self) -> PrivacySpent:
@@ -274,23 +258,22 @@ class Trainer:
         """Weights, metrics and (unless another's is to be kept) privacy.json, atomically."""
         self.refuse_changed_state()
         self.write_metrics(folder)
-        content = save_tensors(released_tensors(self.model))
+        content = tensors_to_bytes(released_tensors(self.model))
         write_durably(folder.path / "model.safetensors", content)
         if not keep_privacy:
             folder.write_json("privacy.json", figures(spent))
 
     def refuse_changed_state(self) -> None:
         """Stop for good where the model holds what the last step did not leave."""
-        if self.plan and self.state is not None:
-            try:
-                refuse_changed_state(self.state, self.model, f"after {self.done} steps")
-            except GuaranteeBroken as error:
-                self.broken = str(error)
-                raise
+        try:
+            self.guard.check(self.done)
+        except GuaranteeBroken as error:
+            self.broken = str(error)
+            raise
 
     def _before_release(self) -> None:
         self.refuse_changed_state()
-        self.state = None  # until the noisy step is taken
+        self.guard.expect_step()
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""
@@ -305,20 +288,11 @@ class Trainer:
     def open(self) -> None:
         """Create the run folder and the ledger; ``run`` does so unless it was done."""
         asked = contract(self)
-        context = json.dumps([asked, digest(self.model.state_dict().values())])
-        self.streams = Streams(self.streams.root, hashlib.sha256(context.encode()).hexdigest())
-        if self.folder:
-            if not self._begun:
-                self.folder.create()
-            kept = {
-                "contract": asked,
-                "noise_multiplier": self.plan.noise_multiplier.to_json() if self.plan else None,
-                "noise_context": self.streams.context,
-            }
-            self.folder.write_json("private/contract.json", kept)
-            self.folder.write_json("private/streams.json", {"root": f"{self.streams.root:x}"})
-            save_checkpoint(self.folder.checkpoints, 0, self.model, self.optimizer, charges=0)
-        self._open_ledger(resumed=False)
+        self.streams = streams_of(self, asked)
+        own = None if self._begun else self.folder
+        with own.beginning() if own else contextlib.nullcontext():
+            write_beginning(self, asked)
+            self._open_ledger(resumed=False)
 
     def _open_ledger(self, *, resumed: bool) -> None:
         if self.plan and self._shared_ledger is not None:

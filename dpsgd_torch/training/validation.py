@@ -16,28 +16,6 @@ from dpsgd_torch.errors import ModelError
 from dpsgd_torch.training.capture import described
 
 
-def replace_batchnorm(model: nn.Module) -> nn.Module:
-    """Replace every batch norm by a group norm of as many channels, in place.
-
-    Group norm looks at one example at a time. Groups hold 16 channels where that divides.
-    Instance norms stop tracking statistics.
-
-    >>> replace_batchnorm(nn.Sequential(nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32)))[1]
-    GroupNorm(2, 32, eps=1e-05, affine=True, bias=True)
-    """
-    for name, child in model.named_children():
-        if isinstance(child, _BatchNorm):
-            channels = child.num_features
-            groups = channels // 16 if channels % 16 == 0 else 1
-            setattr(model, name, nn.GroupNorm(groups, channels, eps=child.eps))
-        elif isinstance(child, _NormBase):
-            child.track_running_stats = False
-            child.running_mean = child.running_var = child.num_batches_tracked = None
-        else:
-            replace_batchnorm(child)
-    return model
-
-
 def refuse_mixing_layers(model: nn.Module) -> None:
     """Refuse layers with batch statistics, also frozen or affine-free, by name."""
     for name, module in model.named_modules():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -30,6 +31,9 @@ class Vectors(Protocol):
 
         Factor 0 leaves a vector out.
         """
+
+    def norm(self, slot: int) -> float:
+        """One slot's norm, computed again in float64."""
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         """One slot's vector written out in float64, a flat tensor a parameter."""
@@ -100,6 +104,9 @@ class Stored:
             for start in range(0, g.shape[1], width):
                 block = g[:, start : start + width]
                 flat[start : start + width] += factors @ (block if every else block[kept]).double()
+
+    def norm(self, slot: int) -> float:
+        return math.sqrt(sum(float(g @ g) for g in self.vector(slot)))
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         return [g[slot].double() for g in self._grads]

@@ -6,7 +6,7 @@ from hand_built_programs import corner_programs, gesture_program, mnist_program
 from random_programs import random_inputs, random_program
 
 from dpsgd_torch.errors import ExportError
-from dpsgd_torch.export import run_unicorn, toolchain
+from dpsgd_torch.export import run_unicorn, toolchain, unicorn_core
 from dpsgd_torch.export.boards import BOARDS, board
 from dpsgd_torch.export.elf import read_elf
 from dpsgd_torch.export.emulate import available_boards, missing_tools, run_on
@@ -93,6 +93,35 @@ def test_instructions_are_counted_by_both_emulators_alike():
         for each in (PIP_BOARD, other)
     )
     assert here == pytest.approx(there, rel=0.1)  # two compilers
+
+
+CORES = {
+    "M3": [],
+    "M4": ["sxtb16 r0, r0", "vadd.f32 s0, s0, s1"],
+    "M7": ["sxtb16 r0, r0", "vadd.f32 s0, s0, s1", "vadd.f64 d0, d0, d0", "vmaxnm.f32 s0, s0, s0"],
+    "M33": ["sxtb16 r0, r0", "vadd.f32 s0, s0, s1", "vmaxnm.f32 s0, s0, s0", "lda r1, [r0]"],
+}
+
+
+@needs_pip_board
+@pytest.mark.parametrize("model", CORES)
+def test_unicorn_runs_the_instructions_of_the_core_it_is_asked_for_and_no_others(model):
+    """An M3 has no float instruction, an M4 none of ARMv8-M."""
+    assert [name for name in unicorn_core.PROBES if unicorn_core.executes(model, name)] == (
+        CORES[model]
+    )
+
+
+@needs_pip_board
+@pytest.mark.parametrize("model", ["M3", "M4", "M7"])
+def test_a_core_that_is_not_the_one_asked_for_answers_nothing(monkeypatch, model):
+    """As with unicorn's flag for M-class cores, under which each of them is a Cortex-M33."""
+    unicorn = pytest.importorskip("unicorn")
+    monkeypatch.setattr(unicorn, "UC_MODE_THUMB", unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
+    unicorn_core._refuse_another.cache_clear()
+    program = gesture_program()
+    with pytest.raises(ExportError, match=f"asked for a Cortex-{model} .*emulates another core"):
+        run_on(board(f"unicorn-{model.lower()}"), to_c(program), random_inputs(program, 1))
 
 
 def test_a_missing_tool_is_named_with_the_command_that_installs_it(monkeypatch):

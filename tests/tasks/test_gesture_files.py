@@ -111,7 +111,7 @@ REFUSED = {
     "NaN": (changed(12, 2, "nan"), "line 12, aZ", "not a number"),
     "an empty cell": (changed(12, 5, ""), "line 12, gZ", "not a number"),
     "infinity": (changed(3, 0, "inf"), "line 3, aX", "not a number"),
-    "text": (changed(200, 0, "oops"), "line 200, aX", "'oops,"),
+    "text": (changed(200, 0, "oops"), "line 200, aX", "not a number"),
     "decimal commas": (text(3, 1).replace(".", ","), "line 2: has more than", "with a point"),
     "one cell too many": (changed(7, 5, "1.0,2.0"), "line 7: has more than", "6 cells"),
     "a quote that never ends": (changed(50, 0, '"1.0'), "line 50", "close the quote"),
@@ -134,6 +134,7 @@ def test_what_cannot_be_right_is_refused_in_one_line(folder, name):
     assert where in words
     assert what in words
     assert "\n" not in words
+    assert not re.search(r"\d[.,]\d+,-?\d", words)  # no row of numbers
 
 
 def test_a_tilted_board_in_metres_a_second_squared_is_refused_though_no_value_is_large(folder):

@@ -36,7 +36,8 @@ def file(tmp_path_factory):
 @pytest.mark.parametrize("sha256", [None, SHA256], ids=["without a sum", "with its sum"])
 def test_the_right_file_is_accepted(file, sha256):
     file.write_bytes(CONTENT)
-    check_idx(file, SHAPE, sha256)
+    check_idx(file, SHAPE, sha256)  # raises where anything is wrong
+    assert file.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)

@@ -145,6 +145,13 @@ def test_a_unit_of_every_row_its_own_is_read(folder):
     assert len(set(read_responses(folder)[0].units["drug_id"])) == 150
 
 
+def test_a_unit_called_none_is_a_unit_and_spaces_around_a_name_are_none_of_it(folder):
+    header, *rows = table(folder, DRUGS)
+    names = ["None", "NA", " None", "NA\t", "x"] * 30
+    put(folder, DRUGS, [header, *([row[0], name] for row, name in zip(rows, names, strict=True))])
+    assert read_responses(folder)[0].units["drug_id"].tolist() == [1, 0, 1, 0, 2] * 30
+
+
 def cell(line, column, value):
     """Puts ``value`` into a cell; lines count from 1."""
 
@@ -240,6 +247,8 @@ REFUSED = {
     "drugs lost": (DRUGS, line_gone(151), ["lacks 1 sig_id", f"{ID[149]} of line 151"]),
     "another id": (DRUGS, cell(3, "sig_id", "id_x"), [f"the first {ID[1]} of line 3"]),
     "no drug": (DRUGS, cell(3, "drug_id", ""), ["line 3, drug_id: is empty"]),
+    "spaces for a drug": (DRUGS, cell(3, "drug_id", "  "), ["line 3, drug_id: is empty"]),
+    "NA for a type": (TRAIN, cell(4, "cp_type", "NA"), ["line 4, cp_type = 'NA'", "ctl_vehicle"]),
     "ids alone": (DRUGS, only_ids, ["line 1: has sig_id alone", "drug_id"]),
     "a target of two": (TARGETS, cell(5, LABEL[1], "2"), [f"line 5, {LABEL[1]} = 2: must be 0 or"]),
     "half a target": (TARGETS, cell(5, LABEL[3], "0.5"), [f"line 5, {LABEL[3]} = 0.5: must be 0"]),

@@ -109,6 +109,7 @@ def test_rows_of_one_slot_add_up_before_the_norm_is_taken():
     assert float((sum_of(model, vectors, factors) - wanted).norm() / wanted.norm()) < 1e-6
     fourth = torch.cat(vectors.vector(3))
     assert float((fourth - expected[3]).norm() / expected[3].norm()) < 1e-6
+    assert vectors.norm(3) == pytest.approx(float(expected[3].norm()), rel=1e-6)
 
 
 def test_rounding_never_makes_a_norm_too_small_where_terms_cancel():
@@ -119,9 +120,9 @@ def test_rounding_never_makes_a_norm_too_small_where_terms_cancel():
         layer.weight_g.copy_(torch.tensor([1e3, 1e2, 1e4]))
     x = layer.weight_v.detach() * torch.tensor([[1.0], [3.0], [-2.0]])
     x = torch.cat([x, x])
-    y = torch.zeros(6, 3)
     sign = torch.tensor([1.0, 1, 1, -1, -1, -1])
-    loss = per_example(lambda out, _: (out * sign[:, None] * 1e-3).sum(1))
+    y = sign[:, None]
+    loss = per_example(lambda out, sign: (out * sign * 1e-3).sum(1))
     for slots in (None, torch.tensor([0, 0, 1, 1, 2, 2])):
         ghost = GhostGradients(layer)
         ghost.backward(loss, x, y)
@@ -130,6 +131,7 @@ def test_rounding_never_makes_a_norm_too_small_where_terms_cancel():
         for slot, norm in enumerate(vectors.norms.tolist()):
             truth = float(torch.cat(vectors.vector(slot)).norm())
             assert norm >= truth * (1 - 1e-6)
+            assert vectors.norm(slot) == pytest.approx(truth, rel=1e-4, abs=1e-3 * norm)
             assert norm < 1.05 * truth + 1.0
 
 

@@ -79,7 +79,7 @@ def test_a_layer_opacus_cannot_differentiate_is_refused_with_what_to_use(layer):
 
 def test_targets_of_the_wrong_dtype_are_named_as_the_likely_cause():
     inputs, targets = small_data()
-    with pytest.raises(ModelError, match="dtypes of inputs and targets"):
+    with pytest.raises(ModelError, match=r"outputs \(.*targets \(\d,\) of int32"):
         make_trainer(data=(inputs, targets.int()))
 
 
@@ -117,8 +117,14 @@ def test_data_that_is_not_a_pair_of_tensors_is_refused(data):
 
 def test_numpy_arrays_and_tensor_datasets_are_taken():
     inputs, targets = small_data()
-    make_trainer(data=(inputs.numpy(), targets.numpy()))
-    make_trainer(data=torch.utils.data.TensorDataset(inputs, targets))
+    for data in (
+        (inputs.numpy(), targets.numpy()),
+        [inputs, targets.numpy()],
+        torch.utils.data.TensorDataset(inputs, targets),
+    ):
+        trainer = make_trainer(data=data)
+        assert torch.equal(trainer.data[0], inputs)
+        assert torch.equal(trainer.data[1], targets)
 
 
 def test_instance_norms_can_be_mended_too():
@@ -128,7 +134,9 @@ def test_instance_norms_can_be_mended_too():
         nn.Flatten(),
         nn.Linear(64, 3),
     )
-    make_trainer(model=replace_batchnorm(model)).fit()
+    trainer = make_trainer(model=replace_batchnorm(model)).fit()
+    assert trainer.done == trainer.sampling.steps
+    assert not list(trainer.model.buffers())
 
 
 class Remembering(nn.Module):
@@ -161,8 +169,15 @@ def test_a_loss_that_mixes_examples_is_caught():
 
 
 def test_a_class_weighted_mean_is_taken_apart():
-    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.1]))
-    make_trainer(loss=weighted).fit()
+    inputs, _ = small_data()
+    answers = {}
+    for counted in (0, 1, 2):
+        trainer = make_trainer(
+            loss=nn.CrossEntropyLoss(weight=torch.eye(3)[counted]),
+            privacy=Privacy(noise_multiplier=0.3, delta=1e-3, clip_norm=0.5),
+        ).fit()
+        answers[counted] = trainer.model.eval()(inputs).mean(0).argmax().item()
+    assert answers == {0: 0, 1: 1, 2: 2}  # where one class alone counts, it is what is learnt
 
 
 def test_a_scalar_loss_is_refused():

@@ -1,6 +1,5 @@
 """A crash never loses a run, never under-reports ε, and costs nothing where it repeats exactly."""
 
-import json
 import os
 import random
 import shutil
@@ -18,6 +17,7 @@ from small_problem import make_trainer, small_data, small_model, weights
 from accountant import LedgerError
 from dpsgd_torch import GuaranteeBroken, Privacy, RunError
 from dpsgd_torch.training import trainer as trainer_module
+from dpsgd_torch.training.run_folder import RunFolder
 
 DRIVER = """
 import os, signal, sys
@@ -278,10 +278,10 @@ def test_an_old_copy_of_the_ledger_is_refused(tmp_path):
 def test_a_calibrated_noise_is_taken_from_the_run_not_calibrated_anew(tmp_path):
     privacy = Privacy(epsilon=2.0, delta=1e-3, clip_norm=0.5)
     interrupted(tmp_path / "run", privacy=privacy)
-    kept = tmp_path / "run" / "private" / "contract.json"
-    data = json.loads(kept.read_text())
+    folder = RunFolder(tmp_path / "run")
+    data = folder.read_sealed("private/contract.json")
     data["noise_multiplier"]["value"] *= 1 + 1e-15  # another machine's last digit
-    kept.write_text(json.dumps(data))
+    folder.write_sealed("private/contract.json", data)
     resumed = make_trainer(run_dir=tmp_path / "run", privacy=privacy).resume()
     assert resumed.plan.noise_multiplier.value == data["noise_multiplier"]["value"]
 
@@ -295,3 +295,48 @@ def test_nothing_is_pickled(tmp_path):
 def test_the_key_of_the_streams_is_readable_by_its_owner_only(tmp_path):
     interrupted(tmp_path / "run")
     assert (tmp_path / "run" / "private").stat().st_mode & 0o077 == 0
+
+
+def paid_again(run: Path) -> Path:
+    """A run that another machine went on with, so that some of its steps were paid for twice."""
+    interrupted(run, steps=12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "environment", lambda device: "another machine")
+        make_trainer(run_dir=run).resume().fit().close()
+    return run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE event SET json = replace(json, '1.0', '9.0')",  # as much noise as nobody added
+        "UPDATE event SET json = replace(json, '0.1', '0.01')",
+        "UPDATE charge SET event = 7 WHERE step = 3",
+        "DELETE FROM charge WHERE step < 6",
+    ],
+)
+def test_a_ledger_that_was_changed_states_no_epsilon_though_steps_were_paid_twice(tmp_path, change):
+    run = paid_again(tmp_path / "run")
+    honest = make_trainer(run_dir=run).resume()
+    assert honest.privacy_spent().steps_charged_again > 0
+    honest.close()
+    connection = sqlite3.connect(run / "ledger.sqlite")
+    with connection:
+        connection.execute(change)
+    connection.close()
+    with pytest.raises((GuaranteeBroken, LedgerError, RunError), match="ledger"):
+        make_trainer(run_dir=run).resume().fit().privacy_spent()
+
+
+@pytest.mark.parametrize("name", ["event", "charge"])
+def test_a_ledger_whose_tables_and_indices_disagree_is_refused(tmp_path, name):
+    """A flipped bit changes one of them: without a look at both, ε would be another."""
+    run = tmp_path / "run"
+    interrupted(run)
+    content = bytearray((run / "ledger.sqlite").read_bytes())
+    wanted = {"event": b'"noise_multiplier": 1', "charge": b"training"}[name]
+    at = content.index(wanted) + len(wanted) - 1
+    content[at] ^= 8
+    (run / "ledger.sqlite").write_bytes(content)
+    with pytest.raises(LedgerError, match="ledger"):
+        make_trainer(run_dir=run).resume()

@@ -1,10 +1,13 @@
 """A step that fails half way is never drawn again with the same noise in the same process."""
 
+import re
+
 import pytest
 import torch
-from small_problem import make_trainer, weights
+from small_problem import make_trainer, small_model, weights
+from torch import nn
 
-from dpsgd_torch import GuaranteeBroken, Trainer
+from dpsgd_torch import GuaranteeBroken, RunError, Trainer
 
 
 class Interrupted(BaseException):
@@ -82,3 +85,28 @@ def test_one_seed_from_other_initial_weights_shares_no_noise_either():
         trainer.open()
     assert noise_of(one) != noise_of(other)
     assert not torch.equal(weights(one.model), weights(other.model))
+
+
+class Raises(nn.Module):
+    """Raises in the first pass over more rows than any check before the first step makes."""
+
+    def forward(self, x):
+        if self.training and self.calls > 120:
+            raise ValueError(f"cannot take {x}")
+        self.calls += 1
+        return x
+
+    calls = 0
+
+
+def test_what_the_model_raises_in_a_step_says_what_was_charged_and_prints_no_record(tmp_path):
+    trainer = make_trainer(model=nn.Sequential(*small_model(), Raises()), epochs=40)
+    with pytest.raises(RunError) as caught:
+        trainer.fit()
+    message = str(caught.value)
+    assert re.match(
+        r"step \d+: model, loss or optimizer failed in layer 5 = Raises \(ValueError: cannot take "
+        r"…\); the step's charge stands: ε = \d",
+        message,
+    )
+    assert len(trainer.ledger) == trainer.done + 1

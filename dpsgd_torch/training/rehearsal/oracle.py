@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.training.blame import blamed
@@ -35,27 +36,29 @@ class Oracle:
     def params(self) -> list[nn.Parameter]:
         return list(self.named.values())
 
-    def outputs(self, inputs: torch.Tensor, of: str) -> torch.Tensor:
-        """The model's outputs, which must be one row an example."""
+    def outputs(self, inputs: torch.Tensor, of: str) -> Any:
+        """What the model returns: a tensor, or several in a tuple or dict, one row an example."""
         count = len(inputs)
         hint = "; check shape and dtype of the inputs, and that a batch of any size will do"
         with blamed(f"model over {count} {of}", self.model, hint=hint):
             outputs = self.model(inputs)
-        if not isinstance(outputs, torch.Tensor):
+        tensors = [part for part in tree_leaves(outputs) if isinstance(part, torch.Tensor)]
+        if not tensors:
             raise ModelError(
-                f"model returned {type(outputs).__name__}: must be one tensor, a row an example; "
-                "wrap the model in a module that picks or joins its outputs"
+                f"model returned {type(outputs).__name__}: must be a tensor, or a tuple or dict of "
+                "tensors, a row an example; wrap the model in a module that picks its outputs"
             )
-        if outputs.ndim == 0 or len(outputs) != count:
-            raise ModelError(
-                f"model returned shape {tuple(outputs.shape)} for {count} examples: must be one "
-                "row an example; keep the first dimension, also where it is 1"
-            )
+        for part in tensors:
+            if part.ndim == 0 or len(part) != count:
+                raise ModelError(
+                    f"model returned shape {tuple(part.shape)} for {count} examples: must be one "
+                    "row an example; keep the first dimension, also where it is 1"
+                )
         return outputs
 
-    def losses(self, outputs: torch.Tensor, targets: torch.Tensor, of: str) -> torch.Tensor:
+    def losses(self, outputs: Any, targets: torch.Tensor, of: str) -> torch.Tensor:
         hint = "; check shapes and dtypes of inputs and targets; classes count from 0"
-        shapes = f"outputs {_shape(outputs)}, targets {_shape(targets)}"
+        shapes = f"outputs {shape_of(outputs)}, targets {shape_of(targets)}"
         with blamed(f"loss over {len(targets)} {of} ({shapes})", self.model, hint=hint):
             return self.loss(outputs, targets)
 
@@ -116,5 +119,5 @@ def norm(gradient: Sequence[torch.Tensor]) -> float:
     return math.sqrt(sum(float(part @ part) for part in gradient))
 
 
-def _shape(value: object) -> str:
+def shape_of(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__

@@ -6,10 +6,12 @@ import copy
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.training.blame import blamed
@@ -17,7 +19,7 @@ from dpsgd_torch.training.held_out import HeldOut
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.rehearsal.draws import same_draws
 from dpsgd_torch.training.rehearsal.made_up import Batch, extreme_rows
-from dpsgd_torch.training.rehearsal.oracle import Oracle
+from dpsgd_torch.training.rehearsal.oracle import Oracle, shape_of
 from dpsgd_torch.training.rehearsal.state import State
 
 if TYPE_CHECKING:
@@ -99,22 +101,27 @@ def _try(oracle: Oracle, scores: Mapping[str, Loss], data: Batch, size: int, whi
     for rows in (torch.arange(1, device=data[0].device), extreme_rows(data[0])):
         for piece in rows.split(size):
             oracle.outputs(data[0][piece], f"{which} rows of extreme inputs")
-    for rows in _kinds_of(data[1], outputs[0].numel()).split(size):
-        like = outputs[torch.arange(len(rows), device=outputs.device) % size]
+    wide = sum(t[0].numel() for t in tree_leaves(outputs) if isinstance(t, torch.Tensor))
+    for rows in _kinds_of(data[1], wide).split(size):
+        like = tree_map_only(torch.Tensor, partial(_repeated, count=len(rows)), outputs)
         for name, score in scores.items():
             _try_score(name, score, like, data[1][rows], which, oracle.model)
+
+
+def _repeated(tensor: torch.Tensor, count: int) -> torch.Tensor:
+    return tensor[torch.arange(count, device=tensor.device) % len(tensor)]
 
 
 def _try_score(
     name: str,
     score: Loss,
-    outputs: torch.Tensor,
+    outputs: Any,
     targets: torch.Tensor,
     which: str,
     model: nn.Module,
 ) -> None:
     what = name if name in ("loss", "score") else f"metric {name}"
-    shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
+    shapes = f"outputs {shape_of(outputs)}, targets {tuple(targets.shape)}"
     hint = "; check the targets' shape, dtype and range (classes count from 0)"
     with blamed(f"{what} over {len(targets)} {which} rows ({shapes})", model, hint=hint):
         values = score(outputs, targets)

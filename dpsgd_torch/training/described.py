@@ -1,0 +1,105 @@
+"""What a loss or score is, as text that differs where its answers could: for a run's contract.
+
+The contract is what a resumed run must share and what the noise depends on. Were two losses told
+alike, two runs of one seed would draw the same noise for different gradients.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+_DEEP = 6  # closures within closures; what is deeper is told by its type
+_KNOWN = ("torch", "dpsgd_torch")  # whose functions their names and versions tell
+
+
+def described(loss: Any) -> str:
+    """Name, options and values held; tensors by shape and digest, never by what is in them.
+
+    A function of the user's own is also told by a digest of its code, and by what it encloses.
+
+    >>> described(nn.CrossEntropyLoss()), described(nn.functional.cross_entropy)
+    ('CrossEntropyLoss()', 'cross_entropy')
+    >>> described(nn.CrossEntropyLoss(label_smoothing=0.1))
+    'CrossEntropyLoss()(label_smoothing=0.1)'
+    """
+    return _told(loss, 0)
+
+
+def _told(value: Any, depth: int) -> str:
+    deeper = functools.partial(_told, depth=depth + 1)
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        value = torch.from_numpy(value)
+    if isinstance(value, torch.Tensor):
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        kind = f"{tuple(value.shape)} {value.dtype}"
+        return f"tensor {kind} {hashlib.sha256(content.tobytes()).hexdigest()[:16]}"
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if depth > _DEEP:
+        return type(value).__qualname__
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {deeper(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(deeper, value)) + "]"
+    if isinstance(value, functools.partial):
+        given = {**{str(i): part for i, part in enumerate(value.args)}, **value.keywords}
+        return deeper(value.func) + _options(given, depth)
+    if isinstance(value, types.MethodType):
+        return f"{deeper(value.__func__)} of {deeper(value.__self__)}"
+    if isinstance(value, types.FunctionType):
+        return value.__qualname__ + _options(_enclosed(value), depth)
+    if isinstance(value, nn.Module):
+        return " ".join(str(value).split()) + _options(_held(value), depth)
+    if hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    return type(value).__qualname__ + _options(getattr(value, "__dict__", {}), depth)
+
+
+def _options(given: Mapping[str, Any], depth: int) -> str:
+    told = ", ".join(f"{name}={_told(value, depth + 1)}" for name, value in given.items())
+    return f"({told})" if told else ""
+
+
+def _enclosed(function: types.FunctionType) -> dict[str, Any]:
+    if str(function.__module__).split(".")[0] in _KNOWN and not function.__closure__:
+        return {}
+    code = function.__code__
+    told = {"code": hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()[:16]}
+    constants = [part for part in code.co_consts if not isinstance(part, types.CodeType)]
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    return {
+        **told,
+        "constants": constants,
+        "defaults": [*(function.__defaults__ or ()), function.__kwdefaults__],
+        **{name: _content(cell) for name, cell in cells},
+    }
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _held(module: nn.Module) -> dict[str, Any]:
+    """Buffers, parameters and attributes that are not what the class would set by itself."""
+    held: dict[str, Any] = {}
+    for path, part in module.named_modules():
+        defaults = inspect.signature(type(part).__init__).parameters
+        public = {k: v for k, v in vars(part).items() if k[0] != "_" and k != "training"}
+        for name, value in {**public, **part._buffers, **part._parameters}.items():
+            default = defaults[name].default if name in defaults else inspect.Parameter.empty
+            plain = value is None or isinstance(value, bool | int | float | str)
+            if not (plain and (value is default or value == default)):
+                held[f"{path}.{name}".lstrip(".")] = value
+    return {name: value for name, value in held.items() if value is not None}

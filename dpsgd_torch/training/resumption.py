@@ -1,0 +1,65 @@
+"""What a run writes down before its first charge, and a resumed one reads back."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from accountant import Ledger
+from dpsgd_torch.errors import RunError
+from dpsgd_torch.schedules import schedule_from_json
+from dpsgd_torch.training.checkpoint import save_checkpoint
+from dpsgd_torch.training.contract import contract, digest, refuse_changed
+from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.training.streams import Streams
+
+if TYPE_CHECKING:
+    from dpsgd_torch.training.trainer import Trainer
+
+
+def streams_of(run: Trainer, asked: dict[str, Any]) -> Streams:
+    """The run's streams, their noise keyed by what was asked and by the initial weights too."""
+    context = json.dumps([asked, digest(run.model.state_dict().values())])
+    return Streams(run.streams.root, hashlib.sha256(context.encode()).hexdigest())
+
+
+def write_beginning(run: Trainer, asked: dict[str, Any]) -> None:
+    """All that ``take_up`` reads; the contract last: without one there is nothing to resume."""
+    if run.folder is None:
+        return
+    kept = {
+        "contract": asked,
+        "noise_multiplier": run.plan.noise_multiplier.to_json() if run.plan else None,
+        "noise_context": run.streams.context,
+    }
+    run.folder.write_root(run.streams.root)
+    save_checkpoint(run.folder.checkpoints, 0, run.model, run.optimizer, 0, run.history)
+    run.folder.write_sealed("private/contract.json", kept)
+
+
+def take_up(run: Trainer, folder: RunFolder) -> None:
+    """Give ``run`` the plan and the streams it began with.
+
+    Raises:
+        RunError: no run is there, or it was asked for something else.
+    """
+    folder.refuse_links()
+    folder.refuse_begun_only()
+    kept = folder.read_sealed("private/contract.json")
+    refuse_changed(kept["contract"], contract(run), folder.path)
+    if run.plan:
+        noise = schedule_from_json(kept["noise_multiplier"])
+        run.plan = dataclasses.replace(run.plan, noise_multiplier=noise)
+    run.streams = Streams(folder.read_root(), kept["noise_context"])
+
+
+def refuse_old_copy(ledger: Ledger, folder: RunFolder, step: int, charges: int) -> None:
+    """Refuse a ledger that holds less than it did at the checkpoint, and let go of it."""
+    if (held := len(ledger)) < charges:
+        ledger.close()
+        raise RunError(
+            f"ledger {folder.ledger}: holds {held} charges, {charges} were made by step {step}: it "
+            "is an old copy; restore the newest, with its -wal file if it has one"
+        )

@@ -1,0 +1,142 @@
+"""Losses that could answer differently are told apart; equal ones are not; no value is printed."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from small_problem import make_trainer, weights
+from torch import nn
+from torch.nn import functional as f
+
+from dpsgd_torch import RunError
+from dpsgd_torch.training.described import described
+
+WEIGHT = torch.tensor([0.25, 5.0, 0.125])
+
+
+class Focal(nn.Module):
+    def __init__(self, gamma=2.0, weight=None):
+        super().__init__()
+        self.gamma, self.inner = gamma, nn.CrossEntropyLoss(weight=weight, reduction="none")
+
+    def forward(self, outputs, targets):
+        losses = self.inner(outputs, targets)
+        return (1 - (-losses).exp()) ** self.gamma * losses
+
+
+class Scaled:
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, outputs, targets):
+        return self.scale * f.cross_entropy(outputs, targets, reduction="none")
+
+    def half(self, outputs, targets):
+        return self(outputs, targets) / 2
+
+
+def scaled(scale):
+    return lambda o, y: scale * f.cross_entropy(o, y, reduction="none")
+
+
+def powered(o, y, power=2):
+    return (o - y) ** power
+
+
+def powered_otherwise(power):
+    def powered(o, y, power=power):
+        return (o - y) ** power
+
+    return powered
+
+
+DIFFERENT = {
+    "plain": lambda: nn.CrossEntropyLoss(),
+    "weighted": lambda: nn.CrossEntropyLoss(weight=WEIGHT),
+    "weighted otherwise": lambda: nn.CrossEntropyLoss(weight=WEIGHT.flip(0)),
+    "smoothed": lambda: nn.CrossEntropyLoss(label_smoothing=0.1),
+    "smoothed more": lambda: nn.CrossEntropyLoss(label_smoothing=0.2),
+    "with labels left out": lambda: nn.CrossEntropyLoss(ignore_index=1),
+    "a sum": lambda: nn.CrossEntropyLoss(reduction="sum"),
+    "positives": lambda: nn.BCEWithLogitsLoss(pos_weight=WEIGHT),
+    "each": lambda: nn.BCEWithLogitsLoss(weight=WEIGHT),
+    "a function": lambda: f.cross_entropy,
+    "a function's option": lambda: functools.partial(f.cross_entropy, label_smoothing=0.1),
+    "a function's weights": lambda: functools.partial(f.cross_entropy, weight=WEIGHT),
+    "a function's other weights": lambda: functools.partial(f.cross_entropy, weight=2 * WEIGHT),
+    "home-made": lambda: Focal(),
+    "home-made, 3": lambda: Focal(3.0),
+    "home-made, weighted": lambda: Focal(weight=WEIGHT),
+    "an object": lambda: Scaled(1.0),
+    "another": lambda: Scaled(2.0),
+    "a method": lambda: Scaled(1.0).half,
+    "another's": lambda: Scaled(2.0).half,
+    "a closure": lambda: scaled(1.0),
+    "another closure": lambda: scaled(WEIGHT),
+    "a closure of a closure": lambda: scaled(scaled(3.0)),
+    "code": lambda: lambda o, y: (o - y).abs(),
+    "other code": lambda: lambda o, y: (o + y).abs(),
+    "another name in it": lambda: lambda o, y: (o - y).square(),
+    "a constant": lambda: lambda o, y: 2 * (o - y).abs(),
+    "another constant": lambda: lambda o, y: 3 * (o - y).abs(),
+    "a default": lambda: powered,
+    "another default": lambda: powered_otherwise(3),
+    "and another": lambda: powered_otherwise(4),
+}
+
+
+def test_losses_that_differ_are_told_apart():
+    told = {name: described(make()) for name, make in DIFFERENT.items()}
+    assert len(set(told.values())) == len(told)
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_a_loss_made_again_is_told_alike_in_one_line_without_tensors(name):
+    told = described(DIFFERENT[name]())
+    assert told == described(DIFFERENT[name]())
+    assert "\n" not in told
+    assert "tensor([" not in told
+    assert "5.0" not in told
+    assert " at 0x" not in told
+
+
+def test_losses_without_options_are_told_as_before():
+    assert described(nn.MSELoss()) == "MSELoss()"
+    assert described(nn.HuberLoss()) == "HuberLoss()"
+    assert described(f.binary_cross_entropy_with_logits) == "binary_cross_entropy_with_logits"
+
+
+def test_what_holds_itself_comes_to_an_end():
+    looped = Scaled(1.0)
+    looped.scale = looped
+    assert described(looped).startswith("Scaled(scale=Scaled(")
+
+
+@pytest.mark.parametrize("other", ["weighted otherwise", "plain", "smoothed"])
+def test_a_run_is_not_resumed_with_another_loss(tmp_path, other):
+    make_trainer(loss=DIFFERENT["weighted"](), run_dir=tmp_path / "run").fit().close()
+    with pytest.raises(RunError, match="its loss changed") as refusal:
+        make_trainer(loss=DIFFERENT[other](), run_dir=tmp_path / "run").resume()
+    assert "0.25" not in str(refusal.value)
+    again = make_trainer(loss=DIFFERENT["weighted"](), run_dir=tmp_path / "run").resume()
+    assert again.done == again.sampling.steps
+
+
+def test_two_losses_never_meet_the_same_noise():
+    """With all gradients zero what is released is noise alone."""
+
+    def released(scale):
+        def flat(outputs, targets):
+            return scale * outputs.sum(1)
+
+        trainer = make_trainer(loss=flat).fit()
+        return weights(trainer.model)
+
+    assert torch.equal(released(0.0), released(0.0))
+    assert not torch.equal(released(0.0), released(-0.0))
+
+
+def test_a_copy_is_told_alike():
+    loss = Focal(weight=WEIGHT)
+    assert described(copy.deepcopy(loss)) == described(loss)
