@@ -110,7 +110,7 @@ class LinearSite(Site):
         return squared, error
 
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
-        delta = self.delta.double().mul_(factors[:, None])
+        delta = self.delta.double() * factors[:, None]  # not in place: it may be float64 already
         sums[self.layer.weight].addmm_(delta.T, self.x.double())
         if self.layer.bias is not None:
             sums[self.layer.bias] += delta.sum(0)
@@ -139,7 +139,7 @@ class WeightNormSite(Site):
 
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
         layer, length = self.layer, self.layer.weight_v.norm(dim=1).double()
-        delta, scale = self.delta.double().mul_(factors[:, None]), layer.weight_g.double() / length
+        delta, scale = self.delta.double() * factors[:, None], layer.weight_g.double() / length
         sums[layer.bias] += delta.sum(0)
         along = (delta * self.u).sum(0)
         sums[layer.weight_g] += along
