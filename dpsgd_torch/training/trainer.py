@@ -163,6 +163,7 @@ class Trainer:
         self._shared_ledger = ledger
         if self.plan:
             refuse_long_sums(batch_size, physical_batch_size)
+            validate.refuse_without_float64(self.device)
             validate.refuse_mixing_layers(self.model)
             size = min(physical_batch_size, likely_rows(self.sampling))
             self.gradients = choose(gradients, self.model, self.loss, self.data, size)
