@@ -34,9 +34,7 @@ def blamed(
     except PrivacyError as error:
         if _FREE in str(error):
             raise
-        raise type(error)(f"{what}: {error}; {_FREE}{hint}").with_traceback(
-            error.__traceback__
-        ) from None
+        raise type(error)(f"{what}: {error}; {_FREE}").with_traceback(error.__traceback__) from None
     except Exception as error:  # whatever the user's code raises
         raise kind(
             f"{what}: failed{_place(error, model)} ({told(error)}); {_FREE}{hint}"

@@ -114,7 +114,7 @@ def _called(loss: Loss, name: str, outputs: Any, targets: torch.Tensor) -> torch
         raise
     except Exception as error:  # whatever a foreign loss raises
         move = (
-            "check their shapes and dtypes"
+            "check their shapes, dtypes and range (classes count from 0)"
             if isinstance(outputs, torch.Tensor)
             else "the model does not return one tensor: pass a loss that takes its outputs apart"
         )

@@ -97,7 +97,7 @@ def test_what_fails_inside_the_loss_names_the_loss_its_arguments_and_the_cause(
         per_example(loss)(torch.full(outputs, 0.5), targets)
     message = str(refusal.value)
     assert message.startswith(f"loss {type(loss).__name__}: fails on outputs (")
-    assert "check their shapes and dtypes" in message
+    assert "check their shapes, dtypes and range" in message
     for expected in words:
         assert expected in message
 

@@ -57,9 +57,7 @@ class Oracle:
         return outputs
 
     def losses(self, outputs: Any, targets: torch.Tensor, of: str) -> torch.Tensor:
-        hint = "; check shapes and dtypes of inputs and targets; classes count from 0"
-        shapes = f"outputs {shape_of(outputs)}, targets {shape_of(targets)}"
-        with blamed(f"loss over {len(targets)} {of} ({shapes})", self.model, hint=hint):
+        with blamed(f"over {len(targets)} {of}", self.model):
             return self.loss(outputs, targets)
 
     def gradient(self, batch: Batch, of: str) -> Gradient:
@@ -117,7 +115,3 @@ class Oracle:
 def norm(gradient: Sequence[torch.Tensor]) -> float:
     """Of all parameters together."""
     return math.sqrt(sum(float(part @ part) for part in gradient))
-
-
-def shape_of(value: object) -> str:
-    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__

@@ -19,7 +19,7 @@ from dpsgd_torch.training.held_out import HeldOut
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.rehearsal.draws import same_draws
 from dpsgd_torch.training.rehearsal.made_up import Batch, extreme_rows
-from dpsgd_torch.training.rehearsal.oracle import Oracle, shape_of
+from dpsgd_torch.training.rehearsal.oracle import Oracle
 from dpsgd_torch.training.rehearsal.state import State
 
 if TYPE_CHECKING:
@@ -121,9 +121,7 @@ def _try_score(
     model: nn.Module,
 ) -> None:
     what = name if name in ("loss", "score") else f"metric {name}"
-    shapes = f"outputs {shape_of(outputs)}, targets {tuple(targets.shape)}"
-    hint = "; check the targets' shape, dtype and range (classes count from 0)"
-    with blamed(f"{what} over {len(targets)} {which} rows ({shapes})", model, hint=hint):
+    with blamed(f"{what} over {len(targets)} {which} rows", model):
         values = score(outputs, targets)
     fits = isinstance(values, torch.Tensor) and values.ndim > 0 and len(values) == len(targets)
     if not fits:
