@@ -164,6 +164,7 @@ class Trainer:
         if self.plan:
             refuse_long_sums(batch_size, physical_batch_size)
             validate.refuse_mixing_layers(self.model)
+            validate.refuse_by_name(self.model)
             try_saving(self.model)
             size = min(physical_batch_size, likely_rows(self.sampling))
             self.gradients = choose(gradients, self.model, self.loss, self.data, size)

@@ -85,7 +85,7 @@ def try_saving(model: nn.Module) -> None:
     Raises:
         ModelError: something in it fits in none.
     """
-    hint = "; keep what is no plain tensor out of the model's state (persistent=False)"
+    hint = "; keep what is no plain tensor out of its buffers"
     with blamed("the model's state, as it is saved", hint=hint):
         tensors_to_bytes(released_tensors(model))
         checksums(model)
