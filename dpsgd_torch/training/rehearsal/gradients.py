@@ -15,6 +15,7 @@ from dpsgd_torch.errors import ModelError
 from dpsgd_torch.training.blame import blamed
 from dpsgd_torch.training.capture import Capture, leaves_beside
 from dpsgd_torch.training.losses import Loss
+from dpsgd_torch.training.rehearsal import memory
 from dpsgd_torch.training.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.training.rehearsal.made_up import Batch, MadeUp
 from dpsgd_torch.training.rehearsal.oracle import Gradient, Oracle
@@ -77,6 +78,7 @@ class Rehearsal:
             self._content(engine, _MANY, (2, 4))
             self._vectors_alone(engine)
             self._refuse_uses_beside_layers()
+            self._refuse_memory(engine)
             self._state.refuse_changes()
             self._first_real(engine)
             self._state.refuse_changes()
@@ -131,6 +133,36 @@ class Rehearsal:
                     "the loss, a function or another module), so its per-example gradients do not "
                     "add up to autograd's gradient; use it through its layer only, and the "
                     "optimizer's weight_decay for a penalty"
+                )
+
+    def _refuse_memory(self, engine: PerExample) -> None:
+        """What another batch left in the layers' attributes may not matter, however little."""
+        model, one, other = (
+            self._oracle.model,
+            *(_rows(batch, slice(2)) for batch in (self._made, self._other)),
+        )
+        before = memory.held(model)
+        left = []
+        for batch in (one, other):
+            self._pass(engine, batch, _MADE_UP, frozen=True)
+            left.append({key: value.clone() for key, value in memory.held(model).items()})
+        try:
+            if not (wrong := memory.exaggerated(*left)):
+                return
+            seen = []
+            for kept in (left[0], wrong):
+                memory.put(kept)
+                vectors = self._pass(engine, one, _MADE_UP, frozen=True)
+                seen.append([vectors.vector(i) for i in range(2)])
+        finally:
+            memory.put(before)
+        for first, second in zip(*seen, strict=True):
+            if found := self._oracle.differing(first, second):
+                names = ", ".join(name for _, name in wrong)
+                raise ModelError(
+                    f"parameter {found[0]}: its gradient changes with what the model keeps of "
+                    f"earlier passes ({names}), and no noise covers that; keep nothing of the "
+                    "examples between passes"
                 )
 
     def _first_real(self, engine: PerExample) -> None:
