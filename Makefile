@@ -29,7 +29,7 @@ train: install
 
 # With CI set, the long checks too, and none may be skipped but for what tests/skips.py lists.
 test: install lint
-	$(BIN)/python -m pytest $(if $(CI),,-m "not long") $(PYTEST)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(if $(CI),,-m "not long") $(PYTEST)
 
 lint: install
 	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks

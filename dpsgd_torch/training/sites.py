@@ -120,7 +120,7 @@ class LinearSite(Site):
         return squared, error
 
     def add_to(self, sums: Sums, factors: torch.Tensor) -> None:
-        delta = self.delta.double() * factors[:, None]
+        delta = self.delta.double() * factors[:, None]  # not in place: it may be float64 already
         sums[self.layer.weight].addmm_(delta.T, self.x.double())
         if self.layer.bias is not None:
             sums[self.layer.bias] += delta.sum(0)

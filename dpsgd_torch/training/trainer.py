@@ -163,6 +163,7 @@ class Trainer:
         self._shared_ledger = ledger
         if self.plan:
             refuse_long_sums(batch_size, physical_batch_size)
+            validate.refuse_without_float64(self.device)
             validate.refuse_mixing_layers(self.model)
             validate.refuse_by_name(self.model)
             try_saving(self.model)

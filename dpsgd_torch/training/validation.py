@@ -12,7 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from dpsgd_torch.errors import ModelError
+from dpsgd_torch.errors import ModelError, told
 from dpsgd_torch.training.capture import described
 
 
@@ -25,6 +25,17 @@ def refuse_mixing_layers(model: nn.Module) -> None:
                 f"layer {name or 'model'} = {type(module).__name__}: batch statistics mix examples "
                 "and no clip bounds them; call dpsgd_torch.replace_batchnorm(model) first"
             )
+
+
+def refuse_without_float64(device: torch.device) -> None:
+    """Refuse a device that cannot keep sums and noise in float64."""
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError) as error:
+        raise ModelError(
+            f"device = {device}: has no float64 ({told(error)}), in which sums and noise are kept; "
+            "train on 'cpu' or 'cuda'"
+        ) from error
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:

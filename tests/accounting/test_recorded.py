@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from accountant import (
     ExponentialMechanism,
@@ -16,7 +17,7 @@ from accountant import (
     exact,
 )
 from accountant.__main__ import main
-from accountant.recorded import read_events
+from accountant.recorded import drawn_in_float32, read_events
 
 ADD = Relation.ADD_OR_REMOVE_ONE
 EVENTS = [
@@ -103,3 +104,32 @@ def test_what_holds_no_events_is_refused_in_one_line(tmp_path, capsys, content, 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(LedgerError, match="cannot be read"):
         read_events(tmp_path / "none.sqlite")
+
+
+NOW = "cpu, x86_64, AVX2, 2 threads, torch 2.13.0, numpy 2.4.6, opacus 1.6.0"
+
+
+@pytest.mark.parametrize(
+    ("environment", "warned"),
+    [(NOW, True), (f"{NOW}, float64 noise", False), ("operating system", False), ("cpu", False)],
+)
+def test_a_ledger_of_float32_noise_says_that_its_epsilon_does_not_hold(
+    tmp_path, capsys, environment, warned
+):
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path, delta=1e-5)
+    ledger.begin(first_step=0, environment=environment)
+    ledger.reserve(0, Gaussian(noise_multiplier=2.0))
+    ledger.close()
+    assert main(["ledger", str(path), "--delta", "1e-5"]) == 0
+    assert ("float32" in capsys.readouterr().err) == warned
+
+
+def test_a_run_of_today_is_not_taken_for_one_of_float32_noise(tmp_path):
+    from dpsgd_torch.training.contract import environment
+
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path, delta=1e-5)
+    ledger.begin(first_step=0, environment=environment(torch.device("cpu")))
+    ledger.close()
+    assert not drawn_in_float32(path)

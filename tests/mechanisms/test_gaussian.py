@@ -51,6 +51,27 @@ def test_there_is_no_largest_number():
         assert abs((beyond > threshold).sum() - expected) < 5 * math.sqrt(expected) + 1
 
 
+def test_the_noise_of_a_run_draws_its_far_numbers_anew():
+    class Far:
+        """A generator of the same large number, and then an honest one."""
+
+        def __init__(self):
+            self.rest = np.random.default_rng(5)
+
+        def standard_normal(self, out):
+            out[:] = [7.25, -7.25, 5.0]
+
+        def __getattr__(self, name):
+            return getattr(self.rest, name)
+
+    out = np.empty(3)
+    fill_normal(Far(), out)
+    assert out[2] == 5.0
+    assert out[0] > 6.0
+    assert out[1] < -6.0
+    assert abs(out[0]) != 7.25 != abs(out[1])
+
+
 def test_an_exponential_halves_without_end():
     class Tails:
         """A generator whose coin shows tails 200 times before its first head."""

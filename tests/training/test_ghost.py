@@ -92,6 +92,17 @@ def test_sums_and_single_vectors_agree_with_autograd():
     assert float((third - expected[3]).norm() / expected[3].norm()) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_vectors_can_be_asked_again_after_they_were_added(dtype):
+    model, data = tabular_model().to(dtype), [part.to(dtype) for part in some_data()]
+    vectors = ghost_vectors(model, data)
+    factors = torch.full((ROWS,), 0.25, dtype=dtype)
+    first, norm = sum_of(model, vectors, factors), vectors.norm(3)
+    assert torch.equal(first, sum_of(model, vectors, factors))
+    assert norm == pytest.approx(float(torch.cat(vectors.vector(3)).norm()), rel=1e-6)
+    assert norm == pytest.approx(float(vectors.norms[3]), rel=1e-5)
+
+
 SHARED = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 3, 4])
 
 

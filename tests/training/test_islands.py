@@ -146,7 +146,10 @@ class Seen(BaseException):
 
 
 def moved_by_one_record(monkeypatch, **changes) -> float:
-    """How far the sum before the noise moves when a record joins: with q = 1, in clip norms."""
+    """How far the sum before the noise moves when a record joins: with q = 1, in clip norms.
+
+    With ``units``, the last unit joins with all its rows, which are the last.
+    """
     from dpsgd_torch.training import private_optimizer
 
     found = []
@@ -157,14 +160,24 @@ def moved_by_one_record(monkeypatch, **changes) -> float:
 
     monkeypatch.setattr(private_optimizer.PrivateOptimizer, "add_noise", release)
     data = changes.pop("data", None) or small_data(40)
-    privacy = Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=1.0)
-    plain = {"privacy": privacy, "optimizer": sgd, "loss": steep}
-    for records in (len(data[0]), len(data[0]) - 1):
+    units, size = changes.pop("units", None), changes.pop("microbatch_size", 1)
+    count = len(data[0]) if units is None else len(set(units))
+    privacy = Privacy(
+        noise_multiplier=1.0,
+        delta=1e-3,
+        clip_norm=1.0,
+        dataset_size=count,
+        microbatch_size=size,
+        unit="record" if units is None else "person",
+    )
+    plain = {"privacy": privacy, "optimizer": sgd, "loss": steep, "batch_size": count}
+    last = 1 if units is None else units.count(units[-1])
+    for records in (len(data[0]), len(data[0]) - last):
         part = data[0][:records], data[1][:records]
         model = copy.deepcopy(changes["model"])
-        trainer = make_trainer(
-            data=part, batch_size=records, **{**plain, **changes, "model": model}
-        )
+        if units is not None:
+            plain |= {"units": units[:records], "rows_per_unit": 3}
+        trainer = make_trainer(data=part, **{**plain, **changes, "model": model})
         with pytest.raises(Seen):
             trainer.fit()
     return float((found[0] - found[1]).norm())
@@ -180,6 +193,39 @@ def moved_by_one_record(monkeypatch, **changes) -> float:
 @pytest.mark.parametrize("physical", [1, 7, 64])
 def test_one_record_moves_the_sum_by_at_most_one_clip(monkeypatch, model, physical):
     moved = moved_by_one_record(monkeypatch, model=model, physical_batch_size=physical)
+    assert 0.99 < moved <= 1.0
+
+
+def alike(records):
+    """Records of one class that all pull the same way."""
+    inputs, targets = small_data(records)
+    return inputs, torch.zeros_like(targets)
+
+
+@pytest.mark.parametrize("physical", [1, 7, 64])
+@pytest.mark.parametrize("size", [2, 5])
+def test_a_record_in_a_microbatch_moves_the_sum_by_at_most_two_clips(monkeypatch, size, physical):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    moved = moved_by_one_record(
+        monkeypatch, model=model, microbatch_size=size, physical_batch_size=physical
+    )
+    assert 0 < moved <= 2.0
+
+
+@pytest.mark.parametrize("physical", [1, 7, 64])
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+def test_a_person_with_five_rows_moves_the_sum_by_at_most_one_clip(
+    monkeypatch, gradients, physical
+):
+    units = [i // 5 for i in range(40)]
+    moved = moved_by_one_record(
+        monkeypatch,
+        model=nn.Sequential(nn.Flatten(), nn.Linear(36, 3)),
+        data=alike(40),
+        units=units,
+        physical_batch_size=physical,
+        gradients=gradients,
+    )
     assert 0.99 < moved <= 1.0
 
 

@@ -252,3 +252,16 @@ def test_an_impossible_promise_is_refused(promise):
 def test_a_half_precision_model_is_refused():
     with pytest.raises(ModelError, match="train in float32"):
         make_trainer(model=small_model().bfloat16())
+
+
+def test_a_device_without_float64_is_refused_before_a_charge(monkeypatch):
+    honest = torch.zeros
+
+    def no_float64(*size, **options):
+        if options.get("dtype") is torch.float64 and options.get("device") == torch.device("cpu"):
+            raise TypeError("Cannot convert to float64 on this device")
+        return honest(*size, **options)
+
+    monkeypatch.setattr(torch, "zeros", no_float64)
+    with pytest.raises(ModelError, match=r"cpu: has no float64 .*; train on"):
+        make_trainer()

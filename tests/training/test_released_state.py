@@ -14,9 +14,9 @@ LATE = 80  # forward passes, more than any check before the first step makes
 class Writes(nn.Module):
     """Passes its input on; from some pass on it also adds to a tensor of its own."""
 
-    def __init__(self, kind, in_eval=False):
+    def __init__(self, kind):
         super().__init__()
-        self.kind, self.in_eval, self.passes = kind, in_eval, 0
+        self.kind, self.in_eval, self.passes = kind, False, 0
         self.frozen = nn.Parameter(torch.zeros(3), requires_grad=False)
         self.register_buffer("buffer", torch.zeros(3))
         self.linear = nn.Linear(3, 3)
@@ -31,8 +31,8 @@ class Writes(nn.Module):
         return self.linear.bias if self.kind == "linear.bias" else getattr(self, self.kind)
 
 
-def writing_model(kind, in_eval=False):
-    return nn.Sequential(*small_model(), Writes(kind, in_eval))
+def writing_model(kind):
+    return nn.Sequential(*small_model(), Writes(kind))
 
 
 @pytest.mark.parametrize("kind", ["frozen", "buffer", "linear.bias"])
@@ -62,9 +62,9 @@ def test_nothing_of_the_step_that_wrote_is_released():
 
 @pytest.mark.parametrize("kind", ["frozen", "buffer"])
 def test_an_evaluation_pass_that_writes_ends_the_run_before_its_checkpoint(kind, tmp_path):
-    trainer = make_trainer(
-        model=writing_model(kind, in_eval=True), test_tensors=small_data(), run_dir=tmp_path / "run"
-    )
+    model = writing_model(kind)
+    trainer = make_trainer(model=model, test_tensors=small_data(), run_dir=tmp_path / "run")
+    model[5].in_eval = True  # what does so from the start is refused before that
     with pytest.raises(GuaranteeBroken, match=f"5.{kind}"):
         trainer.fit()
     saved = sorted((tmp_path / "run" / "private" / "checkpoints").glob("step-*"))
