@@ -183,6 +183,7 @@ class LayerNormSite(Site):
     """nn.LayerNorm over the features: δ x̂ for the weight, δ for the bias; few, so written out."""
 
     layer: nn.LayerNorm
+    added: torch.Tensor | None = None
 
     def squared_norms(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         delta = rows.weighted(self.delta)
@@ -196,7 +197,16 @@ class LayerNormSite(Site):
         if self.layer.bias is not None:
             sums[self.layer.bias] += factors @ self.delta.double()
 
+    def widened(self, rows: torch.Tensor) -> Site:
+        """With x̂ as it is added: of rows far from 0 float64 has another, and another norm."""
+        twin = super().widened(rows)
+        assert isinstance(twin, LayerNormSite)
+        twin.added = self._normal()[rows].double()
+        return twin
+
     def _normal(self) -> torch.Tensor:
+        if self.added is not None:
+            return self.added
         return functional.layer_norm(self.x, self.layer.normalized_shape, eps=self.layer.eps)
 
 

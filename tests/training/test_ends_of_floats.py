@@ -173,3 +173,23 @@ def test_targets_that_a_loss_ignores_are_no_classes_in_between(left_out):
     loss = nn.CrossEntropyLoss(ignore_index=left_out)
     trainer = make_trainer(model=nn.Linear(4, 3), data=(DATA[0], targets), loss=loss, epochs=1)
     assert trainer.fit().done == trainer.sampling.steps
+
+
+class Summed(nn.Module):
+    def forward(self, x):
+        return x.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(("offset", "spread"), [(10.0, 0.01), (100.0, 0.01), (2000.0, 1.0)])
+def test_rows_far_from_zero_are_clipped_by_the_norm_that_is_added(offset, spread):
+    """Normalised again in float64 they had another norm, which stopped runs as broken."""
+    generator = torch.Generator().manual_seed(2)
+    inputs = offset + spread * torch.randn(300, 8, generator=generator)
+    data = inputs, torch.randn(300, 1, generator=generator)
+    model = nn.Sequential(nn.LayerNorm(8, bias=False), Summed())
+    privacy = Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=0.1)
+    trainer = make_trainer(
+        model=model, data=data, loss=nn.MSELoss(), privacy=privacy, batch_size=100, epochs=9
+    )
+    assert trainer.gradients == "ghost"
+    assert trainer.fit().done == trainer.sampling.steps
