@@ -145,4 +145,5 @@ def keeps_positions(self, x):
 
 @pytest.mark.parametrize("forward", [keeps_outputs, keeps_positions])
 def test_an_attribute_that_no_later_pass_reads_or_that_no_example_changes_is_none(forward):
-    make_trainer(model=Made(forward, kept=None), epochs=1).fit()
+    trainer = make_trainer(model=Made(forward, kept=None), epochs=1)
+    assert trainer.fit().done == trainer.sampling.steps
