@@ -99,7 +99,7 @@ class Rehearsal:
             for a, b in zip(other, one, strict=True):
                 a[i] = b[i]
             after = self._pass(engine, other, _MADE_UP).vector(i)
-            if found := self._oracle.differing(before[i], after):
+            if found := self._oracle.differing(before[i], after, alike=True):
                 raise ModelError(
                     f"parameter {found[0]}: one example's gradient changes with another example; "
                     "remove what works across the batch (statistics, attention, contrastive terms)"
