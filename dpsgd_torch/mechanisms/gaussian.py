@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 
 _FAR = 6.0  # deviations beyond which the tail is drawn anew: two numbers in a billion
 _GRID = 2.0**-20  # of the clip norm, over all coordinates together
+_COARSE = 2.0**-32  # of the noise's deviation at least: 10⁵ of the generator's numbers a grid point
 
 
 def fill_normal(rng: np.random.Generator, out: Floats, far: float = _FAR) -> None:
@@ -53,15 +54,23 @@ def normal(rng: np.random.Generator) -> float:
     return float(out[0])
 
 
-def grid(scale: float, coordinates: int = 1) -> float:
+def grid(scale: float, coordinates: int = 1, deviation: float = 0.0) -> float:
     """The step of the grid for a vector that ``scale`` is the sensitivity of: a power of two.
 
-    Rounding to it moves the vector by less than a millionth of ``scale``.
+    Rounding to it moves the vector by less than a millionth of ``scale``; or, where noise of a
+    ``deviation`` thousands of times as large would show its own lattice on so fine a grid, each
+    coordinate by less than a billionth of that.
 
-    >>> grid(1.0, 4) == 2.0**-21
-    True
+    >>> grid(1.0, 4) == 2.0**-21, grid(1.0, 4, deviation=2.0**20) == 2.0**-12
+    (True, True)
     """
-    return float(2.0 ** math.floor(math.log2(scale / math.sqrt(max(coordinates, 1))))) * _GRID
+    fine = _power_of_two(scale / math.sqrt(max(coordinates, 1))) * _GRID
+    return max(fine, _power_of_two(deviation) * _COARSE) if deviation else fine
+
+
+def _power_of_two(value: float) -> float:
+    """The largest that is not above ``value``."""
+    return float(2.0 ** math.floor(math.log2(value)))
 
 
 def to_grid(value: float, step: float) -> float:

@@ -6,7 +6,7 @@ tensor another place in the graph, and its gradient is then that of something el
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,27 @@ class Capture:
             f"throughout (views and steps of one example in another; what all share, such as "
             f"positions, expanded to the batch){advice(layer)}"
         )
+
+
+def leaves_beside(total: torch.Tensor, uses: Iterable[Use]) -> set[torch.Tensor]:
+    """What ``total`` is computed from other than through the outputs of the layers used.
+
+    >>> layer, x = nn.Linear(2, 1), torch.ones(1, 2)
+    >>> leaves_beside(layer(x).sum() + layer.weight.square().sum(), []) == {*layer.parameters()}
+    True
+    """
+    edges = [use.edge for use in uses]
+    seen, found = {edge.node for edge in edges}, set[torch.Tensor]()
+    nodes = [total.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(node.variable)
+        nodes += [following for following, _ in node.next_functions]
+    return found
 
 
 def described(path: str, layer: nn.Module) -> str:

@@ -69,7 +69,8 @@ def digest(tensors: Iterable[torch.Tensor]) -> str:
     """sha256 of the tensors' bytes."""
     result = hashlib.sha256()
     for tensor in tensors:
-        result.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        result.update(flat.view(torch.uint8).numpy().data)  # numpy has no bfloat16
     return result.hexdigest()
 
 

@@ -6,11 +6,12 @@ alike, two runs of one seed would draw the same noise for different gradients.
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from torch import nn
 
 _DEEP = 6  # closures within closures; what is deeper is told by its type
 _KNOWN = ("torch", "dpsgd_torch")  # whose functions their names and versions tell
+_PLAIN = (bool, int, float, complex, str, bytes, types.NoneType)
+_CALLED = (types.FunctionType, types.BuiltinFunctionType, functools.partial)
+_TELLING = (*_PLAIN, *_CALLED, torch.Tensor, np.ndarray)
 
 
 def described(loss: Any) -> str:
@@ -32,6 +36,35 @@ def described(loss: Any) -> str:
     'CrossEntropyLoss()(label_smoothing=0.1)'
     """
     return _told(loss, 0)
+
+
+def described_model(model: nn.Module) -> str:
+    """Its layers, the code of the user's own, and what they hold beside their state.
+
+    For the noise alone, not for what a resumed run must share: a layer may count its calls, or
+    keep what it saw last.
+
+    >>> described_model(nn.Sequential(nn.ReLU()))
+    'Sequential( (0): ReLU() )'
+    """
+    held: dict[str, Any] = {}
+    for path, part in model.named_modules():
+        if type(part).__module__.split(".")[0] != "torch":
+            telling = {k: v for k, v in vars(part).items() if isinstance(v, _TELLING)}
+            held |= {f"{path}.{name}".lstrip("."): value for name, value in telling.items()}
+    return " ".join(str(model).split()) + _options(held | _code(model.modules()), 0)
+
+
+def _code(parts: Iterable[object]) -> dict[str, Any]:
+    """The methods of classes of the user's own, by class and name."""
+    classes = {each for part in parts for each in type(part).__mro__}
+    own = [c for c in classes if c.__module__.split(".")[0] not in (*_KNOWN, "builtins")]
+    return {
+        f"{each.__qualname__}.{name}": method
+        for each in sorted(own, key=lambda c: (c.__module__, c.__qualname__))
+        for name, method in vars(each).items()
+        if isinstance(method, types.FunctionType)
+    }
 
 
 def _told(value: Any, depth: int) -> str:
@@ -58,10 +91,11 @@ def _told(value: Any, depth: int) -> str:
     if isinstance(value, types.FunctionType):
         return value.__qualname__ + _options(_enclosed(value), depth)
     if isinstance(value, nn.Module):
-        return " ".join(str(value).split()) + _options(_held(value), depth)
+        return " ".join(str(value).split()) + _options(_held(value) | _code(value.modules()), depth)
     if hasattr(value, "__qualname__"):
         return str(value.__qualname__)
-    return type(value).__qualname__ + _options(getattr(value, "__dict__", {}), depth)
+    held = getattr(value, "__dict__", {})
+    return type(value).__qualname__ + _options({**held, **_code([value])}, depth)
 
 
 def _options(given: Mapping[str, Any], depth: int) -> str:
@@ -73,15 +107,33 @@ def _enclosed(function: types.FunctionType) -> dict[str, Any]:
     if str(function.__module__).split(".")[0] in _KNOWN and not function.__closure__:
         return {}
     code = function.__code__
-    told = {"code": hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()[:16]}
-    constants = [part for part in code.co_consts if not isinstance(part, types.CodeType)]
     cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
     return {
-        **told,
-        "constants": constants,
+        "code": hashlib.sha256(repr(_instructions(code)).encode()).hexdigest()[:16],
+        "constants": [part for part in code.co_consts if not isinstance(part, types.CodeType)],
         "defaults": [*(function.__defaults__ or ()), function.__kwdefaults__],
         **{name: _content(cell) for name, cell in cells},
+        **{name: function.__globals__[name] for name in _globals(function)},
     }
+
+
+def _instructions(code: types.CodeType) -> list[Any]:
+    """What a function does, with the functions written within it."""
+    within = [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    constants = [[*part.co_consts] for part in within]
+    plain = [[c for c in part if not isinstance(c, types.CodeType)] for part in constants]
+    return [code.co_code, code.co_names, plain, *map(_instructions, within)]
+
+
+def _globals(function: types.FunctionType) -> list[str]:
+    """The numbers, tensors and functions of its own module that a function calls by name."""
+    names, codes = set[str](), [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+        names |= {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+    held = function.__globals__
+    return sorted(name for name in names if name in held and isinstance(held[name], _TELLING))
 
 
 def _content(cell: types.CellType) -> Any:

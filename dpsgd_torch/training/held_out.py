@@ -134,9 +134,9 @@ def noisy_mean(scores: Any, asked: Validation, size: int, rng: np.random.Generat
     >>> round(noisy_mean(np.array([0.1, 3.0, np.nan]), asked, 10, np.random.default_rng(0)), 6)
     0.11
     """
-    noise = asked.noise_multiplier * asked.bound * normal(rng)
-    step = grid(asked.bound * min(1.0, asked.noise_multiplier))
-    return to_grid(clipped_sum(scores, asked.bound) + noise, step) / size
+    std = asked.noise_multiplier * asked.bound
+    step = grid(min(asked.bound, std), deviation=std)
+    return to_grid(clipped_sum(scores, asked.bound) + std * normal(rng), step) / size
 
 
 def checksum(value: float) -> int:

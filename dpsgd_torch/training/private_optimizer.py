@@ -98,7 +98,7 @@ class PrivateOptimizer:
     def add_noise(self) -> None:
         """Leave (sum + noise) / microbatches in each parameter's ``grad``, or raise."""
         std = self.noise_multiplier * self.clip_norm
-        step = grid(min(std, self.clip_norm) or self.clip_norm, self._coordinates)
+        step = grid(min(std, self.clip_norm) or self.clip_norm, self._coordinates, std)
         noise, total, added = np.empty(_PIECE), 0.0, 0.0
         for p, sums in zip(self.params, self.sums, strict=True):
             flat, grad = sums.view(-1), torch.empty(p.numel(), dtype=p.dtype, device=p.device)
@@ -111,7 +111,7 @@ class PrivateOptimizer:
                 added += _energy(noisy - exact)
                 grad[start : start + _PIECE] = noisy.div_(self.microbatches)
             p.grad = grad.view(p.shape)
-        self._check_sum_and_noise(total, added, std)
+        self._check_sum_and_noise(math.sqrt(total), added, std, step)
 
     def _check_clip(self, largest: float, factor: float) -> None:
         clipped = factor * largest
@@ -121,15 +121,20 @@ class PrivateOptimizer:
                 "nothing was released: report this with the model"
             )
 
-    def _check_sum_and_noise(self, total: float, added: float, std: float) -> None:
+    def _check_sum_and_noise(self, total: float, added: float, std: float, step: float) -> None:
         bound = self._clipped * self.clip_norm
-        low, high = self._noise_bounds * std**2
+        low, high = (math.sqrt(energy) * std for energy in self._noise_bounds)
+        # Rounding, to the grid and to float64, also moves the noise: all that counts of a lone
+        # coordinate's when it is near 0, or of one far smaller than the sum.
+        rounding = math.sqrt(self._coordinates) * step + 2.0**-51 * (total + high)
+        low, high = max(0.0, low - rounding), high + rounding
         if std == 0:  # what rounding to the grid adds
-            high = (self.clip_norm * 1e-6) ** 2
-        if not (math.sqrt(total) <= bound and low <= added <= high):
+            high = self.clip_norm * 1e-6
+        if not (total <= bound and low**2 <= added <= high**2):
             raise GuaranteeBroken(
-                f"norm of the sum = {math.sqrt(total):.6g} (planned ≤ {bound:.6g}), noise energy = "
-                f"{added:.6g} (planned {low:.6g} to {high:.6g}): nothing was released; report this"
+                f"norm of the sum = {total:.6g} (planned ≤ {bound:.6g}), noise energy = "
+                f"{added:.6g} (planned {low**2:.6g} to {high**2:.6g}): nothing was released; "
+                "report this"
             )
 
 

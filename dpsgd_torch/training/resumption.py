@@ -12,6 +12,7 @@ from dpsgd_torch.errors import RunError
 from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.contract import contract, digest, refuse_changed
+from dpsgd_torch.training.described import described_model
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.streams import Streams
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 
 def streams_of(run: Trainer, asked: dict[str, Any]) -> Streams:
-    """The run's streams, their noise keyed by what was asked and by the initial weights too."""
-    context = json.dumps([asked, digest(run.model.state_dict().values())])
+    """The run's streams, their noise keyed by what was asked, initial weights and model's code."""
+    begun = digest(run.model.state_dict().values())
+    context = json.dumps([asked, begun, described_model(run.model)])
     return Streams(run.streams.root, hashlib.sha256(context.encode()).hexdigest())
 
 

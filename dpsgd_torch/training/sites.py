@@ -43,9 +43,14 @@ class Rows:
         return values.new_zeros(count, values.shape[1]).index_add_(0, self.slots, values)
 
     def paired(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(slots,) squared norms of Σ a ⊗ b over each slot's rows, and what they may err by."""
+        """(slots,) squared norms of Σ a ⊗ b over each slot's rows, and what they may err by.
+
+        A square below the least float is lost, and the other factor can be large enough to make
+        it count: each sum of squares is told with what it may have lost.
+        """
+        lost_a, lost_b = (v.shape[1] * torch.finfo(v.dtype).tiny for v in (a, b))
         if self.slots is None:
-            squared = a.square().sum(1) * b.square().sum(1)
+            squared = (a.square().sum(1) + lost_a) * (b.square().sum(1) + lost_b)
             return squared, torch.zeros_like(squared)
         counts = torch.bincount(self.slots)
         place = torch.arange(len(a), device=a.device) - (counts.cumsum(0) - counts)[self.slots]
@@ -55,8 +60,13 @@ class Rows:
             padded[self.slots, place] = values
             grams.append(padded @ padded.mT)
         squared = (grams[0] * grams[1]).sum((1, 2)).clamp(min=0)
-        lengths = [gram.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt() for gram in grams]
-        return squared, _ROUNDING * (lengths[0] * lengths[1]).sum(1).square()
+        of_a, of_b = (
+            (gram.diagonal(dim1=1, dim2=2).clamp(min=0) + lost).sqrt()
+            for gram, lost in zip(grams, (lost_a, lost_b), strict=True)
+        )
+        error = _ROUNDING * (of_a * of_b).sum(1).square()
+        lost = lost_a * of_b.sum(1).square() + lost_b * of_a.sum(1).square()
+        return squared, error + 2 * lost
 
 
 class Site(ABC):
@@ -173,6 +183,7 @@ class LayerNormSite(Site):
     """nn.LayerNorm over the features: δ x̂ for the weight, δ for the bias; few, so written out."""
 
     layer: nn.LayerNorm
+    added: torch.Tensor | None = None
 
     def squared_norms(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         delta = rows.weighted(self.delta)
@@ -186,7 +197,16 @@ class LayerNormSite(Site):
         if self.layer.bias is not None:
             sums[self.layer.bias] += factors @ self.delta.double()
 
+    def widened(self, rows: torch.Tensor) -> Site:
+        """With x̂ as it is added: of rows far from 0 float64 has another, and another norm."""
+        twin = super().widened(rows)
+        assert isinstance(twin, LayerNormSite)
+        twin.added = self._normal()[rows].double()
+        return twin
+
     def _normal(self) -> torch.Tensor:
+        if self.added is not None:
+            return self.added
         return functional.layer_norm(self.x, self.layer.normalized_shape, eps=self.layer.eps)
 
 

@@ -26,7 +26,7 @@ from dpsgd_torch.training.history import History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
-from dpsgd_torch.training.rehearsal.tried import try_all
+from dpsgd_torch.training.rehearsal.tried import try_all, try_saving
 from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
 from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up, write_beginning
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
@@ -165,6 +165,8 @@ class Trainer:
             refuse_long_sums(batch_size, physical_batch_size)
             validate.refuse_without_float64(self.device)
             validate.refuse_mixing_layers(self.model)
+            validate.refuse_by_name(self.model)
+            try_saving(self.model)
             size = min(physical_batch_size, likely_rows(self.sampling))
             self.gradients = choose(gradients, self.model, self.loss, self.data, size)
             try_all(self, held_out, size)

@@ -76,7 +76,7 @@ class Stored:
         weights: torch.Tensor | None = None,
     ) -> None:
         held: Sequence[Any] = params
-        grads = [p.grad_sample.flatten(1) for p in held]
+        grads = [p.grad_sample.unsqueeze(-1).flatten(1) for p in held]  # also of scalars
         for p in held:
             p.grad_sample = None
         norms = _norms(grads)

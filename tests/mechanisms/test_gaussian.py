@@ -108,3 +108,12 @@ def test_the_grid_moves_a_vector_by_less_than_a_millionth_of_its_scale(scale, co
 def test_a_grid_point_has_many_of_the_generators_numbers():
     """The widest layer of the ziggurat is a lattice of 3.65 × 2⁻⁵²: the grid is far coarser."""
     assert grid(1.0, 4_200_000) / (3.6541528853610088 * 2.0**-52) > 2**17
+
+
+@pytest.mark.parametrize("coordinates", [1, 10**6, 10**9])
+@pytest.mark.parametrize("noise", [1e-12, 1.0, 1e3, 1e6, 1e12])
+def test_so_it_is_under_noise_of_any_deviation(noise, coordinates):
+    """At a noise multiplier of 10⁶ a million coordinates had two numbers a grid point."""
+    step = grid(min(noise, 1.0), coordinates, deviation=noise)
+    assert step / (3.6541528853610088 * 2.0**-52 * noise) > 1e5
+    assert step < 1e-9 * max(noise, 1e3 * min(noise, 1.0))

@@ -13,6 +13,7 @@ from dpsgd_torch import RunError
 from dpsgd_torch.training.described import described
 
 WEIGHT = torch.tensor([0.25, 5.0, 0.125])
+FACTOR = 7
 
 
 class Focal(nn.Module):
@@ -42,6 +43,19 @@ def scaled(scale):
 
 def powered(o, y, power=2):
     return (o - y) ** power
+
+
+def halved(o, y):
+    return (o - y) / 2
+
+
+def focal_otherwise():
+    class Otherwise(Focal):
+        def forward(self, outputs, targets):
+            return super().forward(outputs, targets) / 2
+
+    Otherwise.__name__ = "Focal"
+    return Otherwise()
 
 
 def powered_otherwise(power):
@@ -80,6 +94,13 @@ DIFFERENT = {
     "another name in it": lambda: lambda o, y: (o - y).square(),
     "a constant": lambda: lambda o, y: 2 * (o - y).abs(),
     "another constant": lambda: lambda o, y: 3 * (o - y).abs(),
+    "a function within": lambda: lambda o, y: (lambda z: z.abs())(o - y),
+    "another function within": lambda: lambda o, y: (lambda z: z.square())(o - y),
+    "a global": lambda: lambda o, y: FACTOR * (o - y).abs(),
+    "another global": lambda: lambda o, y: WEIGHT * (o - y).abs(),
+    "a global function": lambda: lambda o, y: powered(o, y),
+    "another global function": lambda: lambda o, y: halved(o, y),
+    "home-made, of the same name": lambda: focal_otherwise(),
     "a default": lambda: powered,
     "another default": lambda: powered_otherwise(3),
     "and another": lambda: powered_otherwise(4),
@@ -135,6 +156,35 @@ def test_two_losses_never_meet_the_same_noise():
 
     assert torch.equal(released(0.0), released(0.0))
     assert not torch.equal(released(0.0), released(-0.0))
+
+
+def net(activation, factor=1.0):
+    """Models of one name, one shape and one set of weights; only their forward passes differ."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.factor = nn.Linear(4, 3), factor
+
+        def forward(self, x):
+            return activation(self.layer(x)) * self.factor * 0.0
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Net()
+
+
+def test_two_models_never_meet_the_same_noise():
+    """With all gradients zero what is released is noise alone: it differs by the code."""
+
+    def released(model):
+        data = torch.ones(60, 4), torch.arange(60) % 3
+        return weights(make_trainer(model=model, data=data, epochs=1).fit().model)
+
+    one = released(net(torch.tanh))
+    assert torch.equal(one, released(net(torch.tanh)))
+    assert not torch.equal(one, released(net(f.relu)))
+    assert not torch.equal(one, released(net(torch.tanh, factor=2.0)))
 
 
 def test_a_copy_is_told_alike():

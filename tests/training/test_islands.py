@@ -255,3 +255,20 @@ def test_a_part_of_a_batch_is_tried_as_well_as_a_whole_one():
         return self.layer(x) * (2 if 5 < len(x) < 20 else 1)
 
     refused("in a batch of 14", but_not_whole, physical_batch_size=64)
+
+
+def averaged(self, x):
+    return self.layer(x) + 1e-3 * self.layer(x).detach().mean(0).tanh()
+
+
+def listed(self, x):
+    self.kept.append(x.detach().mean(0))
+    return self.layer(x - 1e-3 * self.kept[-2])
+
+
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+@pytest.mark.parametrize("forward", [averaged, listed])
+def test_so_little_of_other_examples_is_refused_too(forward, gradients):
+    """A thousandth is no rounding: in passes of one shape a row rounds alike, on a CPU."""
+    more = {"kept": [torch.zeros(36)]}
+    refused("one example's gradient changes", forward, more=more, gradients=gradients)

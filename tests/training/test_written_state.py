@@ -3,7 +3,7 @@
 import pytest
 import torch
 from refused import Made, Words, refused, some_words
-from small_problem import small_data
+from small_problem import make_trainer, small_data
 from torch import nn
 from torch.nn import functional
 
@@ -111,3 +111,39 @@ def test_what_a_pass_in_eval_mode_writes_is_refused_too():
         model = Made(in_eval)
         model.register_buffer("seen", torch.zeros(36))
         refused("buffer seen: changes in a forward pass", model=model, **changes)
+
+
+def keeps_last(self, x):
+    out = self.layer(x - 1e-5 * self.kept)
+    self.kept = x.detach().mean(0)
+    return out
+
+
+def keeps_average(self, x):
+    self.kept = (1 - 1e-6) * self.kept + 1e-6 * x.detach().mean(0)
+    return self.layer(x - self.kept)
+
+
+@pytest.mark.parametrize("gradients", ["ghost", "hooks"])
+@pytest.mark.parametrize("forward", [keeps_last, keeps_average])
+def test_an_attribute_that_carries_examples_into_the_next_pass_is_refused(forward, gradients):
+    """However little it weighs: over a run it adds up, and no clip bounds it."""
+    match = r"keeps of earlier passes \(kept\)"
+    refused(match, forward, more={"kept": torch.zeros(36)}, gradients=gradients)
+
+
+def keeps_outputs(self, x):
+    self.kept = self.layer(x)
+    return self.kept
+
+
+def keeps_positions(self, x):
+    if self.kept is None:
+        self.kept = torch.linspace(0, 1, 36)
+    return self.layer(x + self.kept)
+
+
+@pytest.mark.parametrize("forward", [keeps_outputs, keeps_positions])
+def test_an_attribute_that_no_later_pass_reads_or_that_no_example_changes_is_none(forward):
+    trainer = make_trainer(model=Made(forward, kept=None), epochs=1)
+    assert trainer.fit().done == trainer.sampling.steps

@@ -102,3 +102,17 @@ def test_a_planted_wrong_closed_form_is_caught(monkeypatch):
     monkeypatch.setattr(LinearSite, "add_to", wrong)
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
     refused(r"parameter 1\.bias: .*do not add up", model=model)
+
+
+@pytest.mark.parametrize("gradients", ["ghost", "hooks"])
+@pytest.mark.parametrize("much", [1e-2, 1e-6])
+def test_a_penalty_of_any_size_is_refused(gradients, much):
+    """No example's vector holds its gradient: 1e-5 of a squared norm was dropped silently."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+
+    def loss(outputs, targets):
+        losses = functional.cross_entropy(outputs, targets, reduction="none")
+        return losses + much * model[1].weight.square().sum()
+
+    match = r"parameter 1\.weight: .*outside its own layer's forward"
+    refused(match, model=model, loss=loss, gradients=gradients)

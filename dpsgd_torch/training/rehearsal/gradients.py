@@ -13,11 +13,14 @@ from torch import nn
 
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.training.blame import blamed
+from dpsgd_torch.training.capture import Capture, leaves_beside
 from dpsgd_torch.training.losses import Loss
+from dpsgd_torch.training.rehearsal import memory
 from dpsgd_torch.training.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.training.rehearsal.made_up import Batch, MadeUp
 from dpsgd_torch.training.rehearsal.oracle import Gradient, Oracle
 from dpsgd_torch.training.rehearsal.state import State
+from dpsgd_torch.training.rules import layers_of
 from dpsgd_torch.training.vectors import PerExample, Vectors
 
 _MANY = 5  # made-up examples
@@ -74,6 +77,8 @@ class Rehearsal:
             self._content(engine, 2, (0,))
             self._content(engine, _MANY, (2, 4))
             self._vectors_alone(engine)
+            self._refuse_uses_beside_layers()
+            self._refuse_memory(engine)
             self._state.refuse_changes()
             self._first_real(engine)
             self._state.refuse_changes()
@@ -94,7 +99,7 @@ class Rehearsal:
             for a, b in zip(other, one, strict=True):
                 a[i] = b[i]
             after = self._pass(engine, other, _MADE_UP).vector(i)
-            if found := self._oracle.differing(before[i], after):
+            if found := self._oracle.differing(before[i], after, alike=True):
                 raise ModelError(
                     f"parameter {found[0]}: one example's gradient changes with another example; "
                     "remove what works across the batch (statistics, attention, contrastive terms)"
@@ -108,6 +113,57 @@ class Rehearsal:
             vectors = self._pass(engine, _rows(self._made, slice(count)), _MADE_UP, frozen=True)
             for i in range(count):
                 self._refuse_not_alone(self._alone[i], vectors.vector(i), count)
+
+    def _refuse_uses_beside_layers(self) -> None:
+        """A parameter used beside its layer, however little: no example's vector has that part."""
+        model, batch = self._oracle.model, _rows(self._made, slice(2))
+        capture = Capture(layers_of(model))
+        try:
+            with same_draws(self._device):
+                capture.begin(len(batch[0]))
+                total = self._loss(model(batch[0]), batch[1]).sum()
+        finally:
+            uses = capture.end()
+            capture.remove()
+        beside = leaves_beside(total, uses)
+        for name, p in self._oracle.named.items():
+            if p in beside:
+                raise ModelError(
+                    f"parameter {name}: is used outside its own layer's forward (by a penalty in "
+                    "the loss, a function or another module), so its per-example gradients do not "
+                    "add up to autograd's gradient; use it through its layer only, and the "
+                    "optimizer's weight_decay for a penalty"
+                )
+
+    def _refuse_memory(self, engine: PerExample) -> None:
+        """What another batch left in the layers' attributes may not matter, however little."""
+        model, one, other = (
+            self._oracle.model,
+            *(_rows(batch, slice(2)) for batch in (self._made, self._other)),
+        )
+        before = memory.held(model)
+        left = []
+        for batch in (one, other):
+            self._pass(engine, batch, _MADE_UP, frozen=True)
+            left.append({key: value.clone() for key, value in memory.held(model).items()})
+        try:
+            if not (wrong := memory.exaggerated(*left)):
+                return
+            seen = []
+            for kept in (left[0], wrong):
+                memory.put(kept)
+                vectors = self._pass(engine, one, _MADE_UP, frozen=True)
+                seen.append([vectors.vector(i) for i in range(2)])
+        finally:
+            memory.put(before)
+        for first, second in zip(*seen, strict=True):
+            if found := self._oracle.differing(first, second):
+                names = ", ".join(name for _, name in wrong)
+                raise ModelError(
+                    f"parameter {found[0]}: its gradient changes with what the model keeps of "
+                    f"earlier passes ({names}), and no noise covers that; keep nothing of the "
+                    "examples between passes"
+                )
 
     def _first_real(self, engine: PerExample) -> None:
         """Once on a batch of the size and kind that steps will see, and on a part of it."""

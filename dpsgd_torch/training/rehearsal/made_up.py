@@ -13,37 +13,43 @@ _COLUMNS = 128  # beyond so many values an example, extremes are those of the wh
 
 @dataclass(frozen=True)
 class Ranges:
-    """What each value of an example lies between; private, so it stays within the rehearsal."""
+    """What each value of an example lies between; private, so it stays within the rehearsal.
+
+    ``whole`` are the data where they are whole numbers: between two of them there may be one that
+    means nothing (between a class and the −100 of ``ignore_index``).
+    """
 
     low: torch.Tensor
     high: torch.Tensor
+    whole: torch.Tensor | None = None
 
     @classmethod
     def of(cls, data: torch.Tensor) -> Ranges:
         """Column by column, over what is finite; a range of floats is never a point."""
         if data.is_complex():
             return cls(torch.zeros_like(data[0]), torch.ones_like(data[0]))
-        if data.dtype is torch.bool:
-            data = data.to(torch.uint8)
+        if not data.is_floating_point():
+            return cls(data[0], data[0], data)
         low, high = data.amin(0), data.amax(0)
-        if data.is_floating_point():
-            finite = torch.isfinite(low) & torch.isfinite(high)
-            low, high = low.where(finite, 0.0), high.where(finite, 1.0)
-            high = torch.where(high > low, high, low + 1)
-        return cls(low, high)
+        finite = torch.isfinite(low) & torch.isfinite(high)
+        low, high = low.where(finite, 0.0), high.where(finite, 1.0)
+        return cls(low, torch.where(high > low, high, low + 1))
 
     def draw(
         self, count: int, dtype: torch.dtype, generator: torch.Generator, part: float
     ) -> torch.Tensor:
-        """``count`` examples; ``part`` < 1 takes the lower part of each range."""
+        """``count`` examples; ``part`` < 1 takes the lower part of each range, or the first rows.
+
+        A whole number is one of its column's, each from a row of its own.
+        """
         u = torch.rand((count, *self.low.shape), generator=generator, dtype=torch.float64) * part
         u = u.to(self.low.device)
+        if self.whole is not None:
+            return self.whole.gather(0, (u * len(self.whole)).long())
         if self.low.is_complex():
             return u.to(dtype)
         low, high = self.low.double(), self.high.double()
-        if dtype.is_floating_point:
-            return (low + u * (high - low)).to(dtype)
-        return (low + (u * (high - low + 1)).floor()).clamp(low, high).to(dtype)
+        return (low + u * (high - low)).to(dtype)
 
 
 class MadeUp:

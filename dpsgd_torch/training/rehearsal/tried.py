@@ -21,6 +21,8 @@ from dpsgd_torch.training.rehearsal.draws import same_draws
 from dpsgd_torch.training.rehearsal.made_up import Batch, extreme_rows
 from dpsgd_torch.training.rehearsal.oracle import Oracle
 from dpsgd_torch.training.rehearsal.state import State
+from dpsgd_torch.training.released_state import checksums, released_tensors
+from dpsgd_torch.training.sealed import tensors_to_bytes
 
 if TYPE_CHECKING:
     from dpsgd_torch.training.trainer import Trainer
@@ -75,6 +77,18 @@ def try_scores(
     finally:
         model.train(was_training)
         state.restore()
+
+
+def try_saving(model: nn.Module) -> None:
+    """What the model holds as a file of tensors, as it is kept and compared later.
+
+    Raises:
+        ModelError: something in it fits in none.
+    """
+    hint = "; keep what is no plain tensor out of its buffers"
+    with blamed("the model's state, as it is saved", hint=hint):
+        tensors_to_bytes(released_tensors(model))
+        checksums(model)
 
 
 def try_optimizer(optimizer: torch.optim.Optimizer) -> None:
