@@ -26,7 +26,8 @@ _NOT_COVERED = [
     "the test set, which is taken as public.",
     "what computers cannot draw exactly: noise is drawn in float64, without a largest value, and "
     "told on a public grid, so that the known attacks on pairs, tails and last bits fail; its law "
-    "is a Gaussian's to within the generator's resolution of 2^-52, not exactly.",
+    "is a Gaussian's to within the generator's resolution of 2^-52, not exactly. (Runs made before "
+    "29 November 2026 drew it in float32: what they state does not hold against those attacks.)",
     "attacks on the pseudo-random generator: keyed with 256 secret bits, but PCG64DXSM is not a "
     "cryptographic one.",
     "that the run was not refused: before the first charge the model was tried on some training "
