@@ -12,9 +12,11 @@ from accountant import Ledger, Relation, dpsgd_steps
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import ConfigError, RunError, told
 from dpsgd_torch.parts import Part
-from dpsgd_torch.plan import PrivacyPlan, Sampling
+from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.preparation import Preparation
+from dpsgd_torch.privacy import declared_sampler
 from dpsgd_torch.progress import Presenter
+from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.stored_config import read_config, refuse_edited
 from dpsgd_torch.tasks.task import Task
@@ -32,16 +34,15 @@ _PLAN = "private/plan.json"
 
 def plan_of(part: Part, preparation: Preparation) -> PrivacyPlan | None:
     """What is charged in all; the same plan is made again inside each trainer."""
-    steps = _steps(part)
-    privacy = part.config.privacy(steps, preparation.events)
+    privacy = part.config.privacy(_steps(part), preparation.events)
     if privacy is None:
         return None
-    sampling = Sampling(
+    sampling = declared_sampler(
+        PoissonSampler,
+        privacy,
         dataset_size=_n(part),
         batch_size=part.config.batch_size,
-        microbatch_size=part.config.microbatch_size,
-        steps=steps,
-        unit=part.config.privacy_unit,
+        epochs=part.config.epochs,
         rows_per_unit=_rows_per_unit(part),
     )
     return privacy.plan(sampling, validation_events(part.validation, len(epoch_ends(sampling))))
@@ -59,7 +60,7 @@ def begin(folder: RunFolder, config: RunConfig, root: int, plan: PrivacyPlan | N
         folder.write_sealed(_PLAN, {"config": config.to_json(), "noise_multiplier": noise})
         folder.write_json("config.json", config.to_json())
         if plan:
-            Ledger(folder.ledger, delta=plan.delta).close()
+            Ledger(folder.ledger, delta=plan.delta, relation=plan.sampling.relation).close()
         elif config.label_epsilon:
             Ledger(folder.ledger, delta=config.delta, relation=Relation.LABEL_CHANGE).close()
 
@@ -84,13 +85,7 @@ def open_ledger(folder: RunFolder, plan: PrivacyPlan) -> Ledger:
     # another machine may calibrate to another last digit
     noise = schedule_from_json(folder.read_sealed(_PLAN)["noise_multiplier"])
     plan = dataclasses.replace(plan, noise_multiplier=noise)
-    return Ledger(
-        folder.ledger,
-        delta=plan.delta,
-        budget=plan.budget,
-        planned=plan.events() if plan.budget else None,
-        resumed=True,
-    )
+    return plan.open_ledger(folder.ledger, resumed=True)
 
 
 def make_trainer(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from accountant import Event
+from accountant import Event, dpsgd_steps
 from accountant.errors import check, check_delta
 from accountant.statement import weak_delta
-from dpsgd_torch.plan import PrivacyPlan, Sampling
+from dpsgd_torch.plan import PrivacyPlan
+from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.schedules import Schedule, as_schedule
 
 
@@ -86,7 +88,7 @@ class Privacy:
         also = [{**event.to_json(), "count": count} for event, count in self.also]
         return {**written, "also": also}
 
-    def plan(self, sampling: Sampling, also: tuple[tuple[Event, int], ...] = ()) -> PrivacyPlan:
+    def plan(self, sampling: Sampler, also: tuple[tuple[Event, int], ...] = ()) -> PrivacyPlan:
         """The plan for a run with this sampling, its noise calibrated where it must be.
 
         ``also`` is what each of the runs releases besides its steps.
@@ -97,7 +99,7 @@ class Privacy:
 
 
 @lru_cache(maxsize=16)  # the folds of a run share theirs
-def _plan(privacy: Privacy, sampling: Sampling, also: tuple[tuple[Event, int], ...]) -> PrivacyPlan:
+def _plan(privacy: Privacy, sampling: Sampler, also: tuple[tuple[Event, int], ...]) -> PrivacyPlan:
     runs = privacy.runs
     plan = PrivacyPlan(
         sampling=sampling,
@@ -111,3 +113,29 @@ def _plan(privacy: Privacy, sampling: Sampling, also: tuple[tuple[Event, int], .
     if privacy.noise_multiplier is None and privacy.epsilon is not None:
         return plan.calibrated(privacy.epsilon)
     return plan
+
+
+def declared_sampler(
+    kind: Callable[..., Sampler],
+    privacy: Privacy | None,
+    *,
+    dataset_size: int,
+    batch_size: int,
+    epochs: float,
+    rows_per_unit: int | None,
+) -> Sampler:
+    """The sampler of a run, from the numbers that were declared for it.
+
+    >>> from dpsgd_torch.samplers.poisson import PoissonSampler
+    >>> declared_sampler(PoissonSampler, None, dataset_size=100, batch_size=20, epochs=3,
+    ...                  rows_per_unit=None).steps
+    15
+    """
+    return kind(
+        dataset_size=dataset_size,
+        batch_size=batch_size,
+        microbatch_size=privacy.microbatch_size if privacy else 1,
+        steps=dpsgd_steps(dataset_size=dataset_size, batch_size=batch_size, epochs=epochs),
+        unit=privacy.unit if privacy else "record",
+        rows_per_unit=rows_per_unit,
+    )

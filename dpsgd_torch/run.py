@@ -123,6 +123,7 @@ def run(request: Request, present: Presenter) -> Outcome:
     words = statement(
         config,
         spent,
+        plan=last.plan,
         claim=PRESETS[config.preset]().claim,
         stopped=stopped,
         note=task.note,

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from accountant import BudgetExceeded, dpsgd_steps
 from accountant.statement import round_up
-from dpsgd_torch.plan import Sampling, StepPlan
+from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.training.blame import within_charged_step
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
-from dpsgd_torch.training.sampling import assign_slots, poisson_sample
 from dpsgd_torch.training.steps import Draw
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def train(run: Trainer) -> Iterator[Progress]:
     run.guard.accept()
 
 
-def epoch_ends(sampling: Sampling) -> list[int]:
+def epoch_ends(sampling: Sampler) -> list[int]:
     """The step at which each epoch ends, the last one at the end of the run."""
     n, batch = sampling.dataset_size, sampling.batch_size
     ends: list[int] = []
@@ -135,20 +134,9 @@ def _charged(run: Trainer) -> str:
 
 
 def _draw(run: Trainer, step: int) -> Draw:
-    def stream(name: str) -> np.random.Generator:
-        return run.streams.numpy(name, attempt=run.attempt, step=step)
-
-    units = len(run.units or run.data[0])
-    batch = poisson_sample(stream("sampling"), units, run.sampling.rate)
-    noise = stream("noise")
-    size = run.sampling.microbatch_size
-    if run.units and run.sampling.rows_per_unit:
-        rows, slots, weights = run.units.sample(stream("rows"), batch, run.sampling.rows_per_unit)
-        return Draw(rows, slots, noise, weights)
-    if size == 1:
-        return Draw(batch, np.arange(batch.size), noise)
-    slots = assign_slots(stream("slots"), batch, run.sampling.microbatches)
-    return Draw(batch, slots, noise, np.full(batch.size, 1 / size, np.float32))
+    stream = partial(run.streams.numpy, attempt=run.attempt, step=step)
+    batch = run.sampling.draw(stream, step, len(run.data[0]), run.units)
+    return Draw(batch.rows, batch.slots, stream("noise"), batch.weights)
 
 
 def _end_epoch(

@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from accountant import Event, Ledger, dpsgd_steps
+from accountant import Event, Ledger
 from dpsgd_torch.errors import GuaranteeBroken, RunError
-from dpsgd_torch.plan import Sampling
-from dpsgd_torch.privacy import Privacy
+from dpsgd_torch.privacy import Privacy, declared_sampler
+from dpsgd_torch.samplers.base import Sampler
+from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.spent import PrivacySpent, figures, privacy_spent
 from dpsgd_torch.training import validation as validate
 from dpsgd_torch.training.checkpoint import load_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment
-from dpsgd_torch.training.engines import choose, likely_rows, per_example_gradients
+from dpsgd_torch.training.engines import choose, per_example_gradients
 from dpsgd_torch.training.held_out import HeldOut, Validation
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
@@ -62,6 +63,7 @@ class Trainer:
         units: the id of the person, drug, … each record belongs to, whole numbers (n,), for a
             guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
         rows_per_unit: with ``units``, so many of a unit's records at most are averaged in a step.
+        sampler: the kind of sampler, made from the numbers above; Poisson by default.
         run_dir: a new or empty folder for ledger, checkpoints and results; None keeps everything
             in memory until ``save``.
         physical_batch_size: examples whose gradients are held at once; bounds memory only.
@@ -104,6 +106,7 @@ class Trainer:
         metrics: Mapping[str, Loss] | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
+        sampler: Callable[..., Sampler] = PoissonSampler,
         run_dir: str | os.PathLike[str] | RunFolder | None = None,
         physical_batch_size: int = 128,
         checkpoint_every: int = 100,
@@ -129,12 +132,12 @@ class Trainer:
         self.device, self.resumed = torch.device(device), False
         self.units = None if units is None else units_of(units, len(self.data[0]))
         declared = (privacy and privacy.dataset_size) or len(self.units or self.data[0])
-        self.sampling = Sampling(
+        self.sampling = declared_sampler(
+            sampler,
+            privacy,
             dataset_size=declared,
             batch_size=batch_size,
-            microbatch_size=privacy.microbatch_size if privacy else 1,
-            steps=dpsgd_steps(dataset_size=declared, batch_size=batch_size, epochs=epochs),
-            unit=privacy.unit if privacy else "record",
+            epochs=epochs,
             rows_per_unit=rows_per_unit,
         )
         self.unit_digest = "" if units is None else digest([torch.as_tensor(units)])
@@ -165,7 +168,7 @@ class Trainer:
             refuse_long_sums(batch_size, physical_batch_size)
             validate.refuse_without_float64(self.device)
             validate.refuse_mixing_layers(self.model)
-            size = min(physical_batch_size, likely_rows(self.sampling))
+            size = min(physical_batch_size, self.sampling.likely_rows())
             self.gradients = choose(gradients, self.model, self.loss, self.data, size)
             try_all(self, held_out, size)
 
@@ -299,11 +302,8 @@ class Trainer:
         if self.plan and self._shared_ledger is not None:
             self.ledger = self._shared_ledger
         elif self.plan:
-            path, plan = self.folder.ledger if self.folder else None, self.plan
-            planned = plan.events() if plan.budget else None
-            self.ledger = Ledger(
-                path, delta=plan.delta, budget=plan.budget, planned=planned, resumed=resumed
-            )
+            path = self.folder.ledger if self.folder else None
+            self.ledger = self.plan.open_ledger(path, resumed=resumed)
         self._begin_attempt(repeatable=self.device.type == "cpu")
 
     def _begin_attempt(self, *, repeatable: bool) -> None:
