@@ -8,18 +8,11 @@ from pathlib import Path
 
 from accountant import Event, Ledger, UnsupportedEvent, calibrate_noise, count_runs
 from accountant.errors import check, check_delta
+from dpsgd_torch.noise.base import Noise, StepPlan
+from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Constant, Schedule
-
-
-@dataclass(frozen=True)
-class StepPlan:
-    """What one step does: clip to ``clip_norm``, add noise of that many times as much."""
-
-    clip_norm: float
-    noise_multiplier: float
-
 
 Sampling = PoissonSampler  # its name before there were other samplers
 
@@ -31,7 +24,7 @@ class PrivacyPlan:
     * Sampler: as ``sampling`` says.
     * Clip: the mean of each microbatch, to ``clip_norm`` at that step, in L2 norm over all
       parameters together.
-    * Noise: Gaussian, of deviation noise multiplier × clip norm, on the sum over microbatches.
+    * Noise: as ``noise`` says, of noise multiplier × clip norm, on the sum over microbatches.
     * Average: the noisy sum over the declared number of microbatches.
     * Beside the steps, the same budget pays ``also``, and the steps themselves ``runs`` times (the
       folds of a cross-validation).
@@ -51,9 +44,11 @@ class PrivacyPlan:
     budget: float | None = None
     also: tuple[tuple[Event, int], ...] = ()
     runs: int = 1
+    noise: Noise = INDEPENDENT
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
+        self.noise.check(self.sampling)
         for event, _ in self.also:
             if event.relation is not self.sampling.relation:
                 raise UnsupportedEvent(
@@ -76,11 +71,12 @@ class PrivacyPlan:
 
     def step(self, step: int) -> StepPlan:
         """What the loop does at ``step``."""
-        return StepPlan(self.clip_norm.at(step), self.noise_multiplier.at(step))
+        return StepPlan(self.clip_norm.at(step), self.noise_multiplier.at(step), step)
 
-    def event(self, step: int) -> Event:
-        """What ``step`` costs."""
-        return self.sampling.event(self.step(step).noise_multiplier)
+    def event(self, step: int, first: int = 0) -> Event:
+        """What ``step`` costs, in an attempt that began at ``first``."""
+        noise_multiplier = self.noise_multiplier.at(step)
+        return self.noise.charges(step, noise_multiplier, self.sampling, first)
 
     def events(self) -> list[tuple[Event, int]]:
         """What everything costs that the budget pays, equal neighbours counted together."""

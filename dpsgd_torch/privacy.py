@@ -13,6 +13,8 @@ from typing import Any
 from accountant import Event, dpsgd_steps
 from accountant.errors import check, check_delta
 from accountant.statement import weak_delta
+from dpsgd_torch.noise.base import Noise
+from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.schedules import Schedule, as_schedule
@@ -42,6 +44,7 @@ class Privacy:
             ``dataset_size`` then counts these.
         also: other releases that the same budget pays, each with its count: statistics, selection,
             validation. They are charged by whoever makes them, to parts of the same ledger.
+        noise: the kind of noise; independent in each step by default.
         runs: how many runs like this one share the budget, as the folds of a cross-validation do.
 
     Raises:
@@ -61,6 +64,7 @@ class Privacy:
     unit: str = "record"
     also: tuple[tuple[Event, int], ...] = ()
     runs: int = 1
+    noise: Noise = INDEPENDENT
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -85,6 +89,8 @@ class Privacy:
             name: value.to_json() if hasattr(value, "to_json") else value
             for name, value in values.items()
         }
+        if self.noise == INDEPENDENT:
+            del written["noise"]  # as when there was no other
         also = [{**event.to_json(), "count": count} for event, count in self.also]
         return {**written, "also": also}
 
@@ -109,6 +115,7 @@ def _plan(privacy: Privacy, sampling: Sampler, also: tuple[tuple[Event, int], ..
         budget=privacy.epsilon,
         also=(*privacy.also, *((event, count * runs) for event, count in also)),
         runs=runs,
+        noise=privacy.noise,
     )
     if privacy.noise_multiplier is None and privacy.epsilon is not None:
         return plan.calibrated(privacy.epsilon)

@@ -10,6 +10,7 @@ from typing import Any
 
 from accountant import Event, Ledger, RdpAccountant, exact
 from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.witness import opacus_epsilon, refuse_disagreement
 
@@ -54,10 +55,13 @@ class PrivacySpent:
     clip_norm_schedule: dict[str, Any]
     also: list[dict[str, Any]]
     watched: bool = False
+    noise: str = INDEPENDENT.name
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with ∞ and NaN as null, which JSON has no word for."""
         fields = dataclasses.asdict(self)
+        if self.noise == INDEPENDENT.name:
+            del fields["noise"]  # as when there was no other
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in fields.items()
@@ -80,9 +84,9 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
         GuaranteeBroken: the witnesses differ by more than 1e-6 on equal orders, or the exact ε is
             above theirs; or the ledger, read back from disk, holds more than was planned.
     """
-    again, planned = ledger.charged_again(), _counted(plan.events())
+    planned = _counted(plan.events())
     beyond = _counted(ledger.events()) - planned
-    if beyond.total() > again or set(beyond) - set(planned):
+    if beyond.total() > _most_again(plan, ledger) or set(beyond) - set(planned):
         raise GuaranteeBroken(
             f"ledger: its {len(ledger)} charges are not those of the plan; the run states no ε: "
             "report it"
@@ -120,7 +124,7 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
         batch_size=plan.sampling.batch_size,
         charges=len(ledger),
         steps=len(ledger) - sum(n for _, n in _beside(plan, ledger.accountant.events)),
-        steps_charged_again=again,
+        steps_charged_again=ledger.charged_again(),
         planned_steps=plan.sampling.steps * plan.runs,
         noise_multiplier=first.noise_multiplier,
         effective_noise_multiplier=first.noise_multiplier / plan.sampling.sensitivity,
@@ -133,6 +137,7 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
         clip_norm_schedule=plan.clip_norm.to_json(),
         also=[{**event.to_json(), "count": count} for event, count in beside],
         watched=watched,
+        noise=plan.noise.name,
     )
 
 
@@ -141,8 +146,15 @@ def priced_events(plan: PrivacyPlan, ledger: Ledger, *, watched: bool) -> list[t
     held = _counted(ledger.events())
     if not watched:
         return list(held.items())
-    planned, again = _counted(plan.events()), ledger.charged_again()
+    planned, again = _counted(plan.events()), _most_again(plan, ledger)
     return [(event, planned[event] + min(held[event], again)) for event in planned | held]
+
+
+def _most_again(plan: PrivacyPlan, ledger: Ledger) -> int:
+    """How many charges there may be beyond the plan: steps, or a whole run's noise, drawn anew."""
+    last = plan.sampling.steps - 1
+    whole = plan.event(last, first=last) != plan.event(last)
+    return ledger.charged_again() + (ledger.attempts_again() if whole else 0)
 
 
 def _beside(plan: PrivacyPlan, events: list[tuple[Event, int]]) -> list[tuple[Event, int]]:

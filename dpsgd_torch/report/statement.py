@@ -28,9 +28,6 @@ _NOT_COVERED = [
     "the decision to publish. Each such run costs its own ε.",
     "the number n and the fact that this data set was used: both are taken as public.",
     "the test set, which is taken as public.",
-    "what computers cannot draw exactly: noise is drawn in float64, without a largest value, and "
-    "told on a public grid, so that the known attacks on pairs, tails and last bits fail; its law "
-    "is a Gaussian's to within the generator's resolution of 2^-52, not exactly.",
     "attacks on the pseudo-random generator: keyed with 256 secret bits, but PCG64DXSM is not a "
     "cryptographic one.",
     "that the run was not refused: before the first charge the model was tried on some training "
@@ -68,7 +65,7 @@ def statement(
                 _guarantee(spent, plan),
                 _proof(spent),
                 _listed("Covered by ε:", _COVERED),
-                _listed("Not covered by ε:", _exceptions(config, has_twin)),
+                _listed("Not covered by ε:", _exceptions(config, plan, has_twin)),
                 *_remarks(spent, claim, stopped, note),
             ]
         )
@@ -130,10 +127,7 @@ def _clip_and_noise(plan: PrivacyPlan) -> str:
     words = [f"its gradient was clipped to L2 norm {first.clip_norm:g}"]
     if last.clip_norm != first.clip_norm:
         words[0] += f" (by the last step {last.clip_norm:g})"
-    words.append(f"Gaussian noise of {first.noise_multiplier:.6g} times that norm was added")
-    if last.noise_multiplier != first.noise_multiplier:
-        words[1] += f" (by the last step {last.noise_multiplier:.6g} times)"
-    return " and ".join(words)
+    return " and ".join([*words, plan.noise.describe(first, last)])
 
 
 def _proof(spent: PrivacySpent) -> str:
@@ -148,8 +142,8 @@ def _proof(spent: PrivacySpent) -> str:
     )
 
 
-def _exceptions(config: RunConfig, has_twin: bool) -> list[str]:
-    items = list(_NOT_COVERED)
+def _exceptions(config: RunConfig, plan: PrivacyPlan, has_twin: bool) -> list[str]:
+    items = [*_NOT_COVERED[:4], plan.noise.not_covered, *_NOT_COVERED[4:]]
     if has_twin:
         items.insert(
             1,

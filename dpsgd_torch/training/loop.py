@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from accountant import BudgetExceeded, dpsgd_steps
 from accountant.statement import round_up
-from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.training.blame import within_charged_step
 from dpsgd_torch.training.checkpoint import save_checkpoint
@@ -62,7 +62,7 @@ def train(run: Trainer) -> Iterator[Progress]:
         on_record = None
         if run.plan:
             try:
-                on_record = run.charge(step, run.plan.event(step))
+                on_record = run.charge(step, run.plan.event(step, run.ledger.first_step))
             except BudgetExceeded as reason:
                 run.stopped = str(reason)
                 break
@@ -93,8 +93,9 @@ def train(run: Trainer) -> Iterator[Progress]:
             run.refuse_changed_state()
             charges = len(run.ledger) if run.plan else 0
             save_checkpoint(
-                run.folder.checkpoints, run.done, run.model, run.optimizer, charges, run.history
-            )
+                run.folder.checkpoints, run.done, run.model, run.optimizer, charges, run.history,
+                run.noise_state,
+            )  # fmt: skip
         yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
         if run.stopped:
             break
@@ -105,7 +106,7 @@ def train(run: Trainer) -> Iterator[Progress]:
         if run.folder:
             save_checkpoint(
                 run.folder.checkpoints, run.done, run.model, run.optimizer, len(run.ledger),
-                run.history,
+                run.history, run.noise_state,
             )  # fmt: skip
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
     run.refuse_changed_state()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.samplers.rows import Indices
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer

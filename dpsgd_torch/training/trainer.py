@@ -13,6 +13,7 @@ from torch import nn
 
 from accountant import Event, Ledger
 from dpsgd_torch.errors import GuaranteeBroken, RunError
+from dpsgd_torch.noise.base import State
 from dpsgd_torch.privacy import Privacy, declared_sampler
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.poisson import PoissonSampler
@@ -150,6 +151,7 @@ class Trainer:
         self.scores = {"loss": self.loss, **given}
         self.history, self.done, self.stopped, self.ended = History(), 0, "", ""
         self.torn, self.broken = False, ""
+        self.noise_state: State = {}
         self._spent: PrivacySpent | None = None
         self.folder = run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir))
         self._begun = isinstance(run_dir, RunFolder)
@@ -201,7 +203,12 @@ class Trainer:
             self.step = PrivateStep(
                 wrapped,
                 self.loss,
-                PrivateOptimizer(self.optimizer, microbatches=self.sampling.microbatches),
+                PrivateOptimizer(
+                    self.optimizer,
+                    microbatches=self.sampling.microbatches,
+                    noise=self.plan.noise,
+                    state=self.noise_state,
+                ),
                 physical_batch_size=self.physical_batch_size,
                 before_release=self._before_release,
             )
@@ -217,7 +224,7 @@ class Trainer:
             raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
         take_up(self, self.folder)
         done, charges, history = load_checkpoint(
-            self.folder.checkpoints, self.model, self.optimizer
+            self.folder.checkpoints, self.model, self.optimizer, self.noise_state
         )
         self.guard.accept()
         self.done, self.history, self.resumed = done, history, True
@@ -312,6 +319,10 @@ class Trainer:
             self.attempt = self.ledger.begin(
                 first_step=self.done, environment=environment(self.device), repeatable=repeatable
             )
+            if self.ledger.first_step == self.done:
+                params = [p for g in self.optimizer.param_groups for p in g["params"]]
+                trained = [p for p in params if p.requires_grad]
+                self.noise_state = self.plan.noise.state(trained)
         self.torn = False
 
     def charge(self, step: int, event: Event) -> int | None:

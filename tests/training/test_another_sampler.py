@@ -5,30 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from full_batch import FullBatch
 from small_problem import make_trainer, small_data
 
 from accountant import Gaussian, Relation, UnsupportedEvent, exact
 from dpsgd_torch import Privacy, PrivacyPlan, RunError
 from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.report.statement import statement
-from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Constant
-
-
-class FullBatch(Sampler):
-    """Everybody is in every batch."""
-
-    name = "full batch"
-
-    def draw(self, stream, step, records, units):
-        return self.in_slots(stream, np.arange(len(units or range(records))), units)
-
-    def event(self, noise_multiplier):
-        return self.release(noise_multiplier)
-
-    def describe(self):
-        return f"every one of the {self.dataset_size} {self.unit}s was in the batch"
 
 
 class Exchanged(FullBatch):
