@@ -15,13 +15,11 @@ from dpsgd_torch.parts import Part
 from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.preparation import Preparation
 from dpsgd_torch.privacy import declared_sampler
-from dpsgd_torch.progress import Presenter
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.stored_config import read_config, refuse_edited
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.checkpoint import has_trained
-from dpsgd_torch.training.history import History
 from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.steering import validation_events
@@ -146,16 +144,12 @@ def start(trainer: Trainer) -> None:
         trainer.open()
 
 
-def twin_of(
-    config: RunConfig, part: Part, task: Task, root: int, folder: RunFolder, present: Presenter
-) -> History | None:
+def twin_of(config: RunConfig, part: Part, task: Task, root: int) -> Trainer | None:
+    """The same model on the same batches without privacy, where that was asked for."""
     if not (config.twin and config.dp):
         return None
     part = dataclasses.replace(part, config=dataclasses.replace(part.config, dp=False))
-    other = make_trainer(part, task, root, Preparation(), None, None)
-    present.follow("non-private twin", other.run())
-    folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in other.history.epochs))
-    return other.history
+    return make_trainer(part, task, root, Preparation(), None, None)
 
 
 def folder_of(folder: RunFolder, part: Part) -> RunFolder:
