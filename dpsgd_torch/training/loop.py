@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from accountant import BudgetExceeded, dpsgd_steps
 from accountant.statement import round_up
@@ -15,10 +14,8 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.training.blame import within_charged_step
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
-from dpsgd_torch.training.steps import Draw
-
-if TYPE_CHECKING:
-    from dpsgd_torch.training.trainer import Trainer
+from dpsgd_torch.training.state import RunState
+from dpsgd_torch.training.steps import Draw, PlainStep, PrivateStep
 
 
 @dataclass(frozen=True)
@@ -35,8 +32,8 @@ class Progress:
 class _Meter:
     """ε so far, priced anew once in a while: a bar need not know it at every step."""
 
-    def __init__(self, run: Trainer) -> None:
-        self._ledger = run.ledger if run.plan else None
+    def __init__(self, run: RunState) -> None:
+        self._ledger = run.charges.ledger if run.plan else None
         self._shown: float | None = None
         self._due = 0.0
 
@@ -50,7 +47,7 @@ class _Meter:
         return self._shown
 
 
-def train(run: Trainer) -> Iterator[Progress]:
+def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
     """Take the steps that are left, each charged before its noise is drawn."""
     ends = epoch_ends(run.sampling)
     private, meter = PrivateRecord(), _Meter(run)
@@ -62,7 +59,8 @@ def train(run: Trainer) -> Iterator[Progress]:
         on_record = None
         if run.plan:
             try:
-                on_record = run.charge(step, run.plan.event(step, run.ledger.first_step))
+                event = run.plan.event(step, run.charges.ledger.first_step)
+                on_record = run.charges.reserve(step, event)
             except BudgetExceeded as reason:
                 run.stopped = str(reason)
                 break
@@ -76,24 +74,27 @@ def train(run: Trainer) -> Iterator[Progress]:
             run.streams.model_rng(attempt=run.attempt, step=step, device=run.device),
             within_charged_step(run.model, step, lambda: _charged(run)),
         ):
-            private.add(run.step(run.data, plan, _draw(run, step)))
+            private.add(take(run.data, plan, _draw(run, step)))
 
         if run.plan:
-            run.settle(step, run.guard.accept(), on_record)
+            run.charges.settle(step, run.guard.accept(), on_record)
         run.done, run.torn = step + 1, False
         record = None
         if run.done == ends[epoch - 1]:
             try:
-                score = run.steering.validate(run, epoch)
+                charges = run.charges if run.plan else None
+                score = run.steering.validate(
+                    run.model, run.streams, run.sampling.steps + epoch, charges
+                )
             except BudgetExceeded as reason:
                 run.stopped, score = str(reason), None
             record = _end_epoch(run, epoch, private, score)
             private = PrivateRecord()
         if run.folder and (record or run.done % run.checkpoint_every == 0):
             run.refuse_changed_state()
-            charges = len(run.ledger) if run.plan else 0
+            held = len(run.charges.ledger) if run.plan else 0
             save_checkpoint(
-                run.folder.checkpoints, run.done, run.model, run.optimizer, charges, run.history,
+                run.folder.checkpoints, run.done, run.model, run.optimizer, held, run.history,
                 run.noise_state,
             )  # fmt: skip
         yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
@@ -105,12 +106,12 @@ def train(run: Trainer) -> Iterator[Progress]:
         record = _end_epoch(run, epoch, private, None)
         if run.folder:
             save_checkpoint(
-                run.folder.checkpoints, run.done, run.model, run.optimizer, len(run.ledger),
+                run.folder.checkpoints, run.done, run.model, run.optimizer, len(run.charges.ledger),
                 run.history, run.noise_state,
             )  # fmt: skip
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
     run.refuse_changed_state()
-    run.steering.restore(run, run.history.scores)
+    run.steering.restore(run.model, run.folder, run.history.scores)
     run.guard.accept()
 
 
@@ -124,36 +125,36 @@ def epoch_ends(sampling: Sampler) -> list[int]:
     return ends
 
 
-def _charged(run: Trainer) -> str:
+def _charged(run: RunState) -> str:
     if not run.plan:
         return "mend it and begin again"
-    spent = round_up(run.ledger.epsilon(width=1e-4))
+    spent = round_up(run.charges.ledger.epsilon(width=1e-4))
     return (
         f"the step's charge stands: ε = {spent} so far; a run in a folder resumes before it at no "
         "further cost, one in memory draws and pays it anew"
     )
 
 
-def _draw(run: Trainer, step: int) -> Draw:
+def _draw(run: RunState, step: int) -> Draw:
     stream = partial(run.streams.numpy, attempt=run.attempt, step=step)
     batch = run.sampling.draw(stream, step, len(run.data[0]), run.units)
     return Draw(batch.rows, batch.slots, stream("noise"), batch.weights)
 
 
 def _end_epoch(
-    run: Trainer, epoch: int, private: PrivateRecord, score: float | None
+    run: RunState, epoch: int, private: PrivateRecord, score: float | None
 ) -> EpochRecord:
     record = EpochRecord(
         epoch=epoch,
         step=run.done,
-        epsilon=run.ledger.epsilon() if run.plan else None,
+        epsilon=run.charges.ledger.epsilon() if run.plan else None,
         test=evaluate(run.model, run.scores, run.test),
         validation=score,
     )
     run.history.epochs.append(record)
     run.history.private.append(private.to_json(epoch))
     if score is not None:
-        run.steering.keep(run, run.history.scores)
+        run.steering.keep(run.model, run.folder, run.history.scores)
     if run.folder:
         run.write_metrics(run.folder)
     return record
