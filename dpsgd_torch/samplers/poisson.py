@@ -13,7 +13,7 @@ from dpsgd_torch.samplers.rows import Indices, UnitRows
 
 
 class PoissonSampler(Sampler):
-    """Who can be in a batch, and how a batch is cut: declared, public numbers.
+    """Poisson sampling of records, or of units with all their rows.
 
     * Each of ``dataset_size`` records joins each batch independently with probability
       ``batch_size`` / ``dataset_size``, for ``steps`` batches.

@@ -185,6 +185,8 @@ class Trainer:
     data = Shown(lambda run: run.data)
     test = Shown(lambda run: run.test)
     units = Shown(lambda run: run.units)
+    loss = Shown(lambda run: run.loss)
+    scores = Shown(lambda run: run.scores)
     sampling = Shown(lambda run: run.sampling)
     privacy = Shown(lambda run: run.privacy)
     plan = Shown(lambda run: run.plan)
@@ -203,6 +205,8 @@ class Trainer:
     resumed = Shown(lambda run: run.resumed)
     stopped = Shown(lambda run: run.stopped)
     ended = Shown(lambda run: run.ended)
+    torn = Shown(lambda run: run.torn)
+    broken = Shown(lambda run: run.charges.broken)
 
     def fit(self) -> Trainer:
         """Run all steps that are left; returns the trainer itself."""

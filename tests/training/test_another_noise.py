@@ -15,6 +15,7 @@ from dpsgd_torch import Privacy, RunError
 from dpsgd_torch.noise.base import Noise
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.presets import PRESETS
+from dpsgd_torch.report.promises import by_rows, if_altered
 from dpsgd_torch.report.statement import statement
 from dpsgd_torch.training import trainer as trainer_module
 
@@ -138,3 +139,10 @@ def test_privacy_json_and_the_statement_tell_it(tmp_path):
     assert "what is whispered" in words
     assert "Gaussian noise" not in words
     assert len(small_data()[0]) == 120
+
+
+def test_rows_of_a_unit_are_promised_for_it_too():
+    events = made(PaidAsAWhole()).plan.events()
+    whole = events[0][0].noise_multiplier
+    assert by_rows(events, 1e-3) == by_rows([(Gaussian(noise_multiplier=whole), 1)], 1e-3)
+    assert if_altered(events, 1e-3) == if_altered([(Gaussian(noise_multiplier=whole), 1)], 1e-3)
