@@ -17,6 +17,7 @@ from accountant.events import (
     Gaussian,
     Laplace,
     Mechanism,
+    NoCost,
     PoissonSampled,
     RandomizedResponse,
     Relation,
@@ -80,6 +81,8 @@ def reveals(event: Event) -> float:
             return float(p == 0)
         case ExponentialMechanism(epsilon=epsilon):
             return float(math.isinf(epsilon))
+        case NoCost():
+            return 0.0
         case PoissonSampled(sampling_rate=q, event=inner):
             return reveals(inner) * -math.expm1(event.group_size * _log1p(-q))
         case FixedSizeSampled(event=inner):
@@ -91,7 +94,7 @@ def reveals(event: Event) -> float:
 def spares(event: Event) -> bool:
     """Whether the event says nothing of any record."""
     match event:
-        case PoissonSampled(sampling_rate=0) | FixedSizeSampled(batch_size=0):
+        case NoCost() | PoissonSampled(sampling_rate=0) | FixedSizeSampled(batch_size=0):
             return True
         case (
             PoissonSampled(event=inner) | FixedSizeSampled(event=inner) | ShuffledEpoch(event=inner)
@@ -158,7 +161,7 @@ def _exact(removed: Pair, added: Pair) -> Domination:
     return Domination(pairs, pairs)
 
 
-def _pair(event: Mechanism) -> Panels | Points:
+def _pair(event: Mechanism | NoCost) -> Panels | Points:
     match event:
         case Laplace(noise_multiplier=noise):
             if noise < 1e-300:  # a loss that is no number
@@ -170,6 +173,8 @@ def _pair(event: Mechanism) -> Panels | Points:
             return _randomized_response(p, k)
         case ExponentialMechanism(epsilon=epsilon):
             return _bounded_range(epsilon)
+        case NoCost():
+            return _bounded_range(0.0)
     raise UnsupportedEvent(f"event {event!r}: no privacy-loss analysis; use method rdp")
 
 

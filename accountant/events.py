@@ -129,6 +129,21 @@ class ExponentialMechanism(_Written):
         check(self.epsilon >= 0, "epsilon", self.epsilon, "must be ≥ 0")
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class NoCost(_Written):
+    """No-op event: a release that costs nothing beyond what others are charged for.
+
+    * A mechanism paid for as a whole (correlated noise, a charge made beforehand) writes one a
+      step, so that each step has its row in the ledger.
+    * Whoever writes it vouches for the rest: the event says nothing of what was released.
+
+    >>> NoCost().to_json()
+    {'type': 'no_cost'}
+    """
+
+    relation: Relation = Relation.ADD_OR_REMOVE_ONE
+
+
 Mechanism = Gaussian | Laplace | DiscreteGaussian | RandomizedResponse | ExponentialMechanism
 
 
@@ -224,7 +239,7 @@ class ShuffledEpoch(_Written):
         return self.event.relation
 
 
-Event = Mechanism | PoissonSampled | FixedSizeSampled | ShuffledEpoch
+Event = Mechanism | NoCost | PoissonSampled | FixedSizeSampled | ShuffledEpoch
 
 _TYPES: dict[str, type[Event]] = {
     "gaussian": Gaussian,
@@ -232,6 +247,7 @@ _TYPES: dict[str, type[Event]] = {
     "discrete_gaussian": DiscreteGaussian,
     "randomized_response": RandomizedResponse,
     "exponential_mechanism": ExponentialMechanism,
+    "no_cost": NoCost,
     "poisson_sampled": PoissonSampled,
     "fixed_size_sampled": FixedSizeSampled,
     "shuffled_epoch": ShuffledEpoch,
@@ -239,7 +255,7 @@ _TYPES: dict[str, type[Event]] = {
 _NAMES: dict[type, str] = {kind: name for name, kind in _TYPES.items()}
 
 
-def mechanism(event: Event) -> Mechanism:
+def mechanism(event: Event) -> Mechanism | NoCost:
     """What is released, whatever it is computed on.
 
     >>> mechanism(ShuffledEpoch(event=RandomizedResponse(noise_parameter=0.5)))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from accountant.errors import UnsupportedEvent, check_delta
-from accountant.events import Event, Gaussian, PoissonSampled, Relation
+from accountant.events import Event, Gaussian, NoCost, PoissonSampled, Relation
 from accountant.gaussian import gaussian_epsilon
 
 
@@ -22,6 +22,8 @@ def gdp_mu(events: Iterable[tuple[Event, int]]) -> float:
     total = 0.0
     for event, count in events:
         match event:
+            case NoCost():
+                continue
             case Gaussian(noise_multiplier=noise) if noise > 0:
                 total += count / noise**2
             case PoissonSampled(

@@ -11,6 +11,7 @@ from accountant.events import (
     ExponentialMechanism,
     Gaussian,
     Laplace,
+    NoCost,
     PoissonSampled,
     RandomizedResponse,
     ShuffledEpoch,
@@ -34,6 +35,8 @@ def for_group(event: Event, size: int) -> list[tuple[Event, int]]:
     if size == 1:
         return [(event, 1)]
     match event:
+        case NoCost():
+            return [(event, 1)]
         case Gaussian() | Laplace():
             return [(replace(event, noise_multiplier=event.noise_multiplier / size), 1)]
         case DiscreteGaussian(noise_multiplier=noise, sensitivity=shift):

@@ -77,6 +77,7 @@ class Ledger:
         self._event_ids: dict[Event, int] = {}
         self._part = "training"
         self._attempt: int | None = None
+        self._first_step = 0
         if resumed and path and not path.exists():
             raise self._lost()
         try:
@@ -144,6 +145,11 @@ class Ledger:
             raise LedgerError(f"ledger {self._where}: call begin() first")
         return self._attempt
 
+    @property
+    def first_step(self) -> int:
+        """The step at which the current attempt began, whoever goes on with it."""
+        return self._first_step
+
     def begin(self, *, first_step: int, environment: str, repeatable: bool = True) -> int:
         """Start or go on; returns the attempt's number, which keys the random streams.
 
@@ -156,9 +162,9 @@ class Ledger:
             (self._part,),
         ).fetchone()
         if last and repeatable and last[2] == environment and last[1] <= first_step:
-            self._attempt = int(last[0])
+            self._attempt, self._first_step = int(last[0]), int(last[1])
         else:
-            self._attempt = last[0] + 1 if last else 0
+            self._attempt, self._first_step = last[0] + 1 if last else 0, first_step
             row = (self._part, self._attempt, first_step, environment)
             self._do("INSERT INTO attempt VALUES (?, ?, ?, ?)", row)
         return self.attempt
@@ -239,6 +245,11 @@ class Ledger:
         """Charges for steps that an earlier attempt had already paid for."""
         distinct = self._do("SELECT COUNT(*) FROM (SELECT DISTINCT part, step FROM charge)")
         return len(self) - int(distinct.fetchone()[0])
+
+    def attempts_again(self) -> int:
+        """Attempts that began anew what an earlier one of their part had begun."""
+        row = self._do("SELECT COUNT(*) - COUNT(DISTINCT part) FROM attempt").fetchone()
+        return int(row[0])
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy, for a run whose ledger was kept in memory."""

@@ -14,6 +14,7 @@ from accountant.events import (
     FixedSizeSampled,
     Gaussian,
     Laplace,
+    NoCost,
     PoissonSampled,
     RandomizedResponse,
     Relation,
@@ -49,7 +50,7 @@ def lone_bounds(event: Event, delta: float) -> Bounds:
 
 def _bounds(event: Event, log_delta: float, off: float) -> Bounds:
     """At a δ whose logarithm is known to within ``off``."""
-    if spares(event) or log_delta - off >= 0:
+    if isinstance(event, NoCost) or spares(event) or log_delta - off >= 0:
         return 0.0, 0.0
     assert not reveals(event)
     match event:

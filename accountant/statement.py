@@ -13,6 +13,7 @@ from accountant.events import (
     FixedSizeSampled,
     Gaussian,
     Laplace,
+    NoCost,
     PoissonSampled,
     RandomizedResponse,
     Relation,
@@ -92,6 +93,8 @@ def describe_event(event: Event) -> str:
             return f"randomized response among {k}, uniform with probability {p:.6g}"
         case ExponentialMechanism(epsilon=epsilon):
             return f"a choice by the exponential mechanism of range {epsilon:.6g}"
+        case NoCost():
+            return "a release that is paid for elsewhere in this sum"
         case PoissonSampled(event=inner) | FixedSizeSampled(event=inner):
             return f"{describe_event(inner)} on {describe_sampler(event)}"
         case ShuffledEpoch(event=inner):

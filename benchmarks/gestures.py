@@ -21,9 +21,10 @@ from statistics import median
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 from dpsgd_torch.flags import Request
+from dpsgd_torch.outcome import Outcome
 from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.progress import JsonPresenter
-from dpsgd_torch.run import Outcome, run
+from dpsgd_torch.run import run
 
 
 class Quiet(JsonPresenter):

@@ -12,14 +12,14 @@ from accountant import Ledger, Relation, dpsgd_steps
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import ConfigError, RunError, told
 from dpsgd_torch.parts import Part
-from dpsgd_torch.plan import PrivacyPlan, Sampling
+from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.preparation import Preparation
-from dpsgd_torch.progress import Presenter
+from dpsgd_torch.privacy import declared_sampler
+from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.stored_config import read_config, refuse_edited
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.checkpoint import has_trained
-from dpsgd_torch.training.history import History
 from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.steering import validation_events
@@ -32,16 +32,15 @@ _PLAN = "private/plan.json"
 
 def plan_of(part: Part, preparation: Preparation) -> PrivacyPlan | None:
     """What is charged in all; the same plan is made again inside each trainer."""
-    steps = _steps(part)
-    privacy = part.config.privacy(steps, preparation.events)
+    privacy = part.config.privacy(_steps(part), preparation.events)
     if privacy is None:
         return None
-    sampling = Sampling(
+    sampling = declared_sampler(
+        PoissonSampler,
+        privacy,
         dataset_size=_n(part),
         batch_size=part.config.batch_size,
-        microbatch_size=part.config.microbatch_size,
-        steps=steps,
-        unit=part.config.privacy_unit,
+        epochs=part.config.epochs,
         rows_per_unit=_rows_per_unit(part),
     )
     return privacy.plan(sampling, validation_events(part.validation, len(epoch_ends(sampling))))
@@ -59,7 +58,7 @@ def begin(folder: RunFolder, config: RunConfig, root: int, plan: PrivacyPlan | N
         folder.write_sealed(_PLAN, {"config": config.to_json(), "noise_multiplier": noise})
         folder.write_json("config.json", config.to_json())
         if plan:
-            Ledger(folder.ledger, delta=plan.delta).close()
+            Ledger(folder.ledger, delta=plan.delta, relation=plan.sampling.relation).close()
         elif config.label_epsilon:
             Ledger(folder.ledger, delta=config.delta, relation=Relation.LABEL_CHANGE).close()
 
@@ -84,13 +83,7 @@ def open_ledger(folder: RunFolder, plan: PrivacyPlan) -> Ledger:
     # another machine may calibrate to another last digit
     noise = schedule_from_json(folder.read_sealed(_PLAN)["noise_multiplier"])
     plan = dataclasses.replace(plan, noise_multiplier=noise)
-    return Ledger(
-        folder.ledger,
-        delta=plan.delta,
-        budget=plan.budget,
-        planned=plan.events() if plan.budget else None,
-        resumed=True,
-    )
+    return plan.open_ledger(folder.ledger, resumed=True)
 
 
 def make_trainer(
@@ -151,16 +144,12 @@ def start(trainer: Trainer) -> None:
         trainer.open()
 
 
-def twin_of(
-    config: RunConfig, part: Part, task: Task, root: int, folder: RunFolder, present: Presenter
-) -> History | None:
+def twin_of(config: RunConfig, part: Part, task: Task, root: int) -> Trainer | None:
+    """The same model on the same batches without privacy, where that was asked for."""
     if not (config.twin and config.dp):
         return None
     part = dataclasses.replace(part, config=dataclasses.replace(part.config, dp=False))
-    other = make_trainer(part, task, root, Preparation(), None, None)
-    present.follow("non-private twin", other.run())
-    folder.write_lines("private/twin-metrics.jsonl", (r.to_json() for r in other.history.epochs))
-    return other.history
+    return make_trainer(part, task, root, Preparation(), None, None)
 
 
 def folder_of(folder: RunFolder, part: Part) -> RunFolder:

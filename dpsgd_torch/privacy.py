@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from accountant import Event
+from accountant import Event, dpsgd_steps
 from accountant.errors import check, check_delta
 from accountant.statement import weak_delta
-from dpsgd_torch.plan import PrivacyPlan, Sampling
+from dpsgd_torch.noise.base import Noise
+from dpsgd_torch.noise.independent import INDEPENDENT
+from dpsgd_torch.plan import PrivacyPlan
+from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.schedules import Schedule, as_schedule
 
 
@@ -40,6 +44,7 @@ class Privacy:
             ``dataset_size`` then counts these.
         also: other releases that the same budget pays, each with its count: statistics, selection,
             validation. They are charged by whoever makes them, to parts of the same ledger.
+        noise: the kind of noise; independent in each step by default.
         runs: how many runs like this one share the budget, as the folds of a cross-validation do.
 
     Raises:
@@ -59,6 +64,7 @@ class Privacy:
     unit: str = "record"
     also: tuple[tuple[Event, int], ...] = ()
     runs: int = 1
+    noise: Noise = INDEPENDENT
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -83,10 +89,12 @@ class Privacy:
             name: value.to_json() if hasattr(value, "to_json") else value
             for name, value in values.items()
         }
+        if self.noise == INDEPENDENT:
+            del written["noise"]  # as when there was no other
         also = [{**event.to_json(), "count": count} for event, count in self.also]
         return {**written, "also": also}
 
-    def plan(self, sampling: Sampling, also: tuple[tuple[Event, int], ...] = ()) -> PrivacyPlan:
+    def plan(self, sampling: Sampler, also: tuple[tuple[Event, int], ...] = ()) -> PrivacyPlan:
         """The plan for a run with this sampling, its noise calibrated where it must be.
 
         ``also`` is what each of the runs releases besides its steps.
@@ -97,7 +105,7 @@ class Privacy:
 
 
 @lru_cache(maxsize=16)  # the folds of a run share theirs
-def _plan(privacy: Privacy, sampling: Sampling, also: tuple[tuple[Event, int], ...]) -> PrivacyPlan:
+def _plan(privacy: Privacy, sampling: Sampler, also: tuple[tuple[Event, int], ...]) -> PrivacyPlan:
     runs = privacy.runs
     plan = PrivacyPlan(
         sampling=sampling,
@@ -107,7 +115,34 @@ def _plan(privacy: Privacy, sampling: Sampling, also: tuple[tuple[Event, int], .
         budget=privacy.epsilon,
         also=(*privacy.also, *((event, count * runs) for event, count in also)),
         runs=runs,
+        noise=privacy.noise,
     )
     if privacy.noise_multiplier is None and privacy.epsilon is not None:
         return plan.calibrated(privacy.epsilon)
     return plan
+
+
+def declared_sampler(
+    kind: Callable[..., Sampler],
+    privacy: Privacy | None,
+    *,
+    dataset_size: int,
+    batch_size: int,
+    epochs: float,
+    rows_per_unit: int | None,
+) -> Sampler:
+    """The sampler of a run, from the numbers that were declared for it.
+
+    >>> from dpsgd_torch.samplers.poisson import PoissonSampler
+    >>> declared_sampler(PoissonSampler, None, dataset_size=100, batch_size=20, epochs=3,
+    ...                  rows_per_unit=None).steps
+    15
+    """
+    return kind(
+        dataset_size=dataset_size,
+        batch_size=batch_size,
+        microbatch_size=privacy.microbatch_size if privacy else 1,
+        steps=dpsgd_steps(dataset_size=dataset_size, batch_size=batch_size, epochs=epochs),
+        unit=privacy.unit if privacy else "record",
+        rows_per_unit=rows_per_unit,
+    )

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -15,12 +15,10 @@ from rich.progress import Progress as Bar
 
 from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
+from dpsgd_torch.outcome import Outcome
 from dpsgd_torch.training.history import EpochRecord
 from dpsgd_torch.training.loop import Progress
 from dpsgd_torch.training.trainer import Trainer
-
-if TYPE_CHECKING:
-    from dpsgd_torch.run import Outcome
 
 
 class Presenter(Protocol):

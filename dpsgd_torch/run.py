@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from dpsgd_torch.assembly import (
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.flags import Request
 from dpsgd_torch.labels import randomized
+from dpsgd_torch.outcome import Outcome
 from dpsgd_torch.parts import chosen_units, cut, sized
-from dpsgd_torch.predict import Predicted, predict
+from dpsgd_torch.predict import predict
 from dpsgd_torch.preparation import Preparation
 from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.progress import Presenter
@@ -33,23 +33,10 @@ from dpsgd_torch.report.statement import statement
 from dpsgd_torch.spent import PrivacySpent, figures, priced_events
 from dpsgd_torch.tasks.registry import load_task
 from dpsgd_torch.tasks.task import Task
-from dpsgd_torch.training.history import History, averaged
+from dpsgd_torch.training.history import averaged
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to; the history of a cross-validation is the mean over its folds."""
-
-    folder: Path
-    history: History
-    twin: History | None
-    spent: PrivacySpent | None
-    stopped: str
-    predicted: Predicted
-    label_epsilon: float | None
 
 
 def run(request: Request, present: Presenter) -> Outcome:
@@ -99,7 +86,12 @@ def run(request: Request, present: Presenter) -> Outcome:
                 kind = "private" if config.dp else "non-private"
                 name = kind if part.name == "training" else f"{kind} {part.name}"
                 present.follow(name, trainer.run())
-            twin = twin_of(config, parts[0], task, root, folder, present)
+            twin = None
+            if other := twin_of(config, parts[0], task, root):
+                present.follow("non-private twin", other.run())
+                twin = other.history
+                rows = (record.to_json() for record in twin.epochs)
+                folder.write_lines("private/twin-metrics.jsonl", rows)
         except KeyboardInterrupt:
             command = f"python -m dpsgd_torch.train {shlex.join(_go_on(request, folder))}"
             done = sum(trainer.done for trainer in trainers)
@@ -123,6 +115,7 @@ def run(request: Request, present: Presenter) -> Outcome:
     words = statement(
         config,
         spent,
+        plan=last.plan,
         claim=PRESETS[config.preset]().claim,
         stopped=stopped,
         note=task.note,

@@ -8,8 +8,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from accountant import Event, Gaussian, Ledger, PoissonSampled, RdpAccountant, exact
+from accountant import Event, Ledger, RdpAccountant, exact
 from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.witness import opacus_epsilon, refuse_disagreement
 
@@ -54,10 +55,13 @@ class PrivacySpent:
     clip_norm_schedule: dict[str, Any]
     also: list[dict[str, Any]]
     watched: bool = False
+    noise: str = INDEPENDENT.name
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with ∞ and NaN as null, which JSON has no word for."""
         fields = dataclasses.asdict(self)
+        if self.noise == INDEPENDENT.name:
+            del fields["noise"]  # as when there was no other
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in fields.items()
@@ -80,9 +84,9 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
         GuaranteeBroken: the witnesses differ by more than 1e-6 on equal orders, or the exact ε is
             above theirs; or the ledger, read back from disk, holds more than was planned.
     """
-    again, planned = ledger.charged_again(), _counted(plan.events())
+    planned = _counted(plan.events())
     beyond = _counted(ledger.events()) - planned
-    if beyond.total() > again or set(beyond) - set(planned):
+    if beyond.total() > _most_again(plan, ledger) or set(beyond) - set(planned):
         raise GuaranteeBroken(
             f"ledger: its {len(ledger)} charges are not those of the plan; the run states no ε: "
             "report it"
@@ -100,8 +104,8 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
     classic = accountant.epsilon(plan.delta, "rdp-classic")
     epsilon_opacus, agreement = opacus_epsilon(accountant.events, plan.delta)
     refuse_disagreement(bounds.upper, min(bound.upper, epsilon_opacus), agreement)
-    first = plan.event(0)
-    assert isinstance(first.event, Gaussian)
+    first = plan.step(0)
+    beside = [(event, n) for event, n in _beside(plan, accountant.events) if n]
     # Where the budget would have stopped the run was fixed beforehand: no more could be spent.
     most = plan.budget if watched and plan.budget else bounds.upper
     return PrivacySpent(
@@ -114,29 +118,26 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
         epsilon_opacus_rdp=epsilon_opacus,
         agreement=agreement,
         relation=ledger.relation.value,
-        sampler="poisson",
-        sampling_rate=first.sampling_rate,
+        sampler=plan.sampling.name,
+        sampling_rate=plan.sampling.rate,
         dataset_size=plan.sampling.dataset_size,
         batch_size=plan.sampling.batch_size,
         charges=len(ledger),
-        steps=sum(n for event, n in ledger.accountant.events if isinstance(event, PoissonSampled)),
-        steps_charged_again=again,
+        steps=len(ledger) - sum(n for _, n in _beside(plan, ledger.accountant.events)),
+        steps_charged_again=ledger.charged_again(),
         planned_steps=plan.sampling.steps * plan.runs,
-        noise_multiplier=plan.step(0).noise_multiplier,
-        effective_noise_multiplier=first.event.noise_multiplier,
-        clip_norm=plan.step(0).clip_norm,
+        noise_multiplier=first.noise_multiplier,
+        effective_noise_multiplier=first.noise_multiplier / plan.sampling.sensitivity,
+        clip_norm=first.clip_norm,
         microbatch_size=plan.sampling.microbatch_size,
         unit=plan.sampling.unit,
         rows_per_unit=plan.sampling.rows_per_unit,
         runs=plan.runs,
         noise_multiplier_schedule=plan.noise_multiplier.to_json(),
         clip_norm_schedule=plan.clip_norm.to_json(),
-        also=[
-            {**event.to_json(), "count": count}
-            for event, count in accountant.events
-            if not isinstance(event, PoissonSampled)
-        ],
+        also=[{**event.to_json(), "count": count} for event, count in beside],
         watched=watched,
+        noise=plan.noise.name,
     )
 
 
@@ -145,8 +146,21 @@ def priced_events(plan: PrivacyPlan, ledger: Ledger, *, watched: bool) -> list[t
     held = _counted(ledger.events())
     if not watched:
         return list(held.items())
-    planned, again = _counted(plan.events()), ledger.charged_again()
+    planned, again = _counted(plan.events()), _most_again(plan, ledger)
     return [(event, planned[event] + min(held[event], again)) for event in planned | held]
+
+
+def _most_again(plan: PrivacyPlan, ledger: Ledger) -> int:
+    """How many charges there may be beyond the plan: steps, or a whole run's noise, drawn anew."""
+    last = plan.sampling.steps - 1
+    whole = plan.event(last, first=last) != plan.event(last)
+    return ledger.charged_again() + (ledger.attempts_again() if whole else 0)
+
+
+def _beside(plan: PrivacyPlan, events: list[tuple[Event, int]]) -> list[tuple[Event, int]]:
+    """Of each event, how many were released besides the steps of training."""
+    steps, also = {event for event, _ in plan.step_events()}, _counted(list(plan.also))
+    return [(event, min(n, also[event]) if event in steps else n) for event, n in events]
 
 
 def _counted(events: list[tuple[Event, int]]) -> Counter[Event]:

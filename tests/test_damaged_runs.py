@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dpsgd_torch.train import main
-from dpsgd_torch.training.trainer import Trainer
+from dpsgd_torch.training.charges import Charges
 
 WORDS = ["--preset", "digits", "--epochs", "3", "--batch-size", "479", "--physical-batch-size",
          "512", "--noise-multiplier", "3", "--validation", "public", "--keep-best",
@@ -55,14 +55,14 @@ def stopped(tmp_path_factory):
     """A run that was interrupted, and its copy that went on."""
     run = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        settle = Trainer.settle
+        settle = Charges.settle
 
         def interrupt(self, step, *rest):
             settle(self, step, *rest)
             if step == STOPPED_AT:
                 raise KeyboardInterrupt
 
-        patch.setattr(Trainer, "settle", interrupt)
+        patch.setattr(Charges, "settle", interrupt)
         patch.setattr(warnings, "showwarning", warnings.showwarning)
         assert main([*WORDS, "--out", str(run)]) == 130
     assert main(["--resume", str(shutil.copytree(run, run.with_name("whole")))]) == 0

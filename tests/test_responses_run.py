@@ -16,6 +16,7 @@ from dpsgd_torch.export.__main__ import main as export
 from dpsgd_torch.tasks.made_up_responses import made_up_responses
 from dpsgd_torch.tasks.response_files import write_responses
 from dpsgd_torch.train import main
+from dpsgd_torch.training.charges import Charges
 
 SMALL = ["--epochs", "2", "--batch-size", "64", "--hidden", "16", "--seed", "4"]
 
@@ -119,9 +120,8 @@ def test_a_run_by_row_says_what_a_drug_of_many_rows_is_promised(run):
 @pytest.mark.parametrize("at", ["statistics", "training"])
 def test_an_interrupted_run_draws_no_statistic_twice(run, data, monkeypatch, at):
     from dpsgd_torch.mechanisms.statistics import LabelFrequencies
-    from dpsgd_torch.training.trainer import Trainer
 
-    place, name = {"statistics": (LabelFrequencies, "draw"), "training": (Trainer, "settle")}[at]
+    place, name = {"statistics": (LabelFrequencies, "draw"), "training": (Charges, "settle")}[at]
     honest = getattr(place, name)
 
     def interrupt(*_, **__):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from accountant import (
     Event,
     Gaussian,
+    NoCost,
     PldAccountant,
     PoissonSampled,
     Relation,
@@ -87,4 +88,6 @@ def _replaced(event: Event) -> Event:
             return PoissonSampled(sampling_rate=rate, event=half)
         case Gaussian(noise_multiplier=noise):
             return Gaussian(noise_multiplier=noise / 2, relation=Relation.REPLACE_ONE)
+        case NoCost():
+            return NoCost(relation=Relation.REPLACE_ONE)
     raise UnsupportedEvent(f"{event!r}: has no price for replacement here")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import textwrap
 
-from accountant import event_from_json
+from accountant import Relation, event_from_json
 from accountant.statement import describe_event, round_down, round_up
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.schedules import schedule_from_json
+from dpsgd_torch.plan import PrivacyPlan
 from dpsgd_torch.spent import PrivacySpent
 
+_NEIGHBOURS = {
+    Relation.ADD_OR_REMOVE_ONE: "adding or removing",
+    Relation.REPLACE_ONE: "replacing",
+}
 _COVERED = [
     "the weights after every step: model.safetensors and every checkpoint",
     "what is computed from those weights and public data: test loss and accuracy, metrics.jsonl",
@@ -24,10 +28,6 @@ _NOT_COVERED = [
     "the decision to publish. Each such run costs its own ε.",
     "the number n and the fact that this data set was used: both are taken as public.",
     "the test set, which is taken as public.",
-    "what computers cannot draw exactly: noise is drawn in float64, without a largest value, and "
-    "told on a public grid, so that the known attacks on pairs, tails and last bits fail; its law "
-    "is a Gaussian's to within the generator's resolution of 2^-52, not exactly. (Runs made before "
-    "29 November 2026 drew it in float32: what they state does not hold against those attacks.)",
     "attacks on the pseudo-random generator: keyed with 256 secret bits, but PCG64DXSM is not a "
     "cryptographic one.",
     "that the run was not refused: before the first charge the model was tried on some training "
@@ -42,6 +42,7 @@ def statement(
     config: RunConfig,
     spent: PrivacySpent | None,
     *,
+    plan: PrivacyPlan | None = None,
     claim: str,
     stopped: str,
     has_twin: bool,
@@ -51,7 +52,7 @@ def statement(
     """The text of statement.txt."""
     if labels is not None:
         return _labels_only(config, labels, note)
-    if spent is None:
+    if spent is None or plan is None:
         return (
             f"{config.preset} on {config.dataset}, trained without differential privacy.\n\n"
             "No privacy is promised: the weights may give away any training record.\n"
@@ -61,10 +62,10 @@ def statement(
         "\n\n".join(
             [
                 f"{config.preset} on {config.dataset}, trained with differential privacy.",
-                _guarantee(spent),
+                _guarantee(spent, plan),
                 _proof(spent),
                 _listed("Covered by ε:", _COVERED),
-                _listed("Not covered by ε:", _exceptions(config, has_twin)),
+                _listed("Not covered by ε:", _exceptions(config, plan, has_twin)),
                 *_remarks(spent, claim, stopped, note),
             ]
         )
@@ -97,28 +98,17 @@ def _labels_only(config: RunConfig, epsilon: float, note: str) -> str:
     )
 
 
-def _guarantee(spent: PrivacySpent) -> str:
-    micro, unit = "", spent.unit
+def _guarantee(spent: PrivacySpent, plan: PrivacyPlan) -> str:
+    sampler, unit = plan.sampling, spent.unit
     rows = f" (the unit of privacy is one {unit})"
     if spent.rows_per_unit:
         rows = f" with all its rows (the unit of privacy is one {unit}, not one row)"
-        micro = (
-            f" Of a {unit}'s rows at most {spent.rows_per_unit}, drawn anew in each step, were "
-            "averaged before the clip."
-        )
-    if spent.microbatch_size > 1:
-        micro = (
-            f" Gradients are averaged over microbatches of {spent.microbatch_size} before the "
-            "clip, so one record moves the sum by up to twice the clip norm: the noise is charged "
-            f"as {spent.effective_noise_multiplier:.6g} times the sensitivity."
-        )
     return _wrap(
         f"Guarantee: the weights are (ε, δ)-differentially private with ε = "
         f"{round_up(spent.epsilon)} and δ = {spent.delta!r}, between training sets that differ by "
-        f"adding or removing one {unit}{rows}. It holds for "
-        f"{spent.steps} charged steps; in each, every {unit} joined the batch independently with "
-        f"probability {spent.sampling_rate:.6g} (Poisson sampling, {spent.batch_size} expected of "
-        f"{spent.dataset_size}), {_clip_and_noise(spent)}.{micro}{_also(spent)}"
+        f"{_NEIGHBOURS[sampler.relation]} one {unit}{rows}. It holds for "
+        f"{spent.steps} charged steps; in each, {sampler.describe()}, {_clip_and_noise(plan)}."
+        f"{sampler.describe_vectors(spent.noise_multiplier)}{_also(spent)}"
     )
 
 
@@ -132,17 +122,12 @@ def _also(spent: PrivacySpent) -> str:
     return folds + (f" The same ε pays for {'; '.join(words)}." if words else "")
 
 
-def _clip_and_noise(spent: PrivacySpent) -> str:
-    last = spent.planned_steps // spent.runs - 1
-    clip = schedule_from_json(spent.clip_norm_schedule).at(last)
-    noise = schedule_from_json(spent.noise_multiplier_schedule).at(last)
-    words = [f"its gradient was clipped to L2 norm {spent.clip_norm:g}"]
-    if clip != spent.clip_norm:
-        words[0] += f" (by the last step {clip:g})"
-    words.append(f"Gaussian noise of {spent.noise_multiplier:.6g} times that norm was added")
-    if noise != spent.noise_multiplier:
-        words[1] += f" (by the last step {noise:.6g} times)"
-    return " and ".join(words)
+def _clip_and_noise(plan: PrivacyPlan) -> str:
+    first, last = plan.step(0), plan.step(plan.sampling.steps - 1)
+    words = [f"its gradient was clipped to L2 norm {first.clip_norm:g}"]
+    if last.clip_norm != first.clip_norm:
+        words[0] += f" (by the last step {last.clip_norm:g})"
+    return " and ".join([*words, plan.noise.describe(first, last)])
 
 
 def _proof(spent: PrivacySpent) -> str:
@@ -157,8 +142,8 @@ def _proof(spent: PrivacySpent) -> str:
     )
 
 
-def _exceptions(config: RunConfig, has_twin: bool) -> list[str]:
-    items = list(_NOT_COVERED)
+def _exceptions(config: RunConfig, plan: PrivacyPlan, has_twin: bool) -> list[str]:
+    items = [*_NOT_COVERED[:4], plan.noise.not_covered, *_NOT_COVERED[4:]]
     if has_twin:
         items.insert(
             1,

@@ -15,10 +15,11 @@ from dpsgd_torch.assembly import plan_of
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import GuaranteeBroken, RunError
 from dpsgd_torch.flags import Request
+from dpsgd_torch.outcome import Outcome
 from dpsgd_torch.parts import chosen_units, cut, sized
 from dpsgd_torch.preparation import Preparation
 from dpsgd_torch.presets import Preset
-from dpsgd_torch.run import Outcome, run
+from dpsgd_torch.run import run
 from dpsgd_torch.searching.allowance import Events, noise_within, within
 from dpsgd_torch.searching.space import Dimension, proposal
 from dpsgd_torch.tasks.task import Task

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     charges: int,
     history: History,
+    noise: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write ``folder/step-N``: complete and on disk, or not there at all.
 
     ``charges`` is what the ledger held: one that holds fewer later has lost some. ``history`` is
     all that a resumed run knows of the epochs before: it reads no file that was published.
+    ``noise`` is what the noise carries from step to step.
     """
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
@@ -44,6 +47,7 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     tensors, plain = _flatten(optimizer.state_dict())
     tensors |= {f"model.{name}": tensor for name, tensor in released_tensors(model).items()}
+    tensors |= {f"noise.{name}": tensor for name, tensor in (noise or {}).items()}
     content = save_tensors({k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()})
     write_durably(partial / "tensors.safetensors", content)
     digest = hashlib.sha256(content).hexdigest()
@@ -57,9 +61,15 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    noise: dict[str, torch.Tensor] | None = None,
 ) -> tuple[int, int, History]:
-    """Load the newest checkpoint into model and optimizer; returns steps, charges, history then.
+    """Load the newest checkpoint into model, optimizer and the state of the noise.
+
+    Returns:
+        Steps, charges and history then.
 
     Raises:
         RunError: there is none, or the newest is damaged; the newest good one is named.
@@ -81,6 +91,9 @@ def load_checkpoint(
     weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
     model.load_state_dict(weights)
     optimizer.load_state_dict(_unflatten(tensors, state["optimizer"]))
+    if noise is not None:
+        noise.clear()
+        noise |= {k.removeprefix("noise."): t for k, t in tensors.items() if k.startswith("noise.")}
     return int(state["step"]), int(state["charges"]), History.from_json(state["history"])
 
 

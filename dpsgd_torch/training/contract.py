@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import opacus
@@ -14,14 +14,12 @@ import torch
 
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.training.described import described
-
-if TYPE_CHECKING:
-    from dpsgd_torch.training.trainer import Trainer
+from dpsgd_torch.training.state import RunState
 
 CODE_CONTRACT = 2  # raised whenever the order or meaning of a run's random draws changes
 
 
-def contract(run: Trainer) -> dict[str, Any]:
+def contract(run: RunState) -> dict[str, Any]:
     """What was asked for, part by part, JSON throughout.
 
     A calibrated noise is not in it: another machine may calibrate to another last digit.

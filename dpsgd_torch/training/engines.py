@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from accountant.errors import check
-from dpsgd_torch.plan import Sampling
 from dpsgd_torch.training.ghost import GhostGradients, NoClosedForm, has_closed_form
 from dpsgd_torch.training.grad_sample import PerExampleGradients
 from dpsgd_torch.training.losses import Loss
@@ -45,12 +43,6 @@ def choose(
         with contextlib.suppress(NoClosedForm):
             return _rehearsed("ghost", model, rehearsal)
     return _rehearsed("hooks" if wanted == "auto" else wanted, model, rehearsal)
-
-
-def likely_rows(sampling: Sampling) -> int:
-    """So many records at most a step is likely to draw."""
-    drawn = sampling.batch_size + 4 * math.sqrt(sampling.batch_size)
-    return math.ceil(drawn) * (sampling.rows_per_unit or 1)
 
 
 def _rehearsed(kind: str, model: nn.Module, rehearsal: Rehearsal) -> str:

@@ -14,9 +14,9 @@ from torch import nn
 from accountant import Event, Gaussian
 from accountant.errors import check
 from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
+from dpsgd_torch.samplers.rows import UnitRows
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.losses import Loss, per_example
-from dpsgd_torch.training.sampling import UnitRows
 from dpsgd_torch.training.tensors import pair_on, units_of
 
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
+from functools import partial
 
 from accountant import BudgetExceeded, dpsgd_steps
 from accountant.statement import round_up
-from dpsgd_torch.plan import Sampling, StepPlan
+from dpsgd_torch.noise.base import StepPlan
+from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.training.blame import within_charged_step
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
-from dpsgd_torch.training.sampling import assign_slots, poisson_sample
-from dpsgd_torch.training.steps import Draw
-
-if TYPE_CHECKING:
-    from dpsgd_torch.training.trainer import Trainer
+from dpsgd_torch.training.state import RunState
+from dpsgd_torch.training.steps import Draw, PlainStep, PrivateStep
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,8 @@ class Progress:
 class _Meter:
     """ε so far, priced anew once in a while: a bar need not know it at every step."""
 
-    def __init__(self, run: Trainer) -> None:
-        self._ledger = run.ledger if run.plan else None
+    def __init__(self, run: RunState) -> None:
+        self._ledger = run.charges.ledger if run.plan else None
         self._shown: float | None = None
         self._due = 0.0
 
@@ -51,7 +47,7 @@ class _Meter:
         return self._shown
 
 
-def train(run: Trainer) -> Iterator[Progress]:
+def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
     """Take the steps that are left, each charged before its noise is drawn."""
     ends = epoch_ends(run.sampling)
     private, meter = PrivateRecord(), _Meter(run)
@@ -63,7 +59,8 @@ def train(run: Trainer) -> Iterator[Progress]:
         on_record = None
         if run.plan:
             try:
-                on_record = run.charge(step, run.plan.event(step))
+                event = run.plan.event(step, run.charges.ledger.first_step)
+                on_record = run.charges.reserve(step, event)
             except BudgetExceeded as reason:
                 run.stopped = str(reason)
                 break
@@ -77,25 +74,29 @@ def train(run: Trainer) -> Iterator[Progress]:
             run.streams.model_rng(attempt=run.attempt, step=step, device=run.device),
             within_charged_step(run.model, step, lambda: _charged(run)),
         ):
-            private.add(run.step(run.data, plan, _draw(run, step)))
+            private.add(take(run.data, plan, _draw(run, step)))
 
         if run.plan:
-            run.settle(step, run.guard.accept(), on_record)
+            run.charges.settle(step, run.guard.accept(), on_record)
         run.done, run.torn = step + 1, False
         record = None
         if run.done == ends[epoch - 1]:
             try:
-                score = run.steering.validate(run, epoch)
+                charges = run.charges if run.plan else None
+                score = run.steering.validate(
+                    run.model, run.streams, run.sampling.steps + epoch, charges
+                )
             except BudgetExceeded as reason:
                 run.stopped, score = str(reason), None
             record = _end_epoch(run, epoch, private, score)
             private = PrivateRecord()
         if run.folder and (record or run.done % run.checkpoint_every == 0):
             run.refuse_changed_state()
-            charges = len(run.ledger) if run.plan else 0
+            held = len(run.charges.ledger) if run.plan else 0
             save_checkpoint(
-                run.folder.checkpoints, run.done, run.model, run.optimizer, charges, run.history
-            )
+                run.folder.checkpoints, run.done, run.model, run.optimizer, held, run.history,
+                run.noise_state,
+            )  # fmt: skip
         yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
         if run.stopped:
             break
@@ -105,16 +106,16 @@ def train(run: Trainer) -> Iterator[Progress]:
         record = _end_epoch(run, epoch, private, None)
         if run.folder:
             save_checkpoint(
-                run.folder.checkpoints, run.done, run.model, run.optimizer, len(run.ledger),
-                run.history,
+                run.folder.checkpoints, run.done, run.model, run.optimizer, len(run.charges.ledger),
+                run.history, run.noise_state,
             )  # fmt: skip
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
     run.refuse_changed_state()
-    run.steering.restore(run, run.history.scores)
+    run.steering.restore(run.model, run.folder, run.history.scores)
     run.guard.accept()
 
 
-def epoch_ends(sampling: Sampling) -> list[int]:
+def epoch_ends(sampling: Sampler) -> list[int]:
     """The step at which each epoch ends, the last one at the end of the run."""
     n, batch = sampling.dataset_size, sampling.batch_size
     ends: list[int] = []
@@ -124,47 +125,36 @@ def epoch_ends(sampling: Sampling) -> list[int]:
     return ends
 
 
-def _charged(run: Trainer) -> str:
+def _charged(run: RunState) -> str:
     if not run.plan:
         return "mend it and begin again"
-    spent = round_up(run.ledger.epsilon(width=1e-4))
+    spent = round_up(run.charges.ledger.epsilon(width=1e-4))
     return (
         f"the step's charge stands: ε = {spent} so far; a run in a folder resumes before it at no "
         "further cost, one in memory draws and pays it anew"
     )
 
 
-def _draw(run: Trainer, step: int) -> Draw:
-    def stream(name: str) -> np.random.Generator:
-        return run.streams.numpy(name, attempt=run.attempt, step=step)
-
-    units = len(run.units or run.data[0])
-    batch = poisson_sample(stream("sampling"), units, run.sampling.rate)
-    noise = stream("noise")
-    size = run.sampling.microbatch_size
-    if run.units and run.sampling.rows_per_unit:
-        rows, slots, weights = run.units.sample(stream("rows"), batch, run.sampling.rows_per_unit)
-        return Draw(rows, slots, noise, weights)
-    if size == 1:
-        return Draw(batch, np.arange(batch.size), noise)
-    slots = assign_slots(stream("slots"), batch, run.sampling.microbatches)
-    return Draw(batch, slots, noise, np.full(batch.size, 1 / size, np.float32))
+def _draw(run: RunState, step: int) -> Draw:
+    stream = partial(run.streams.numpy, attempt=run.attempt, step=step)
+    batch = run.sampling.draw(stream, step, len(run.data[0]), run.units)
+    return Draw(batch.rows, batch.slots, stream("noise"), batch.weights)
 
 
 def _end_epoch(
-    run: Trainer, epoch: int, private: PrivateRecord, score: float | None
+    run: RunState, epoch: int, private: PrivateRecord, score: float | None
 ) -> EpochRecord:
     record = EpochRecord(
         epoch=epoch,
         step=run.done,
-        epsilon=run.ledger.epsilon() if run.plan else None,
+        epsilon=run.charges.ledger.epsilon() if run.plan else None,
         test=evaluate(run.model, run.scores, run.test),
         validation=score,
     )
     run.history.epochs.append(record)
     run.history.private.append(private.to_json(epoch))
     if score is not None:
-        run.steering.keep(run, run.history.scores)
+        run.steering.keep(run.model, run.folder, run.history.scores)
     if run.folder:
         run.write_metrics(run.folder)
     return record

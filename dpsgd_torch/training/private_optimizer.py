@@ -1,4 +1,4 @@
-"""Clip, sum, noise, divide by what was declared: the part of a step that ε rests on."""
+"""Clip and sum, then noise over what was declared: the part of a step that ε rests on."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import math
 
 import numpy as np
 import torch
-from scipy import special
 
 from accountant import InvalidValue
 from dpsgd_torch.errors import GuaranteeBroken
-from dpsgd_torch.mechanisms.gaussian import fill_normal, grid
-from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
+from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.training.vectors import Vectors
 
 _ROUNDING = 1e-5  # vectors are clipped to this much below what is charged: see refuse_long_sums
-_FALSE_ALARM = 1e-12  # chance that honest noise fails the check of one step
-_PIECE = 1 << 16  # coordinates that are noised at once, so that they stay in the cache
 
 
 def refuse_long_sums(batch_size: int, physical_batch_size: int) -> None:
@@ -45,26 +42,33 @@ class PrivateOptimizer:
 
     * A vector is clipped to the plan's clip norm; one that is not finite contributes zero; an
       empty batch still gets its noise.
-    * Sums and noise are float64; the noisy sum is divided by the declared number of microbatches
-      and rounded once, to the parameters' precision.
-    * Each release checks its own claims: the largest clipped norm, the norm of the sum, and the
-      deviation of the noise that was really added.
+    * Sums are float64; ``noise`` adds its own to them and leaves the noisy sum over the declared
+      number of microbatches.
+    * Each release checks its own claims: the largest clipped norm here, the norm of the sum and the
+      noise that was really added where it is added.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, microbatches: int) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        microbatches: int,
+        noise: Noise | None = None,
+        state: State | None = None,
+    ) -> None:
         self.optimizer, self.microbatches = optimizer, microbatches
+        self.noise: Noise = noise or INDEPENDENT
         self.params: list[torch.nn.Parameter] = [
             p for group in optimizer.param_groups for p in group["params"] if p.requires_grad
         ]
         self.sums: list[torch.Tensor] = []
         self._clipped = 0
-        self._coordinates = sum(p.numel() for p in self.params)
-        tails = special.gammaincinv(self._coordinates / 2, [_FALSE_ALARM, 1 - _FALSE_ALARM])
-        self._noise_bounds = 2 * tails  # of a chi-square with one degree of freedom a parameter
+        self.state = self.noise.state(self.params) if state is None else state
 
     def begin(self, plan: StepPlan, rng: np.random.Generator) -> None:
         """Take this step's clip and noise from the plan."""
-        self.clip_norm, self.noise_multiplier, self.rng = plan.clip_norm, plan.noise_multiplier, rng
+        self.plan, self.rng = plan, rng
+        self.clip_norm, self.noise_multiplier = plan.clip_norm, plan.noise_multiplier
         self._clipped = 0
         if self.sums:
             for total in self.sums:
@@ -97,21 +101,8 @@ class PrivateOptimizer:
 
     def add_noise(self) -> None:
         """Leave (sum + noise) / microbatches in each parameter's ``grad``, or raise."""
-        std = self.noise_multiplier * self.clip_norm
-        step = grid(min(std, self.clip_norm) or self.clip_norm, self._coordinates, std)
-        noise, total, added = np.empty(_PIECE), 0.0, 0.0
-        for p, sums in zip(self.params, self.sums, strict=True):
-            flat, grad = sums.view(-1), torch.empty(p.numel(), dtype=p.dtype, device=p.device)
-            for start in range(0, p.numel(), _PIECE):
-                exact = flat[start : start + _PIECE]
-                fill_normal(self.rng, noise[: len(exact)])
-                noisy = torch.from_numpy(noise[: len(exact)]).to(exact.device).mul_(std)
-                noisy.add_(exact).div_(step).round_().mul_(step)
-                total += _energy(exact)
-                added += _energy(noisy - exact)
-                grad[start : start + _PIECE] = noisy.div_(self.microbatches)
-            p.grad = grad.view(p.shape)
-        self._check_sum_and_noise(math.sqrt(total), added, std, step)
+        release = Release(self.plan, self._clipped, self.microbatches, self.rng, self.state)
+        self.noise.add(self.sums, self.params, release)
 
     def _check_clip(self, largest: float, factor: float) -> None:
         clipped = factor * largest
@@ -120,25 +111,3 @@ class PrivateOptimizer:
                 f"clipped norm = {clipped:.6g}: must be ≤ clip_norm = {self.clip_norm}; "
                 "nothing was released: report this with the model"
             )
-
-    def _check_sum_and_noise(self, total: float, added: float, std: float, step: float) -> None:
-        bound = self._clipped * self.clip_norm
-        low, high = (math.sqrt(energy) * std for energy in self._noise_bounds)
-        # Rounding, to the grid and to float64, also moves the noise: all that counts of a lone
-        # coordinate's when it is near 0, or of one far smaller than the sum.
-        rounding = math.sqrt(self._coordinates) * step + 2.0**-51 * (total + high)
-        low, high = max(0.0, low - rounding), high + rounding
-        if std == 0:  # what rounding to the grid adds
-            high = self.clip_norm * 1e-6
-        if not (total <= bound and low**2 <= added <= high**2):
-            raise GuaranteeBroken(
-                f"norm of the sum = {total:.6g} (planned ≤ {bound:.6g}), noise energy = "
-                f"{added:.6g} (planned {low**2:.6g} to {high**2:.6g}): nothing was released; "
-                "report this"
-            )
-
-
-def _energy(values: torch.Tensor) -> float:
-    """The sum of squares, in float64."""
-    flat = values.flatten().double()
-    return float(flat @ flat)

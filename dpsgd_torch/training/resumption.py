@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accountant import Ledger
 from dpsgd_torch.errors import RunError
@@ -14,20 +14,18 @@ from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.contract import contract, digest, refuse_changed
 from dpsgd_torch.training.described import described_model
 from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.streams import Streams
 
-if TYPE_CHECKING:
-    from dpsgd_torch.training.trainer import Trainer
 
-
-def streams_of(run: Trainer, asked: dict[str, Any]) -> Streams:
+def streams_of(run: RunState, asked: dict[str, Any]) -> Streams:
     """The run's streams, their noise keyed by what was asked, initial weights and model's code."""
     begun = digest(run.model.state_dict().values())
     context = json.dumps([asked, begun, described_model(run.model)])
     return Streams(run.streams.root, hashlib.sha256(context.encode()).hexdigest())
 
 
-def write_beginning(run: Trainer, asked: dict[str, Any]) -> None:
+def write_beginning(run: RunState, asked: dict[str, Any]) -> None:
     """All that ``take_up`` reads; the contract last: without one there is nothing to resume."""
     if run.folder is None:
         return
@@ -41,7 +39,7 @@ def write_beginning(run: Trainer, asked: dict[str, Any]) -> None:
     run.folder.write_sealed("private/contract.json", kept)
 
 
-def take_up(run: Trainer, folder: RunFolder) -> None:
+def take_up(run: RunState, folder: RunFolder) -> None:
     """Give ``run`` the plan and the streams it began with.
 
     Raises:

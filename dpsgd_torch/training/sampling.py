@@ -1,78 +1,22 @@
-"""Who is in the batch, and in which slot and physical batch: indices only, no example touched."""
+"""Physical batches: a logical batch cut into pieces; and where samplers keep the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Indices = NDArray[np.int64]
-Weights = NDArray[np.float32]
+from dpsgd_torch.samplers.poisson import poisson_sample
+from dpsgd_torch.samplers.rows import Indices, UnitRows, Weights, assign_slots
 
-
-def poisson_sample(rng: np.random.Generator, records: int, sampling_rate: float) -> Indices:
-    """The records of one batch, ascending.
-
-    * Each record joins independently of every other with probability ``sampling_rate``, to
-      within 2⁻⁵³ (single precision would misstate a rate of 1e-6 by 6 %).
-    * The rate is declared; the number of records only bounds the indices and is not divided by.
-    * The batch's size is random; an empty batch is a batch.
-
-    >>> poisson_sample(np.random.default_rng(0), 1000, 0.004)
-    array([ 11, 269, 850, 855, 921])
-    """
-    return np.flatnonzero(rng.random(records) < sampling_rate)
-
-
-def assign_slots(rng: np.random.Generator, batch: Indices, microbatches: int) -> Indices:
-    """A microbatch for each record, uniform and independent of who else is in the batch.
-
-    Filling slots in order instead would let one record push every later one into another slot,
-    and its sensitivity would grow with the number of microbatches.
-    """
-    return rng.integers(microbatches, size=batch.size)
-
-
-@dataclass(frozen=True)
-class UnitRows:
-    """Which rows belong to each unit of privacy, units numbered by their id in ascending order.
-
-    >>> rows = UnitRows.of(np.array([7, 3, 7]))
-    >>> rows.sample(np.random.default_rng(0), np.array([1]), 5)
-    (array([0, 2]), array([0, 0]), array([0.5, 0.5], dtype=float32))
-    """
-
-    order: Indices
-    starts: Indices
-    counts: Indices
-
-    @classmethod
-    def of(cls, ids: Indices) -> UnitRows:
-        """The rows by the unit whose id each has."""
-        _, codes, counts = np.unique(ids, return_inverse=True, return_counts=True)
-        return cls(np.argsort(codes, kind="stable"), np.cumsum(counts) - counts, counts)
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def sample(
-        self, rng: np.random.Generator, units: Indices, limit: int
-    ) -> tuple[Indices, Indices, Weights]:
-        """At most ``limit`` rows of each of ``units``: row, slot, and weight of its unit's mean.
-
-        * What is drawn for a unit depends on its own rows alone.
-        """
-        counts = self.counts[units]
-        slots = np.repeat(np.arange(units.size), counts)
-        place = np.arange(slots.size) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = self.order[self.starts[units][slots] + place]
-        shuffled = np.lexsort((rng.random(rows.size), slots))  # within each slot
-        kept = shuffled[place < limit]
-        kept = kept[np.lexsort((rows[kept], slots[kept]))]
-        weights = (1.0 / np.minimum(counts, limit)).astype(np.float32)
-        return rows[kept], slots[kept], weights[slots[kept]]
+__all__ = [
+    "Indices",
+    "UnitRows",
+    "Weights",
+    "assign_slots",
+    "physical_batches",
+    "poisson_sample",
+]
 
 
 def physical_batches(slots: Indices, limit: int) -> Iterator[Indices]:

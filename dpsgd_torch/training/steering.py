@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from accountant import Event
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.schedules import Constant, Schedule
+from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.held_out import HeldOut, Validation, checksum
-from dpsgd_torch.training.run_folder import write_durably
+from dpsgd_torch.training.run_folder import RunFolder, write_durably
 from dpsgd_torch.training.sealed import tensors_from_bytes, tensors_to_bytes
+from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.watch import Watch
-
-if TYPE_CHECKING:
-    from dpsgd_torch.training.trainer import Trainer
 
 
 class Steering:
@@ -47,42 +48,43 @@ class Steering:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
 
-    def validate(self, run: Trainer, epoch: int) -> float | None:
-        """The validation score after ``epoch``, charged first where its rows are private."""
+    def validate(
+        self, model: nn.Module, streams: Streams, step: int, charges: Charges | None
+    ) -> float | None:
+        """The validation score, charged first as ``step`` where its rows are private."""
         if self.held_out is None or not self.held_out.asked.released:
             return None
-        if run.plan is None or self.held_out.asked.public:
-            return self.held_out.mean(run.model)
-        step = run.sampling.steps + epoch
-        on_record = run.charge(step, self.held_out.asked.event)
-        rng = run.streams.numpy("validation", attempt=run.attempt, step=step)
-        score = self.held_out.release(run.model, rng)
-        run.settle(step, checksum(score), on_record)
+        if charges is None or self.held_out.asked.public:
+            return self.held_out.mean(model)
+        on_record = charges.reserve(step, self.held_out.asked.event)
+        rng = streams.numpy("validation", attempt=charges.attempt, step=step)
+        score = self.held_out.release(model, rng)
+        charges.settle(step, checksum(score), on_record)
         return score
 
-    def keep(self, run: Trainer, scores: Sequence[float]) -> None:
+    def keep(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> None:
         """Keep the weights of the epoch that just ended, if they are the best."""
         if not self.watch.keep_best or self.watch.best(scores) != len(scores) - 1:
             return
-        weights = {k: v.detach().cpu().clone() for k, v in run.model.state_dict().items()}
-        if run.folder:
-            write_durably(self._path(run, len(scores) - 1), tensors_to_bytes(weights))
+        weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+        if folder:
+            write_durably(_path(folder, len(scores) - 1), tensors_to_bytes(weights))
         self._best = weights
 
-    def restore(self, run: Trainer, scores: Sequence[float]) -> None:
+    def restore(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> None:
         """End with the weights of the best epoch, where that was asked for."""
         if not self.watch.keep_best or not scores:
             return
-        if not self._best and run.folder:
-            path = self._path(run, self.watch.best(scores))
+        if not self._best and folder:
+            path = _path(folder, self.watch.best(scores))
             if not path.is_file():
                 raise RunError(f"{path}: the best epoch's weights are gone; restore the file")
             self._best = tensors_from_bytes(path.read_bytes(), path)
-        run.model.load_state_dict(self._best)
+        model.load_state_dict(self._best)
 
-    def _path(self, run: Trainer, epoch: int) -> Any:
-        assert run.folder
-        return run.folder.private / f"best-{epoch + 1:05d}.safetensors"
+
+def _path(folder: RunFolder, epoch: int) -> Path:
+    return folder.private / f"best-{epoch + 1:05d}.safetensors"
 
 
 def validation_events(held_out: Validation | None, epochs: int) -> tuple[tuple[Event, int], ...]:

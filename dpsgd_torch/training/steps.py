@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.noise.base import StepPlan
+from dpsgd_torch.samplers.rows import Indices
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
-from dpsgd_torch.training.sampling import Indices, physical_batches
+from dpsgd_torch.training.sampling import physical_batches
 from dpsgd_torch.training.vectors import PerExample
 
 

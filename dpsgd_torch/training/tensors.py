@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dpsgd_torch.errors import DataError, told
-from dpsgd_torch.training.sampling import UnitRows
+from dpsgd_torch.samplers.rows import UnitRows
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from accountant import Event, Ledger, dpsgd_steps
-from dpsgd_torch.errors import GuaranteeBroken, RunError
-from dpsgd_torch.plan import Sampling
-from dpsgd_torch.privacy import Privacy
+from accountant import Ledger
+from dpsgd_torch.errors import RunError
+from dpsgd_torch.privacy import Privacy, declared_sampler
+from dpsgd_torch.samplers.base import Sampler
+from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.spent import PrivacySpent, figures, privacy_spent
 from dpsgd_torch.training import validation as validate
 from dpsgd_torch.training.checkpoint import load_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment
-from dpsgd_torch.training.engines import choose, likely_rows, per_example_gradients
+from dpsgd_torch.training.engines import choose, per_example_gradients
 from dpsgd_torch.training.held_out import HeldOut, Validation
-from dpsgd_torch.training.history import History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
@@ -31,6 +31,7 @@ from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
 from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up, write_beginning
 from dpsgd_torch.training.run_folder import RunFolder, write_durably
 from dpsgd_torch.training.sealed import tensors_to_bytes
+from dpsgd_torch.training.state import RunState, Shown
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
@@ -62,6 +63,7 @@ class Trainer:
         units: the id of the person, drug, … each record belongs to, whole numbers (n,), for a
             guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
         rows_per_unit: with ``units``, so many of a unit's records at most are averaged in a step.
+        sampler: the kind of sampler, made from the numbers above; Poisson by default.
         run_dir: a new or empty folder for ledger, checkpoints and results; None keeps everything
             in memory until ``save``.
         physical_batch_size: examples whose gradients are held at once; bounds memory only.
@@ -104,6 +106,7 @@ class Trainer:
         metrics: Mapping[str, Loss] | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
+        sampler: Callable[..., Sampler] = PoissonSampler,
         run_dir: str | os.PathLike[str] | RunFolder | None = None,
         physical_batch_size: int = 128,
         checkpoint_every: int = 100,
@@ -124,52 +127,88 @@ class Trainer:
             checkpoint_every=checkpoint_every,
             seed=seed,
         )
-        self.data = pair_on(device, train_tensors, "train_tensors")
+        data = pair_on(device, train_tensors, "train_tensors")
         test = None if test_tensors is None else pair_on(device, test_tensors, "test_tensors")
-        self.device, self.resumed = torch.device(device), False
-        self.units = None if units is None else units_of(units, len(self.data[0]))
-        declared = (privacy and privacy.dataset_size) or len(self.units or self.data[0])
-        self.sampling = Sampling(
-            dataset_size=declared,
+        device = torch.device(device)
+        rows = None if units is None else units_of(units, len(data[0]))
+        sampling = declared_sampler(
+            sampler,
+            privacy,
+            dataset_size=(privacy and privacy.dataset_size) or len(rows or data[0]),
             batch_size=batch_size,
-            microbatch_size=privacy.microbatch_size if privacy else 1,
-            steps=dpsgd_steps(dataset_size=declared, batch_size=batch_size, epochs=epochs),
-            unit=privacy.unit if privacy else "record",
+            epochs=epochs,
             rows_per_unit=rows_per_unit,
         )
-        self.unit_digest = "" if units is None else digest([torch.as_tensor(units)])
-        also = validation_events(validation, len(epoch_ends(self.sampling)))
-        self.privacy, self.plan = privacy, privacy.plan(self.sampling, also) if privacy else None
-        self.gradients = "none"
-        self.streams = Streams() if seed is None else Streams(seed)
-        self.test, self.given_loss, self.loss = test, loss, per_example(loss)
+        also = validation_events(validation, len(epoch_ends(sampling)))
+        plan = privacy.plan(sampling, also) if privacy else None
+        taken = per_example(loss)
         given = {name: per_example(metric, "metric") for name, metric in (metrics or {}).items()}
-        self.scores = {"loss": self.loss, **given}
-        self.history, self.done, self.stopped, self.ended = History(), 0, "", ""
-        self.torn, self.broken = False, ""
         self._spent: PrivacySpent | None = None
-        self.folder = run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir))
-        self._begun = isinstance(run_dir, RunFolder)
-        self.physical_batch_size, self.checkpoint_every = physical_batch_size, checkpoint_every
+        self._begun, self._shared_ledger = isinstance(run_dir, RunFolder), ledger
 
-        self.model = model.to(self.device).train()
-        self.guard = ReleaseGuard(self.model, watching=privacy is not None)
-        trainable = validate.trainable_parameters(self.model)
+        model = model.to(device).train()
+        guard = ReleaseGuard(model, watching=privacy is not None)
+        trainable = validate.trainable_parameters(model)
         made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(trainable)
-        self.optimizer: torch.optim.Optimizer = made
-        validate.refuse_unreachable(self.model, self.optimizer)
-        held_out = HeldOut(validation, self.loss, self.device) if validation else None
-        self.steering = Steering(self.optimizer, rate_schedule, held_out, watch)
-        self._shared_ledger = ledger
-        if self.plan:
+        validate.refuse_unreachable(model, made)
+        held_out = HeldOut(validation, taken, device) if validation else None
+        self.state = RunState(
+            model=model,
+            given_loss=loss,
+            loss=taken,
+            scores={"loss": taken, **given},
+            data=data,
+            test=test,
+            units=rows,
+            unit_digest="" if units is None else digest([torch.as_tensor(units)]),
+            sampling=sampling,
+            privacy=privacy,
+            plan=plan,
+            optimizer=made,
+            steering=Steering(made, rate_schedule, held_out, watch),
+            guard=guard,
+            streams=Streams() if seed is None else Streams(seed),
+            folder=run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir)),
+            device=device,
+            physical_batch_size=physical_batch_size,
+            checkpoint_every=checkpoint_every,
+        )
+        if plan:
             refuse_long_sums(batch_size, physical_batch_size)
-            validate.refuse_without_float64(self.device)
-            validate.refuse_mixing_layers(self.model)
-            validate.refuse_by_name(self.model)
-            try_saving(self.model)
-            size = min(physical_batch_size, likely_rows(self.sampling))
-            self.gradients = choose(gradients, self.model, self.loss, self.data, size)
-            try_all(self, held_out, size)
+            validate.refuse_without_float64(device)
+            validate.refuse_mixing_layers(model)
+            validate.refuse_by_name(model)
+            try_saving(model)
+            size = min(physical_batch_size, sampling.likely_rows())
+            self.state.gradients = choose(gradients, model, taken, data, size)
+            try_all(self.state, held_out, size)
+
+    model = Shown(lambda run: run.model)
+    data = Shown(lambda run: run.data)
+    test = Shown(lambda run: run.test)
+    units = Shown(lambda run: run.units)
+    loss = Shown(lambda run: run.loss)
+    scores = Shown(lambda run: run.scores)
+    sampling = Shown(lambda run: run.sampling)
+    privacy = Shown(lambda run: run.privacy)
+    plan = Shown(lambda run: run.plan)
+    gradients = Shown(lambda run: run.gradients)
+    optimizer = Shown(lambda run: run.optimizer)
+    steering = Shown(lambda run: run.steering)
+    guard = Shown(lambda run: run.guard)
+    streams = Shown(lambda run: run.streams)
+    folder = Shown(lambda run: run.folder)
+    device = Shown(lambda run: run.device)
+    ledger = Shown(lambda run: run.charges.ledger)
+    attempt = Shown(lambda run: run.charges.attempt)
+    noise_state = Shown(lambda run: run.noise_state)
+    history = Shown(lambda run: run.history)
+    done = Shown(lambda run: run.done)
+    resumed = Shown(lambda run: run.resumed)
+    stopped = Shown(lambda run: run.stopped)
+    ended = Shown(lambda run: run.ended)
+    torn = Shown(lambda run: run.torn)
+    broken = Shown(lambda run: run.charges.broken)
 
     def fit(self) -> Trainer:
         """Run all steps that are left; returns the trainer itself."""
@@ -179,32 +218,38 @@ class Trainer:
 
     def run(self) -> Iterator[Progress]:
         """Run step by step, yielding what was reached, for whoever shows progress."""
-        self._refuse_broken()
-        if not hasattr(self, "attempt"):
+        run = self.state
+        run.charges.refuse_broken()
+        if not run.charges.are_open:
             self.open()
-        self.refuse_changed_state()
-        self.guard.begin()
-        if self.torn:  # a step was left half done: what it drew is charged and never drawn again
-            self._begin_attempt(repeatable=False)
-        if not self.plan:
+        run.refuse_changed_state()
+        run.guard.begin()
+        if run.torn:  # a step was left half done: what it drew is charged and never drawn again
+            run.begin_attempt(environment=environment(run.device), repeatable=False)
+        if not run.plan:
             self.step: PlainStep | PrivateStep = PlainStep(
-                self.model,
-                self.loss,
-                self.optimizer,
-                slots=self.sampling.microbatches,
-                physical_batch_size=self.physical_batch_size,
+                run.model,
+                run.loss,
+                run.optimizer,
+                slots=run.sampling.microbatches,
+                physical_batch_size=run.physical_batch_size,
             )
-            yield from train(self)
+            yield from train(run, self.step)
             return
-        with per_example_gradients(self.model, self.gradients) as wrapped:
+        with per_example_gradients(run.model, run.gradients) as wrapped:
             self.step = PrivateStep(
                 wrapped,
-                self.loss,
-                PrivateOptimizer(self.optimizer, microbatches=self.sampling.microbatches),
-                physical_batch_size=self.physical_batch_size,
+                run.loss,
+                PrivateOptimizer(
+                    run.optimizer,
+                    microbatches=run.sampling.microbatches,
+                    noise=run.plan.noise,
+                    state=run.noise_state,
+                ),
+                physical_batch_size=run.physical_batch_size,
                 before_release=self._before_release,
             )
-            yield from train(self)
+            yield from train(run, self.step)
 
     def resume(self) -> Trainer:
         """Take up the run in ``run_dir`` at its last checkpoint.
@@ -214,14 +259,15 @@ class Trainer:
         """
         if self.folder is None:
             raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
-        take_up(self, self.folder)
+        run = self.state
+        take_up(run, self.folder)
         done, charges, history = load_checkpoint(
-            self.folder.checkpoints, self.model, self.optimizer
+            self.folder.checkpoints, run.model, run.optimizer, run.noise_state
         )
-        self.guard.accept()
-        self.done, self.history, self.resumed = done, history, True
+        run.guard.accept()
+        run.done, run.history, run.resumed = done, history, True
         self._open_ledger(resumed=True)
-        if self.plan:
+        if run.plan:
             refuse_old_copy(self.ledger, self.folder, done, charges)
         return self
 
@@ -231,9 +277,9 @@ class Trainer:
         Raises:
             RunError: the trainer has no privacy to speak of, or has not started.
         """
-        if self.plan is None or not hasattr(self, "ledger"):
+        if self.plan is None or not self.state.charges.has_ledger:
             raise RunError("privacy: nothing was charged; pass privacy=… and fit first")
-        self._refuse_broken()
+        self.state.charges.refuse_broken()
         priced, watched = len(self.ledger), bool(self.ended)
         known = self._spent
         if known is None or (known.charges, known.watched) != (priced, watched):
@@ -259,83 +305,38 @@ class Trainer:
         self, folder: RunFolder, spent: PrivacySpent | None, *, keep_privacy: bool = False
     ) -> None:
         """Weights, metrics and (unless another's is to be kept) privacy.json, atomically."""
-        self.refuse_changed_state()
-        self.write_metrics(folder)
+        self.state.refuse_changed_state()
+        self.state.write_metrics(folder)
         content = tensors_to_bytes(released_tensors(self.model))
         write_durably(folder.path / "model.safetensors", content)
         if not keep_privacy:
             folder.write_json("privacy.json", figures(spent))
 
-    def refuse_changed_state(self) -> None:
-        """Stop for good where the model holds what the last step did not leave."""
-        try:
-            self.guard.check(self.done)
-        except GuaranteeBroken as error:
-            self.broken = str(error)
-            raise
-
     def _before_release(self) -> None:
-        self.refuse_changed_state()
-        self.guard.expect_step()
+        self.state.refuse_changed_state()
+        self.state.guard.expect_step()
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""
-        if hasattr(self, "ledger") and self._shared_ledger is None:
+        if self.state.charges.has_ledger and self._shared_ledger is None:
             self.ledger.close()
-
-    def write_metrics(self, folder: RunFolder) -> None:
-        """The epochs so far, public and private parts apart."""
-        folder.write_lines("metrics.jsonl", (r.to_json() for r in self.history.epochs))
-        folder.write_lines("private/metrics.jsonl", self.history.private)
 
     def open(self) -> None:
         """Create the run folder and the ledger; ``run`` does so unless it was done."""
-        asked = contract(self)
-        self.streams = streams_of(self, asked)
-        own = None if self._begun else self.folder
+        run = self.state
+        asked = contract(run)
+        run.streams = streams_of(run, asked)
+        own = None if self._begun else run.folder
         with own.beginning() if own else contextlib.nullcontext():
-            write_beginning(self, asked)
+            write_beginning(run, asked)
             self._open_ledger(resumed=False)
 
     def _open_ledger(self, *, resumed: bool) -> None:
-        if self.plan and self._shared_ledger is not None:
-            self.ledger = self._shared_ledger
-        elif self.plan:
-            path, plan = self.folder.ledger if self.folder else None, self.plan
-            planned = plan.events() if plan.budget else None
-            self.ledger = Ledger(
-                path, delta=plan.delta, budget=plan.budget, planned=planned, resumed=resumed
-            )
-        self._begin_attempt(repeatable=self.device.type == "cpu")
-
-    def _begin_attempt(self, *, repeatable: bool) -> None:
-        self.attempt = 0
-        if self.plan:
-            self.attempt = self.ledger.begin(
-                first_step=self.done, environment=environment(self.device), repeatable=repeatable
-            )
-        self.torn = False
-
-    def charge(self, step: int, event: Event) -> int | None:
-        """Reserve a step, or find that this attempt has; returns the checksum then on record."""
-        if self.ledger.is_charged(step):
-            return self.ledger.repeat(step, event)
-        self.ledger.reserve(step, event)
-        return None
-
-    def settle(self, step: int, checksum: int, on_record: int | None) -> None:
-        """Put on record what came out, or see that a repetition gave the same."""
-        if on_record is None:
-            self.ledger.settle(step, checksum)
-        elif on_record != checksum:
-            self.ledger.end_attempt()
-            self.broken = (
-                f"step {step}: its repetition gave other weights than are on record, so the same "
-                "noise met other gradients; this trainer releases nothing: resume once more, with "
-                "fresh noise"
-            )
-            raise GuaranteeBroken(self.broken)
-
-    def _refuse_broken(self) -> None:
-        if self.broken:
-            raise GuaranteeBroken(self.broken)
+        run = self.state
+        if run.plan and self._shared_ledger is not None:
+            run.charges.open(self._shared_ledger)
+        elif run.plan:
+            path = run.folder.ledger if run.folder else None
+            run.charges.open(run.plan.open_ledger(path, resumed=resumed))
+        repeatable = run.device.type == "cpu"
+        run.begin_attempt(environment=environment(run.device), repeatable=repeatable)

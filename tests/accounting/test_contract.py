@@ -15,6 +15,7 @@ from accountant import (
     Gaussian,
     InvalidValue,
     Laplace,
+    NoCost,
     PldAccountant,
     PoissonSampled,
     RandomizedResponse,
@@ -22,6 +23,9 @@ from accountant import (
     Relation,
     ShuffledEpoch,
     UnsupportedEvent,
+    for_group,
+    gdp_mu,
+    renyi_divergence,
 )
 
 
@@ -84,6 +88,7 @@ def test_no_noise_costs_everything_and_is_no_exception(make, event):
 
 
 SILENT = [
+    NoCost(),
     Gaussian(noise_multiplier=math.inf),
     Laplace(noise_multiplier=math.inf),
     RandomizedResponse(noise_parameter=1.0, relation=ADDED),
@@ -104,6 +109,24 @@ def test_a_release_that_says_nothing_costs_nothing(make, event):
     alone = composed(make, [(step(), 10)]).epsilon(1e-5)
     beside = composed(make, [(step(), 10), (event, 100)]).epsilon(1e-5)
     assert beside.upper == pytest.approx(alone.upper, rel=1e-12)
+
+
+@every
+def test_a_no_op_cannot_move_an_epsilon_by_its_last_digit(make):
+    paid = composed(make, [(step(), 10)]).epsilon(1e-5)
+    for parts in ([(NoCost(), 500), (step(), 10)], [(step(), 10), (NoCost(), 500)]):
+        assert composed(make, parts).epsilon(1e-5) == paid
+
+
+def test_a_no_op_is_stated_for_one_relation_like_everything_else():
+    with pytest.raises(UnsupportedEvent, match="relations do not add up"):
+        composed(PldAccountant, [(step(), 1), (NoCost(relation=REPLACED), 1)])
+
+
+def test_a_no_op_costs_a_group_and_the_central_limit_nothing_either():
+    assert for_group(NoCost(), 3) == [(NoCost(), 1)]
+    assert gdp_mu([(step(), 10), (NoCost(), 500)]) == gdp_mu([(step(), 10)])
+    assert renyi_divergence(NoCost(), [2.0, 1e4]).tolist() == [0.0, 0.0]
 
 
 @every

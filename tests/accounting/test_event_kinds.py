@@ -14,6 +14,7 @@ from accountant import (
     Gaussian,
     InvalidValue,
     Laplace,
+    NoCost,
     PldAccountant,
     PoissonSampled,
     RandomizedResponse,
@@ -57,6 +58,7 @@ def gaussians(relation):
 rates = st.floats(0, 1)
 events = st.one_of(
     mechanisms(st.sampled_from(Relation)),
+    st.builds(NoCost, relation=st.sampled_from(Relation)),
     st.builds(PoissonSampled, sampling_rate=rates, event=mechanisms(st.just(ADDED))),
     st.builds(
         PoissonSampled,
@@ -87,6 +89,7 @@ def test_every_kind_is_written_by_its_name():
         DiscreteGaussian(noise_multiplier=1.0),
         RandomizedResponse(noise_parameter=0.5),
         ExponentialMechanism(epsilon=1.0),
+        NoCost(),
         PoissonSampled(sampling_rate=0.5, event=Laplace(noise_multiplier=1.0)),
         FixedSizeSampled(dataset_size=10, batch_size=5, event=replaced),
         ShuffledEpoch(event=replaced),
@@ -97,6 +100,7 @@ def test_every_kind_is_written_by_its_name():
         "discrete_gaussian",
         "randomized_response",
         "exponential_mechanism",
+        "no_cost",
         "poisson_sampled",
         "fixed_size_sampled",
         "shuffled_epoch",

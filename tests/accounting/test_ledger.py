@@ -1,8 +1,19 @@
 """What is reserved is written down, counts as spent, and is read back as it was."""
 
+import contextlib
+
 import pytest
 
-from accountant import Gaussian, InvalidValue, Ledger, LedgerError, PoissonSampled, RdpAccountant
+from accountant import (
+    Gaussian,
+    InvalidValue,
+    Ledger,
+    LedgerError,
+    NoCost,
+    PoissonSampled,
+    RdpAccountant,
+    exact,
+)
 
 
 def step(noise=1.0):
@@ -147,3 +158,20 @@ def test_a_budget_outside_its_domain_is_refused(path, budget):
     with pytest.raises(InvalidValue, match=f"epsilon = {budget}: must be > 0"):
         Ledger(path, delta=1e-5, budget=budget)
     assert not path.exists()
+
+
+def test_a_step_that_is_paid_for_elsewhere_has_its_row_all_the_same(tmp_path):
+    """The no-op event: one charge for the whole, one row a step, read back from disk."""
+    whole = Gaussian(noise_multiplier=2.0)
+    path = tmp_path / "ledger.sqlite"
+    with contextlib.closing(Ledger(path, delta=1e-5, budget=3.0)) as ledger:
+        ledger.begin(first_step=0, environment="cpu")
+        ledger.reserve(0, whole)
+        for step in range(1, 4):
+            ledger.reserve(step, NoCost())
+            ledger.settle(step, checksum=step)
+        paid = ledger.epsilon()
+    with contextlib.closing(Ledger(path, delta=1e-5, resumed=True)) as ledger:
+        assert ledger.events() == [(whole, 1), (NoCost(), 3)]
+        assert len(ledger) == 4
+        assert ledger.epsilon() == paid == exact().compose(whole).epsilon(1e-5).upper

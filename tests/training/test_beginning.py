@@ -19,8 +19,8 @@ from dpsgd_torch import RunError
 from dpsgd_torch.search import main as search
 from dpsgd_torch.train import main
 from dpsgd_torch.training.beginning import MARK
+from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.run_folder import RunFolder
-from dpsgd_torch.training.trainer import Trainer
 
 WORDS = ["--preset", "digits", "--epochs", "1", "--batch-size", "479", "--seed", "3"]
 KINDS = {
@@ -231,7 +231,7 @@ def test_a_contract_that_is_lost_after_steps_does_not_start_the_run_anew(tmp_pat
 
 def test_a_trial_whose_ledger_is_lost_is_not_run_again_for_nothing(tmp_path, monkeypatch, capsys):
     """By absence alone it was taken for one that had not begun, and its folder deleted."""
-    folder, settle = tmp_path / "search", Trainer.settle
+    folder, settle = tmp_path / "search", Charges.settle
 
     def interrupt(self, step, *rest):
         settle(self, step, *rest)
@@ -239,9 +239,9 @@ def test_a_trial_whose_ledger_is_lost_is_not_run_again_for_nothing(tmp_path, mon
 
     words = ["--preset", "digits", "--epsilon", "3", "--set", "epochs=1", "--trials", "2",
              "--stopping", "fixed", "--seed", "1"]  # fmt: skip
-    monkeypatch.setattr(Trainer, "settle", interrupt)
+    monkeypatch.setattr(Charges, "settle", interrupt)
     assert search([*words, "--out", str(folder)]) == 130
-    monkeypatch.setattr(Trainer, "settle", settle)
+    monkeypatch.setattr(Charges, "settle", settle)
     trial = folder / "private" / "trials" / "0001"
     (trial / "ledger.sqlite").unlink()
     capsys.readouterr()

@@ -11,8 +11,8 @@ from small_problem import make_trainer
 from torch import nn
 
 from dpsgd_torch import ModelError, Privacy, WeightNormLinear
+from dpsgd_torch.noise import independent
 from dpsgd_torch.plan import StepPlan
-from dpsgd_torch.training import private_optimizer
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.vectors import Stored
 
@@ -103,7 +103,7 @@ def test_doubles_and_scalars_are_trained_by_their_gradients(sums, gradients, mod
 @pytest.mark.parametrize("drawn", [1e-9, -1e-8, 3e-7])
 def test_honest_noise_near_zero_is_no_false_alarm(monkeypatch, drawn):
     """Of one coordinate it rounds to the grid's 0 once in three million steps."""
-    monkeypatch.setattr(private_optimizer, "fill_normal", lambda _, out: out.fill(drawn))
+    monkeypatch.setattr(independent, "fill_normal", lambda _, out: out.fill(drawn))
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = PrivateOptimizer(torch.optim.SGD([parameter], lr=1.0), microbatches=1)
     optimizer.begin(StepPlan(1.0, 1.0), np.random.default_rng(0))

@@ -12,7 +12,7 @@ from torch import nn
 
 from dpsgd_torch import Privacy, Trainer
 from dpsgd_torch.mechanisms.gaussian import grid
-from dpsgd_torch.training import private_optimizer
+from dpsgd_torch.noise import independent
 
 FEATURES, CLASSES, RECORDS = 2048, 10, 12
 CLIP, NOISE = 1.0, 2.0
@@ -85,8 +85,8 @@ def test_the_same_attack_is_always_right_about_float32_pairs(monkeypatch):
         made = torch.normal(0.0, 1.0, (len(out),), generator=generator)
         out[:] = made.numpy()
 
-    monkeypatch.setattr(private_optimizer, "fill_normal", in_pairs)
-    monkeypatch.setattr(private_optimizer, "grid", lambda *_: 2.0**-60)
+    monkeypatch.setattr(independent, "fill_normal", in_pairs)
+    monkeypatch.setattr(independent, "grid", lambda *_: 2.0**-60)
     assert right_guesses(12) == 12
 
 

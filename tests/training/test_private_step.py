@@ -11,8 +11,8 @@ from torch import nn
 
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.mechanisms.gaussian import fill_normal
+from dpsgd_torch.noise import independent
 from dpsgd_torch.plan import StepPlan
-from dpsgd_torch.training import private_optimizer
 from dpsgd_torch.training.grad_sample import PerExampleGradients
 from dpsgd_torch.training.losses import per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
@@ -183,7 +183,7 @@ def test_every_step_notices_noise_that_is_not_the_planned_one(monkeypatch, model
         fill_normal(rng, out)
         out *= planted
 
-    monkeypatch.setattr(private_optimizer, "fill_normal", too_little)
+    monkeypatch.setattr(independent, "fill_normal", too_little)
     with pytest.raises(GuaranteeBroken, match="noise energy"):
         released(model, small_data(), range(5), noise=1.0)
 
@@ -204,7 +204,7 @@ def test_every_step_notices_a_clip_that_was_not_applied(monkeypatch, model):
 
 
 def test_nothing_is_released_when_a_claim_fails(monkeypatch, model):
-    monkeypatch.setattr(private_optimizer, "fill_normal", lambda rng, out: out.fill(0.0))
+    monkeypatch.setattr(independent, "fill_normal", lambda rng, out: out.fill(0.0))
     before = weights(model).clone()
     with pytest.raises(GuaranteeBroken):
         released(model, small_data(), range(5), noise=1.0)

@@ -16,9 +16,7 @@ from dpsgd_torch.training.blame import within_charged_step
 def test_targets_that_count_from_one_are_refused_wherever_they_are(place):
     inputs, targets = small_data()
     targets[place] = 3
-    message = refused(
-        "made-up examples.*: loss CrossEntropyLoss", model=small_model(), data=(inputs, targets)
-    )
+    message = refused("loss CrossEntropyLoss: fails", model=small_model(), data=(inputs, targets))
     assert "classes count from 0" in message or "shapes and dtypes" in message
     assert "nothing was charged" in message
 

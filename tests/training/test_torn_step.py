@@ -7,7 +7,8 @@ import torch
 from small_problem import make_trainer, small_model, weights
 from torch import nn
 
-from dpsgd_torch import GuaranteeBroken, RunError, Trainer
+from dpsgd_torch import GuaranteeBroken, RunError
+from dpsgd_torch.training.charges import Charges
 
 
 class Interrupted(BaseException):
@@ -15,15 +16,14 @@ class Interrupted(BaseException):
 
 
 def interrupt_at(monkeypatch, step):
-    honest = Trainer.settle
+    honest = Charges.settle
 
-    def settle(run, at, *released):
-        if at == step and not run.stopped:
-            run.stopped = " "
+    def settle(charges, at, *released):
+        if at == step:
             raise Interrupted
-        honest(run, at, *released)
+        honest(charges, at, *released)
 
-    monkeypatch.setattr(Trainer, "settle", settle)
+    monkeypatch.setattr(Charges, "settle", settle)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -36,7 +36,6 @@ def test_after_an_interruption_the_step_is_drawn_afresh_and_paid_again(
     with pytest.raises(Interrupted):
         trainer.fit()
     first = trainer.attempt
-    trainer.stopped = ""
     monkeypatch.undo()
     trainer.fit()
     assert trainer.attempt == first + 1

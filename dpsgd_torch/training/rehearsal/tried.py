@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,14 +23,12 @@ from dpsgd_torch.training.rehearsal.oracle import Oracle
 from dpsgd_torch.training.rehearsal.state import State
 from dpsgd_torch.training.released_state import checksums, released_tensors
 from dpsgd_torch.training.sealed import tensors_to_bytes
-
-if TYPE_CHECKING:
-    from dpsgd_torch.training.trainer import Trainer
+from dpsgd_torch.training.state import RunState
 
 _VALUES = 10**7  # of made-up outputs that targets are tried against, in all
 
 
-def try_all(run: Trainer, held_out: HeldOut | None, size: int) -> None:
+def try_all(run: RunState, held_out: HeldOut | None, size: int) -> None:
     """Try what training, scores and optimizer will do, on ``size`` rows at once at most.
 
     Raises:

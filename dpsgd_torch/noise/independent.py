@@ -1,0 +1,109 @@
+"""Independent Gaussian noise, drawn anew in each step: that of DP-SGD."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy import special
+
+from accountant import Event
+from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.mechanisms.gaussian import fill_normal, grid
+from dpsgd_torch.noise.base import Noise, Release, StepPlan
+from dpsgd_torch.samplers.base import Sampler
+
+_FALSE_ALARM = 1e-12  # chance that honest noise fails the check of one step
+_PIECE = 1 << 16  # coordinates that are noised at once, so that they stay in the cache
+
+
+class IndependentGaussian(Noise):
+    """Gaussian noise of deviation noise multiplier × clip norm on each coordinate of the sum.
+
+    * Each step's noise is independent of every other's, so each step is charged by itself.
+    * Sums and noise are float64; the noisy sum is told on a public grid, divided, and rounded once
+      to the parameters' precision.
+    * Each release checks the norm of the sum, and the deviation of the noise really added.
+    """
+
+    name: ClassVar[str] = "independent"
+    not_covered: ClassVar[str] = (
+        "what computers cannot draw exactly: noise is drawn in float64, without a largest value, "
+        "and told on a public grid, so that the known attacks on pairs, tails and last bits fail; "
+        "its law is a Gaussian's to within the generator's resolution of 2^-52, not exactly. (Runs "
+        "made before 29 November 2026 drew it in float32: what they state does not hold against "
+        "those attacks.)"
+    )
+
+    def check(self, sampler: Sampler) -> None:
+        del sampler  # prices a Gaussian release of its own batches, whatever they are
+
+    def charges(
+        self, step: int, noise_multiplier: float, sampler: Sampler, first: int = 0
+    ) -> Event:
+        return sampler.event(noise_multiplier)
+
+    def add(
+        self, sums: Sequence[torch.Tensor], params: Sequence[torch.nn.Parameter], release: Release
+    ) -> None:
+        clip_norm, coordinates = release.plan.clip_norm, sum(p.numel() for p in params)
+        std = release.plan.noise_multiplier * clip_norm
+        step = grid(min(std, clip_norm) or clip_norm, coordinates, std)
+        noise, total, added = np.empty(_PIECE), 0.0, 0.0
+        for p, summed in zip(params, sums, strict=True):
+            flat, grad = summed.view(-1), torch.empty(p.numel(), dtype=p.dtype, device=p.device)
+            for start in range(0, p.numel(), _PIECE):
+                exact = flat[start : start + _PIECE]
+                fill_normal(release.rng, noise[: len(exact)])
+                noisy = torch.from_numpy(noise[: len(exact)]).to(exact.device).mul_(std)
+                noisy.add_(exact).div_(step).round_().mul_(step)
+                total += _energy(exact)
+                added += _energy(noisy - exact)
+                grad[start : start + _PIECE] = noisy.div_(release.divisor)
+            p.grad = grad.view(p.shape)
+        _check_sum_and_noise(math.sqrt(total), added, std, step, coordinates, release)
+
+    def describe(self, first: StepPlan, last: StepPlan) -> str:
+        words = f"Gaussian noise of {first.noise_multiplier:.6g} times that norm was added"
+        if last.noise_multiplier != first.noise_multiplier:
+            words += f" (by the last step {last.noise_multiplier:.6g} times)"
+        return words
+
+
+INDEPENDENT = IndependentGaussian()
+
+
+def _check_sum_and_noise(
+    total: float, added: float, std: float, step: float, coordinates: int, release: Release
+) -> None:
+    clip_norm = release.plan.clip_norm
+    bound = release.vectors * clip_norm
+    low, high = (math.sqrt(energy) * std for energy in _energy_bounds(coordinates))
+    # Rounding, to the grid and to float64, also moves the noise: all that counts of a lone
+    # coordinate's when it is near 0, or of one far smaller than the sum.
+    rounding = math.sqrt(coordinates) * step + 2.0**-51 * (total + high)
+    low, high = max(0.0, low - rounding), high + rounding
+    if std == 0:  # what rounding to the grid adds
+        high = clip_norm * 1e-6
+    if not (total <= bound and low**2 <= added <= high**2):
+        raise GuaranteeBroken(
+            f"norm of the sum = {total:.6g} (planned ≤ {bound:.6g}), noise energy = {added:.6g} "
+            f"(planned {low**2:.6g} to {high**2:.6g}): nothing was released; report this"
+        )
+
+
+@lru_cache
+def _energy_bounds(coordinates: int) -> tuple[float, float]:
+    """Of a chi-square with one degree of freedom a coordinate."""
+    low, high = 2 * special.gammaincinv(coordinates / 2, [_FALSE_ALARM, 1 - _FALSE_ALARM])
+    return float(low), float(high)
+
+
+def _energy(values: torch.Tensor) -> float:
+    """The sum of squares, in float64."""
+    flat = values.flatten().double()
+    return float(flat @ flat)

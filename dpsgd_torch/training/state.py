@@ -1,0 +1,110 @@
+"""State of a run: what it was given, and how far it got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+import torch
+from torch import nn
+
+from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.noise.base import State
+from dpsgd_torch.plan import PrivacyPlan
+from dpsgd_torch.privacy import Privacy
+from dpsgd_torch.samplers.base import Sampler
+from dpsgd_torch.samplers.rows import UnitRows
+from dpsgd_torch.training.charges import Charges
+from dpsgd_torch.training.history import History
+from dpsgd_torch.training.losses import Loss
+from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.training.steering import Steering
+from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.tensors import Pair
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """What loop, contract and resumption read and write of a run; a trainer is its face."""
+
+    model: nn.Module
+    given_loss: Loss
+    loss: Loss
+    scores: dict[str, Any]
+    data: Pair
+    test: Pair | None
+    units: UnitRows | None
+    unit_digest: str
+    sampling: Sampler
+    privacy: Privacy | None
+    plan: PrivacyPlan | None
+    optimizer: torch.optim.Optimizer
+    steering: Steering
+    guard: ReleaseGuard
+    streams: Streams
+    folder: RunFolder | None
+    device: torch.device
+    physical_batch_size: int
+    checkpoint_every: int
+    gradients: str = "none"
+
+    # what changes with the steps
+    charges: Charges = field(default_factory=Charges)
+    noise_state: State = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    done: int = 0
+    resumed: bool = False
+    torn: bool = False
+    stopped: str = ""
+    ended: str = ""
+
+    @property
+    def attempt(self) -> int:
+        return self.charges.attempt
+
+    def begin_attempt(self, *, environment: str, repeatable: bool) -> None:
+        """Go on with the last attempt or begin another, and with it what the noise carries."""
+        self.charges.begin(first_step=self.done, environment=environment, repeatable=repeatable)
+        if self.plan and self.charges.ledger.first_step == self.done:
+            params = [p for group in self.optimizer.param_groups for p in group["params"]]
+            self.noise_state = self.plan.noise.state([p for p in params if p.requires_grad])
+        self.torn = False
+
+    def refuse_changed_state(self) -> None:
+        """Stop for good where the model holds what the last step did not leave."""
+        try:
+            self.guard.check(self.done)
+        except GuaranteeBroken as error:
+            self.charges.broken = str(error)
+            raise
+
+    def write_metrics(self, folder: RunFolder) -> None:
+        """The epochs so far, public and private parts apart."""
+        folder.write_lines("metrics.jsonl", (r.to_json() for r in self.history.epochs))
+        folder.write_lines("private/metrics.jsonl", self.history.private)
+
+
+T = TypeVar("T")
+
+
+class HasState(Protocol):
+    state: RunState
+
+
+class Shown(Generic[T]):
+    """A read-only attribute of a trainer, taken from its state."""
+
+    def __init__(self, read: Callable[[RunState], T]) -> None:
+        self.read = read
+
+    @overload
+    def __get__(self, trainer: None, owner: type) -> Shown[T]: ...
+    @overload
+    def __get__(self, trainer: HasState, owner: type) -> T: ...
+    def __get__(self, trainer: HasState | None, owner: type) -> T | Shown[T]:
+        return self if trainer is None else self.read(trainer.state)
+
+    def __set__(self, trainer: HasState, value: object) -> None:
+        raise AttributeError("a trainer's state is read here and changed by its methods alone")
