@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy  # which loads its submodules when they are first used
 import torch
-from scipy import special
 
 from accountant import InvalidValue
 from dpsgd_torch.errors import GuaranteeBroken
@@ -59,7 +59,7 @@ class PrivateOptimizer:
         self.sums: list[torch.Tensor] = []
         self._clipped = 0
         self._coordinates = sum(p.numel() for p in self.params)
-        tails = special.gammaincinv(self._coordinates / 2, [_FALSE_ALARM, 1 - _FALSE_ALARM])
+        tails = scipy.special.gammaincinv(self._coordinates / 2, [_FALSE_ALARM, 1 - _FALSE_ALARM])
         self._noise_bounds = 2 * tails  # of a chi-square with one degree of freedom a parameter
 
     def begin(self, plan: StepPlan, rng: np.random.Generator) -> None:
