@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from accountant import Event, PoissonSampled, calibrate_noise, count_runs, dpsgd_event
+from accountant import Event, PoissonSampled, count_runs, dpsgd_event
 from accountant.errors import check, check_delta
 from dpsgd_torch.schedules import Constant, Schedule
 
@@ -131,6 +131,7 @@ class PrivacyPlan:
 
     def calibrated(self, epsilon: float) -> PrivacyPlan:
         """This plan with its noise scaled, at every step alike, to cost ``epsilon``."""
+        from accountant import calibrate_noise  # with numpy and scipy: after --help
 
         def scaled(factor: float) -> PrivacyPlan:
             noise = self.noise_multiplier.scaled(factor)

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from dpsgd_torch.flags import parse
-from dpsgd_torch.progress import presenter
-from dpsgd_torch.run import run
 from dpsgd_torch.shell import in_one_line
 
 
@@ -16,6 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def story() -> None:
         request = parse(argv)
+        from dpsgd_torch.progress import presenter  # torch takes its time: after --help
+        from dpsgd_torch.run import run
+
         run(request, presenter(as_json=request.json))
 
     return in_one_line(story)
