@@ -18,6 +18,7 @@ from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.mechanisms.exponential import choice_event, choose
+from dpsgd_torch.mechanisms.library import opendp
 from dpsgd_torch.searching.allowance import Rule, allowance
 from dpsgd_torch.searching.flags import Asked
 from dpsgd_torch.searching.result import draw_picture, write_result
@@ -118,6 +119,8 @@ def _rule(kept: dict[str, Any]) -> Rule:
         law = TruncatedNegativeBinomial.with_mean(kept["trials"], kept["eta"])
         return Rule(law=law, trials=kept["trials"])
     chosen = kept["select"] == "exponential"
+    if chosen:
+        opendp()  # now, or not at all: trials are charged before the choice
     once = ((choice_event(kept["selection_epsilon"]), 1),) if chosen else ()
     return Rule(law=None, trials=kept["trials"], once=once)
 
