@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from dpsgd_torch.searching.flags import parse
-from dpsgd_torch.shell import in_one_line
+from dpsgd_torch.shell import in_one_line, loading
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,7 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def story() -> None:
         options, asked = parse(argv)
-        from dpsgd_torch.searching.story import search  # torch takes its time: after --help
+        with loading():  # torch takes its time: after --help
+            from dpsgd_torch.searching.story import search
 
         search(options, asked)
 

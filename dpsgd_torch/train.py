@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from dpsgd_torch.flags import parse
-from dpsgd_torch.shell import in_one_line
+from dpsgd_torch.shell import in_one_line, loading
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,8 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def story() -> None:
         request = parse(argv)
-        from dpsgd_torch.progress import presenter  # torch takes its time: after --help
-        from dpsgd_torch.run import run
+        with loading():  # torch takes its time: after --help
+            from dpsgd_torch.progress import presenter
+            from dpsgd_torch.run import run
 
         run(request, presenter(as_json=request.json))
 
