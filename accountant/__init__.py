@@ -9,48 +9,82 @@ An *event* is what was released (frozen data); what it costs is a pure function 
 ε ≤ 0.9422 at order 17
 """
 
-from accountant.bounds import DeltaBounds, EpsilonBounds, RdpBound
-from accountant.calibration import (
-    BudgetNotReached,
-    calibrate,
-    calibrate_noise,
-    calibrate_sampling_rate,
-    calibrate_steps,
-    exact,
-)
-from accountant.dpsgd import Sampler, dpsgd_event, dpsgd_events, dpsgd_steps
-from accountant.errors import (
-    BudgetExceeded,
-    Contradiction,
-    InvalidValue,
-    LedgerError,
-    PrivacyError,
-    Unreachable,
-    UnsupportedEvent,
-)
-from accountant.events import (
-    DiscreteGaussian,
-    Event,
-    ExponentialMechanism,
-    FixedSizeSampled,
-    Gaussian,
-    Laplace,
-    NoCost,
-    PoissonSampled,
-    RandomizedResponse,
-    Relation,
-    ShuffledEpoch,
-    count_runs,
-    event_from_json,
-)
-from accountant.gdp import gdp_epsilon, gdp_mu
-from accountant.groups import for_group
-from accountant.ledger import Ledger
-from accountant.pld import PldAccountant
-from accountant.rdp import COMMON_ORDERS, RdpAccountant
-from accountant.renyi import renyi_divergence
-from accountant.sampled_gaussian import rdp_gaussian, rdp_poisson_sampled_gaussian
-from accountant.tradeoff import attacker_power
+from typing import TYPE_CHECKING
+
+from accountant.late import late
+
+if TYPE_CHECKING:
+    from accountant.bounds import DeltaBounds, EpsilonBounds, RdpBound
+    from accountant.calibration import (
+        BudgetNotReached,
+        calibrate,
+        calibrate_noise,
+        calibrate_sampling_rate,
+        calibrate_steps,
+        exact,
+    )
+    from accountant.dpsgd import Sampler, dpsgd_event, dpsgd_events, dpsgd_steps
+    from accountant.errors import (
+        BudgetExceeded,
+        Contradiction,
+        InvalidValue,
+        LedgerError,
+        PrivacyError,
+        Unreachable,
+        UnsupportedEvent,
+    )
+    from accountant.events import (
+        DiscreteGaussian,
+        Event,
+        ExponentialMechanism,
+        FixedSizeSampled,
+        Gaussian,
+        Laplace,
+        NoCost,
+        PoissonSampled,
+        RandomizedResponse,
+        Relation,
+        ShuffledEpoch,
+        count_runs,
+        event_from_json,
+    )
+    from accountant.gdp import gdp_epsilon, gdp_mu
+    from accountant.groups import for_group
+    from accountant.ledger import Ledger
+    from accountant.pld import PldAccountant
+    from accountant.rdp import COMMON_ORDERS, RdpAccountant
+    from accountant.renyi import renyi_divergence
+    from accountant.sampled_gaussian import rdp_gaussian, rdp_poisson_sampled_gaussian
+    from accountant.tradeoff import attacker_power
+else:
+    __getattr__, __dir__ = late(
+        __name__,
+        {
+            "bounds": "DeltaBounds EpsilonBounds RdpBound",
+            "calibration": (
+                "BudgetNotReached calibrate calibrate_noise calibrate_sampling_rate "
+                "calibrate_steps exact"
+            ),
+            "dpsgd": "Sampler dpsgd_event dpsgd_events dpsgd_steps",
+            "errors": (
+                "BudgetExceeded Contradiction InvalidValue LedgerError PrivacyError "
+                "Unreachable UnsupportedEvent"
+            ),
+            "events": (
+                "DiscreteGaussian Event ExponentialMechanism FixedSizeSampled Gaussian "
+                "Laplace NoCost PoissonSampled RandomizedResponse Relation ShuffledEpoch "
+                "count_runs event_from_json"
+            ),
+            "gdp": "gdp_epsilon gdp_mu",
+            "groups": "for_group",
+            "ledger": "Ledger",
+            "pld": "PldAccountant",
+            "rdp": "COMMON_ORDERS RdpAccountant",
+            "renyi": "renyi_divergence",
+            "sampled_gaussian": "rdp_gaussian rdp_poisson_sampled_gaussian",
+            "tradeoff": "attacker_power",
+        },
+    )
 
 __all__ = [
     "COMMON_ORDERS",

@@ -1,4 +1,4 @@
-"""What each command of the shell answers."""
+"""What each command of the shell answers; it loads what that command needs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import sys
 import warnings
 from typing import Any
 
-from accountant.alternatives import side_by_side
 from accountant.bounds import EpsilonBounds, RdpBound
 from accountant.calibration import BudgetNotReached, calibrate_noise, calibrate_steps
-from accountant.comparison import compare as results
 from accountant.dpsgd import Sampler, dpsgd_events, dpsgd_steps
 from accountant.errors import check, check_count, check_delta
 from accountant.events import Event, Relation
@@ -21,7 +19,6 @@ from accountant.groups import for_group
 from accountant.methods import accountant_of, as_json, epsilon_by
 from accountant.pld import PldAccountant
 from accountant.rdp import COMMON_ORDERS, RdpAccountant
-from accountant.recorded import drawn_in_float32, read_events
 from accountant.statement import (
     COVERED,
     NOT_COVERED,
@@ -31,7 +28,6 @@ from accountant.statement import (
     state_as_json,
     weak_delta,
 )
-from accountant.tradeoff import USUAL_RATES, attacker_power
 
 Answer = EpsilonBounds | RdpBound | float
 
@@ -91,6 +87,8 @@ def steps(args: argparse.Namespace) -> None:
 
 def ledger(args: argparse.Namespace) -> None:
     """ε of what was written down."""
+    from accountant.recorded import drawn_in_float32, read_events
+
     check_delta(args.delta)
     events = read_events(args.file)
     if drawn_in_float32(args.file):
@@ -103,6 +101,8 @@ def ledger(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Every method and every library."""
+    from accountant.comparison import compare as results
+
     check_delta(args.delta)
     events = _events(args, args.noise_multiplier, _steps(args))
     found = []
@@ -197,7 +197,16 @@ def _warn_about(args: argparse.Namespace, events: list[tuple[Event, int]], answe
         )
 
 
+def _powers(events: list[tuple[Event, int]]) -> list[tuple[float, float]]:
+    """What an attacker gains: (false positive rate, true positive rate) pairs."""
+    from accountant.tradeoff import USUAL_RATES, attacker_power
+
+    return list(zip(USUAL_RATES, attacker_power(events), strict=True))
+
+
 def _beside(args: argparse.Namespace) -> list[tuple[str, float]]:
+    from accountant.alternatives import side_by_side
+
     rows = side_by_side(
         dataset_size=args.n,
         batch_size=args.batch_size,
@@ -212,12 +221,11 @@ def _beside(args: argparse.Namespace) -> list[tuple[str, float]]:
 def _in_full(
     args: argparse.Namespace, events: list[tuple[Event, int]], value: float
 ) -> dict[str, Any]:
-    powers = attacker_power(events)
     return {
         "statement": state_as_json(events, value, args.delta, args.group_size),
         "attacker": [
             {"false_positive_rate": rate, "true_positive_rate": power}
-            for rate, power in zip(USUAL_RATES, powers, strict=True)
+            for rate, power in _powers(events)
         ],
         "side_by_side": [
             {"run": name, "epsilon": upper if math.isfinite(upper) else None}
@@ -230,7 +238,7 @@ def _print_in_full(args: argparse.Namespace, events: list[tuple[Event, int]]) ->
     for title, items in (("Covered", COVERED), ("Not covered", NOT_COVERED)):
         print(f"\n{title}:", *items, sep="\n  - ")
     print("\nThe best attacker, deciding whether a record was used:")
-    for rate, power in zip(USUAL_RATES, attacker_power(events), strict=True):
+    for rate, power in _powers(events):
         print(f"  {rate:>6.1%} false positives: at most {round_up(100 * power, 2):>6} % true ones")
     print(f"\nThe same noise, batch size and steps would give, at δ = {args.delta:g}:")
     for name, upper in _beside(args):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Protocol
 
-from scipy import optimize
+import scipy  # which loads its submodules when they are first used
 
 from accountant.errors import Unreachable, check, check_delta
 from accountant.events import Event
@@ -156,7 +156,9 @@ def _affordable(
         return high if excess(high) > 0 else low
     first, last = sorted((math.log(low), math.log(high)))
     value = math.exp(
-        optimize.brentq(lambda x: excess(_snap(x, low, high)), first, last, xtol=tolerance / 4)
+        scipy.optimize.brentq(
+            lambda x: excess(_snap(x, low, high)), first, last, xtol=tolerance / 4
+        )
     )
     nudge = tolerance / 2
     while excess(value) > 0:

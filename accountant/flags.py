@@ -54,38 +54,39 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(answer=getattr(answers, name))
         return added
 
-    epsilon = command("epsilon", "ε of a run", _run(), _length(), _noise(), _delta(), _method())
+    run, length, noise, delta, method = _run(), _length(), _noise(), _delta(), _method()
+    epsilon = command("epsilon", "ε of a run", run, length, noise, delta, method)
     epsilon.add_argument(
         "--statement",
         action="store_true",
         help="say in full what is promised and what not, what an attacker gains, and what the run "
         "would be worth with other batches or neighbours",
     )
-    delta = command("delta", "δ of a run at a given ε", _run(), _length(), _noise(), _method())
-    delta.add_argument("--epsilon", type=float, required=True, help="ε ≥ 0")
+    at_epsilon = command("delta", "δ of a run at a given ε", run, length, noise, method)
+    at_epsilon.add_argument("--epsilon", type=float, required=True, help="ε ≥ 0")
     _target(
         command(
             "noise",
             "the least noise that keeps a run within ε",
-            _run(),
-            _length(),
-            _delta(),
-            _method(),
+            run,
+            length,
+            delta,
+            method,
         )
     )
     _target(
         command(
             "steps",
             "the most steps that keep a run within ε",
-            _run(),
-            _noise(),
-            _delta(),
-            _method(),
+            run,
+            noise,
+            delta,
+            method,
         )
     )
     recorded = command(
-        "ledger", "ε of what a run's ledger, or a list of events, says was released", _delta(),
-        _method(),
+        "ledger", "ε of what a run's ledger, or a list of events, says was released", delta,
+        method,
     )  # fmt: skip
     recorded.add_argument(
         "file",
@@ -98,10 +99,10 @@ def parser() -> argparse.ArgumentParser:
         "compare",
         "ε of a run by every method of ours and of each library that is "
         "installed, with the time it takes",
-        _run(),
-        _length(),
-        _noise(),
-        _delta(),
+        run,
+        length,
+        noise,
+        delta,
     )
     compare.add_argument(
         "--limit",
@@ -111,9 +112,7 @@ def parser() -> argparse.ArgumentParser:
         help="stop a library after so long (default 60)",
     )
     compare.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    plot = command(
-        "plot", "draw δ against ε, and ε against steps", _run(), _length(), _noise(), _delta()
-    )
+    plot = command("plot", "draw δ against ε, and ε against steps", run, length, noise, delta)
     plot.add_argument(
         "--out",
         type=Path,

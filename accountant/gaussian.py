@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import scipy  # which loads its submodules when they are first used
 from numpy.typing import NDArray
-from scipy import optimize
 from scipy.special import erfcx, log_ndtr
 
 Array = NDArray[np.float64]
@@ -113,7 +113,7 @@ def where_it_falls_to(
         root = high
         if middle(high) < 0:
             root = float(
-                optimize.brentq(middle, low, high, xtol=1e-323, rtol=4 * _EPS, maxiter=300)
+                scipy.optimize.brentq(middle, low, high, xtol=1e-323, rtol=4 * _EPS, maxiter=300)
             )
     return _outward(excess, root, low, -1), _outward(excess, root, high, 1)
 

@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # which loads its submodules when they are first used
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from accountant.conversion import improved
 from accountant.errors import check, check_delta
@@ -57,7 +57,7 @@ class TruncatedNegativeBinomial:
 
         if excess(_LEAST_LOG_GAMMA) < 0:  # so heavy a tail that a draw of K might never end
             check(False, "eta", eta, f"is too low for {mean:g} trials in the mean", "raise it")
-        found = optimize.brentq(excess, _LEAST_LOG_GAMMA, -1e-9, xtol=1e-13)
+        found = scipy.optimize.brentq(excess, _LEAST_LOG_GAMMA, -1e-9, xtol=1e-13)
         return cls(eta, math.exp(found))
 
     @property
@@ -79,8 +79,8 @@ class TruncatedNegativeBinomial:
             return k * math.log1p(-self.gamma) - np.log(k) - math.log(-log_gamma)
         # Γ(k + η) / Γ(η) and γ^−η − 1 change sign together at η = 0: both by their absolute value.
         scale = math.log(abs(math.expm1(-self.eta * log_gamma)))
-        rising = special.gammaln(k + self.eta) - special.gammaln(self.eta)
-        return k * math.log1p(-self.gamma) + rising - special.gammaln(k + 1) - scale
+        rising = scipy.special.gammaln(k + self.eta) - scipy.special.gammaln(self.eta)
+        return k * math.log1p(-self.gamma) + rising - scipy.special.gammaln(k + 1) - scale
 
     def draw(self, rng: np.random.Generator) -> int:
         """One K."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accountant import Event, InvalidValue
 from dpsgd_torch.errors import ConfigError
-from dpsgd_torch.privacy import Privacy
 from dpsgd_torch.schedules import GRAMMAR, Schedule, shape_from_text
+
+if TYPE_CHECKING:
+    from dpsgd_torch.privacy import Privacy
 
 DATASETS = ("mnist", "fashion-mnist", "digits", "gestures", "responses")
 LOSSES = ("cross-entropy", "mean-squared")
@@ -192,6 +194,8 @@ class RunConfig:
         """The promise this configuration asks for, beside what else it releases."""
         if not self.dp:
             return None
+        from dpsgd_torch.privacy import Privacy  # with torch: after --help
+
         return Privacy(
             epsilon=self.epsilon,
             delta=self.delta,

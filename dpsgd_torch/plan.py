@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from accountant import Event, Ledger, UnsupportedEvent, calibrate_noise, count_runs
+from accountant import Event, Ledger, UnsupportedEvent, count_runs
 from accountant.errors import check, check_delta
 from dpsgd_torch.noise.base import Noise, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
@@ -100,6 +100,7 @@ class PrivacyPlan:
 
     def calibrated(self, epsilon: float) -> PrivacyPlan:
         """This plan with its noise scaled, at every step alike, to cost ``epsilon``."""
+        from accountant import calibrate_noise  # with numpy and scipy: after --help
 
         def scaled(factor: float) -> PrivacyPlan:
             noise = self.noise_multiplier.scaled(factor)

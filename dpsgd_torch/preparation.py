@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from accountant import Event, Laplace, Ledger, calibrate, calibrate_noise
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.mechanisms.exponential import choice_event
+from dpsgd_torch.mechanisms.library import opendp
 from dpsgd_torch.mechanisms.statistics import FeatureSelection, FeatureStatistics, LabelFrequencies
 from dpsgd_torch.tasks.task import Pair, Table, Task
 from dpsgd_torch.training.run_folder import RunFolder
@@ -63,6 +64,8 @@ class Preparation:
             frequencies = LabelFrequencies(
                 noise_multiplier=_noise(config.frequencies_epsilon, delta, 1), size=size
             )
+        if selection or statistics or frequencies:
+            opendp()  # now, or not at all: nothing may fail between charge and draw
         return cls(selection, statistics, frequencies)
 
     @property

@@ -9,10 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-
 from accountant.statement import round_up
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.outcome import Outcome
@@ -98,9 +94,14 @@ class LivePresenter(LinePresenter):
     """The same lines above a bar with epoch, step, ε spent and time left."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self.console = Console()
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

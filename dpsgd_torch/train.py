@@ -6,9 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from dpsgd_torch.flags import parse
-from dpsgd_torch.progress import presenter
-from dpsgd_torch.run import run
-from dpsgd_torch.shell import in_one_line
+from dpsgd_torch.shell import in_one_line, loading
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,6 +14,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def story() -> None:
         request = parse(argv)
+        with loading():  # torch takes its time: after --help
+            from dpsgd_torch.progress import presenter
+            from dpsgd_torch.run import run
+
         run(request, presenter(as_json=request.json))
 
     return in_one_line(story)

@@ -1,6 +1,7 @@
 """Imports point one way, files stay short, and the accountant stands alone."""
 
 import ast
+import configparser
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,15 @@ def test_the_accountant_loads_without_torch():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert ended.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("package", ["accountant", "dpsgd_torch"])
+def test_the_types_reach_whoever_installs_the_package(package):
+    """PEP 561: the marker lies in the package, and setup.cfg sends it along."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    assert (ROOT / package / "py.typed").exists()
+    assert "py.typed" in settings["options.package_data"][package].split()
 
 
 def test_files_can_be_held_in_mind():

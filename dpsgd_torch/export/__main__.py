@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from accountant import PrivacyError
 from dpsgd_torch.errors import ExportError
-from dpsgd_torch.shell import one_line
+from dpsgd_torch.shell import loading, one_line
 
 TARGETS = {
     "onnx": "model.onnx, opset 20, checked against torch",
@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a check found a difference, 2 refused (one line says why)."""
     try:
         given = vars(parser().parse_args(argv))
-        from dpsgd_torch.export.job import Order, export  # torch takes its time: after --help
+        with loading():  # torch takes its time: after --help
+            from dpsgd_torch.export.job import Order, export
 
         return 0 if export(Order(**given), print) else 1
     except PrivacyError as error:

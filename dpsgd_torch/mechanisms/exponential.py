@@ -12,13 +12,11 @@ either way change them by 2Δ / scale.
 from __future__ import annotations
 
 import numpy as np
-import opendp.prelude as dp
 from numpy.typing import NDArray
 
 from accountant import ExponentialMechanism, Relation
 from dpsgd_torch.mechanisms.laplace import refuse_dearer
-
-dp.enable_features("contrib")
+from dpsgd_torch.mechanisms.library import opendp
 
 
 def choice_event(epsilon: float) -> ExponentialMechanism:
@@ -49,6 +47,7 @@ def choose(
     array([1, 2])
     """
     moves = sensitivity if monotone else 2 * sensitivity
+    dp = opendp()
     space = (
         dp.vector_domain(dp.atom_domain(T=float, nan=False)),
         dp.linf_distance(T=float, monotonic=monotone),

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import opendp.prelude as dp
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
@@ -20,10 +19,9 @@ from torch.nn import functional
 from accountant import Event, RandomizedResponse, Relation
 from accountant.errors import check
 from dpsgd_torch.mechanisms.laplace import refuse_dearer
+from dpsgd_torch.mechanisms.library import opendp
 
 _ROUNDING = 1e-12
-
-dp.enable_features("contrib")
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class LabelPrivacy:
         refuse_dearer(self._answer().map(1), self.epsilon, "randomized response")
 
     def _answer(self) -> Any:
-        return dp.m.make_randomized_response(list(range(self.classes)), self.told)
+        return opendp().m.make_randomized_response(list(range(self.classes)), self.told)
 
     def draw(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) labels 0 … k − 1 → (n,) answers.

@@ -13,16 +13,14 @@ own bound, composing the coordinates is cheaper still.
 from __future__ import annotations
 
 import numpy as np
-import opendp.prelude as dp
 from numpy.typing import NDArray
 
 from accountant import Laplace
 from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.mechanisms.library import opendp
 
 _GRID = 2.0**20  # contributions are rounded to 1/_GRID of their bound, so that sums are exact
 _SLACK = 1e-9
-
-dp.enable_features("contrib")
 
 
 def exact_sums(contributions: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
@@ -54,6 +52,7 @@ def add_laplace(sums: NDArray[np.float64], event: Laplace, moves: float) -> NDAr
     array([1., 1., 1.])
     """
     scale = event.noise_multiplier * moves
+    dp = opendp()
     space = dp.vector_domain(dp.atom_domain(T=float, nan=False)), dp.l1_distance(T=float)
     draw = dp.m.make_laplace(*space, scale=scale)
     refuse_dearer(draw.map(moves), 1 / event.noise_multiplier, "Laplace")

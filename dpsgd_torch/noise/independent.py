@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
+import scipy  # which loads its submodules when they are first used
 import torch
-from scipy import special
 
 from accountant import Event
 from dpsgd_torch.errors import GuaranteeBroken
@@ -99,7 +99,7 @@ def _check_sum_and_noise(
 @lru_cache
 def _energy_bounds(coordinates: int) -> tuple[float, float]:
     """Of a chi-square with one degree of freedom a coordinate."""
-    low, high = 2 * special.gammaincinv(coordinates / 2, [_FALSE_ALARM, 1 - _FALSE_ALARM])
+    low, high = 2 * scipy.special.gammaincinv(coordinates / 2, [_FALSE_ALARM, 1 - _FALSE_ALARM])
     return float(low), float(high)
 
 

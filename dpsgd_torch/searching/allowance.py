@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scipy import optimize
+import scipy  # which loads its submodules when they are first used
 
 from accountant import BudgetNotReached, Event, RdpAccountant, Unreachable
 from accountant.selection import (
@@ -72,7 +72,7 @@ def allowance(
         )
     low, high = -1.0, 4.0
     if excess(low) > 0:
-        found = optimize.brentq(excess, low, high, xtol=1e-9)
+        found = scipy.optimize.brentq(excess, low, high, xtol=1e-9)
         while excess(found) > 0:  # the safe side of the root
             found += 1e-8
         low = found

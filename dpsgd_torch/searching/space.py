@@ -7,12 +7,13 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
-
-import optuna
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import ConfigError
+
+if TYPE_CHECKING:
+    import optuna
 
 _NEVER = {"preset", "dataset", "dp", "epsilon", "noise_multiplier", "seed", "twin", "label_epsilon"}
 _SAME = {
@@ -111,6 +112,8 @@ def proposal(
       the search's secret ``seed`` and ``number``, so that it does not tell the number: which of the
       trials was the best must stay secret.
     """
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     key = int.from_bytes(hashlib.sha256(f"{seed:x} {number}".encode()).digest()[:4], "big")
     kinds = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
@@ -127,6 +130,8 @@ def proposal(
 
 
 def _law(dimension: Dimension) -> optuna.distributions.BaseDistribution:
+    import optuna
+
     if dimension.choices:
         return optuna.distributions.CategoricalDistribution(dimension.choices)
     return optuna.distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.log)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
+from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.tasks.task import Task, accuracy, glorot_
@@ -27,9 +31,9 @@ def digits_cnn(generator: torch.Generator, dropout: float = 0.0) -> nn.Module:
 
 def digits_task(dropout: float) -> Task:
     """1,437 training and 360 test images, pixels scaled to [0, 1]."""
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
-    labels = torch.from_numpy(bunch.target).long()
+    rows = _bundled()
+    images = torch.from_numpy(rows[:, :-1]).float().view(-1, 1, 8, 8) / 16
+    labels = torch.from_numpy(rows[:, -1]).long()
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
     train, test = order[:TRAIN_SIZE], order[TRAIN_SIZE:]
     return Task(
@@ -40,3 +44,20 @@ def digits_task(dropout: float) -> Task:
         metrics={"accuracy": accuracy},
         labels=tuple("0123456789"),
     )
+
+
+def _bundled() -> NDArray[np.float64]:
+    """(1797, 65): 64 pixels 0 … 16 and the digit, from scikit-learn's own file.
+
+    Read without loading the library, which takes as long as torch; by it, where the file has moved.
+    """
+    spec = find_spec("sklearn")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.exists():
+            with gzip.open(path, "rt") as lines:
+                return np.loadtxt(lines, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return np.column_stack([bunch.data, bunch.target])

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
+from dpsgd_torch.tasks import digits as digits_module
 from dpsgd_torch.tasks.digits import TRAIN_SIZE, digits_cnn, digits_task
 from dpsgd_torch.tasks.mnist import mnist_cnn
 
@@ -125,3 +127,9 @@ def test_the_digits_split_is_the_same_each_time(digits):
     again = digits_task(dropout=0.0)
     assert torch.equal(again.train[0], digits.train[0])
     assert torch.equal(again.test[1], digits.test[1])
+
+
+def test_the_digits_are_scikit_learns_wherever_its_file_lies(monkeypatch):
+    read = digits_module._bundled()
+    monkeypatch.setattr(digits_module, "find_spec", lambda name: None)
+    assert np.array_equal(digits_module._bundled(), read)
