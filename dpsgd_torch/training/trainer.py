@@ -21,6 +21,7 @@ from dpsgd_torch.training import validation as validate
 from dpsgd_torch.training.checkpoint import load_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment
 from dpsgd_torch.training.engines import choose, likely_rows, per_example_gradients
+from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.held_out import HeldOut, Validation
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
@@ -238,10 +239,18 @@ class Trainer:
             self._spent = known = privacy_spent(self.plan, self.ledger, watched=watched)
         return known
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        input_range: tuple[float, float] | None = None,
+        labels: Sequence[str] = (),
+        output: str = "logits",
+    ) -> Path:
         """Write weights, metrics, ledger and privacy.json; returns the folder.
 
-        Where ``path`` is taken, a numbered folder beside it is used and a warning says so.
+        Where ``path`` is taken, a numbered folder beside it is used and a warning says so. To be
+        exported it needs ``input_range``: (low, high) of every input value, declared in public.
         """
         folder = RunFolder(Path(path))
         spent = self.privacy_spent() if self.plan else None
@@ -251,6 +260,8 @@ class Trainer:
             if self.plan:
                 self.ledger.copy_to(folder.ledger)
         self.write_results(folder, spent)
+        declared = (self.data[0].shape[1:], input_range, labels, output)
+        save_for_export(folder, self.model, spent.unit if spent else None, *declared)
         return folder.path
 
     def write_results(
