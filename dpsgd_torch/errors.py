@@ -15,6 +15,7 @@ import re
 from accountant import PrivacyError
 
 _SHOWN = 160  # characters of a foreign message
+_SHORT = 60  # characters of a value that is refused
 _TENSOR = re.compile(
     r"(\w*(tensor|array|parameter|buffer)\(|(parameter|buffer) containing|\[\s*\[).*",
     re.IGNORECASE,
@@ -72,3 +73,9 @@ def told(error: BaseException) -> str:
     line = next((" ".join(line.split()) for line in text.splitlines() if line.strip()), "")
     line = line if len(line) <= _SHOWN else line[:_SHOWN].rstrip() + "…"
     return ": ".join(filter(None, [type(error).__name__, line]))
+
+
+def shown(value: object) -> str:
+    """A value in a message: one line, not long."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= _SHORT else text[:_SHORT] + "…"

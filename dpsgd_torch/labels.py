@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from accountant import Event, Ledger, LedgerError, Relation
+from accountant import Event, Ledger, Relation
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import RunError
-from dpsgd_torch.mechanisms.label_privacy import LabelPrivacy
+from dpsgd_torch.mechanisms.label_privacy import LabelPrivacy, label_epsilon
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.losses import per_example
 from dpsgd_torch.training.run_folder import RunFolder
@@ -67,23 +66,6 @@ def randomized(task: Task, config: RunConfig, folder: RunFolder) -> tuple[Task, 
         metrics={"loss": per_example(task.loss), **task.metrics},  # of test rows: the usual one
     )
     return ready, epsilon
-
-
-def label_epsilon(events: list[tuple[Event, int]], ledger: Path) -> float:
-    """ε, at δ = 0, of all answers in a ledger: those that were lost count too.
-
-    Raises:
-        LedgerError: it holds none, or something else.
-    """
-    total = 0.0
-    for event, count in events:
-        privacy = LabelPrivacy.charged_as(event)
-        if privacy is None:
-            raise LedgerError(f"ledger {ledger}: holds {event}, which is no answer about labels")
-        total += privacy.epsilon * count
-    if not total:
-        raise LedgerError(f"ledger {ledger}: holds no answer; restore it")
-    return total
 
 
 def _refuse_another(

@@ -7,11 +7,10 @@ from typing import Any, get_args, get_type_hints
 
 from accountant import PrivacyError
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.errors import RunError
+from dpsgd_torch.errors import RunError, shown
 from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.training.run_folder import RunFolder
 
-_SHOWN = 60  # characters of a value that is refused
 _LONGEST = 300  # of a reason that quotes one
 
 
@@ -52,12 +51,6 @@ def refuse_edited(config: RunConfig, kept: Any, where: Path) -> None:
                 f"{where}: {name} changed ({shown(before)} → {shown(value)}); resume with what the "
                 "run began with, or start a new run"
             )
-
-
-def shown(value: object) -> str:
-    """A value in a message: one line, not long."""
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def _refuse_type(name: str, value: object, kind: Any) -> None:

@@ -10,15 +10,10 @@ from typing import NoReturn
 
 from accountant import PrivacyError
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.target import TARGETS
 from dpsgd_torch.shell import loading, one_line
 
-TARGETS = {
-    "onnx": "model.onnx, opset 20, checked against torch",
-    "tflite": "model.tflite in float32; with --int8 in integers, as TensorFlow Lite Micro runs it",
-    "header": "model.h: the .tflite in integers as a C array (--no-int8: in float32)",
-    "c": "model.c and model.h: portable C99, no library, no heap",
-    "arduino": "a sketch folder: the C, and a sketch that feeds it",
-}
+_EXTRA = ("onnx", "onnxscript", "onnxruntime", "flatbuffers")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     targets = "\n".join(f"  {name:8} {text}" for name, text in TARGETS.items())
     parser = _Parser(
         prog="python -m dpsgd_torch.export",
-        description="Carry a finished run to other runtimes and to microcontrollers.\n\n"
+        description="Carry a trained model to other runtimes and to microcontrollers.\n\n"
         f"targets:\n{targets}",
         epilog="Ranges of activations come from the declared input range and from inputs made up "
         "without the data, so ε covers the files as it covers the weights.",
@@ -39,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="the folder of a finished run: runs/NAME")
+    add("run", type=Path, metavar="RUN", help="the folder of a finished run, or of trainer.save")
     add("--to", choices=TARGETS, required=True, help="what to make")
     add("--int8", action=argparse.BooleanOptionalAction, default=None,
         help="integers (default for header; c and arduino have nothing else)")  # fmt: skip
@@ -64,6 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if export(Order(**given), print) else 1
     except PrivacyError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        print(
+            f"error: {error.name}: is missing; pip install 'dpsgd_torch[export]'", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted; nothing half-written is left", file=sys.stderr)

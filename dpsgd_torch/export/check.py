@@ -38,14 +38,16 @@ def compare(
     expected: NDArray[np.float32],
     *,
     sources: dict[str, str] | None = None,
+    floats: str = "torch",
 ) -> Iterator[Comparison]:
     """The comparisons, each as soon as it is made.
 
     Args:
         program: the integers, which are the norm: all others must equal them bit for bit.
         inputs: (batch, …) in the layout of torch.
-        expected: (batch, classes), torch's answers.
+        expected: (batch, classes), the float model's answers.
         sources: C to check in place of what ``to_c`` makes of the program.
+        floats: who gave these answers.
     """
     quantized = program.quantize(to_channels_last(inputs))
     norm = run(program, quantized).reshape(len(inputs), -1)
@@ -53,7 +55,7 @@ def compare(
     off = np.abs(scale * (norm.astype(np.float64) - zero) - expected)
     same = int((norm.argmax(axis=1) == expected.argmax(axis=1)).sum())
     yield Comparison(
-        "integers in numpy, torch in float",
+        f"integers in numpy, {floats} in float",
         f"same answer for {same} of {len(inputs)}, at most {off.max():.3g} apart",
     )
     tflm = interpret(to_int8_tflite(program), quantized)

@@ -6,29 +6,21 @@ public data sets) must be that; what is not (gestures' names) must be plain text
 
 from __future__ import annotations
 
-import math
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from accountant import LedgerError, PrivacyError, Relation, exact
-from accountant.recorded import read_events
-from accountant.statement import round_up
+from accountant import PrivacyError, Relation
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.errors import RunError
-from dpsgd_torch.labels import label_epsilon
-from dpsgd_torch.stored_config import shown
+from dpsgd_torch.errors import RunError, shown
+from dpsgd_torch.export.declared import is_plain
+from dpsgd_torch.export.promise import ADVICE, Promise
 from dpsgd_torch.tasks.gestures import input_range_of
 from dpsgd_torch.tasks.registry import public_inputs
 
-_ADVICE = "restore it, or export with the version that the run was trained with"
 _UNITS = ("record",)  # tasks that are exported have no ids
-_LONGEST = 200  # characters of a name
-_ROUNDING = 1e-9  # relative: of ε priced anew, in another order
-_NONE = "none: trained without differential privacy"
 
 
 @dataclass(frozen=True)
@@ -57,111 +49,46 @@ class Facts:
             "output": "probabilities" if squared else "logits",
         }
         if not isinstance(data, dict):
-            raise RunError(f"{where}: holds no object; {_ADVICE}")
+            raise RunError(f"{where}: holds no object; {ADVICE}")
         for name, value in expected.items():
             if data.get(name) != value:
                 raise RunError(
                     f"{where}: {name} = {shown(data.get(name))}: must be {value} for "
-                    f"{config.preset}; {_ADVICE}"
+                    f"{config.preset}; {ADVICE}"
                 )
         labels, synthetic = data.get("labels"), data.get("synthetic")
         if not (isinstance(labels, list) and len(labels) > 1 and all(map(is_plain, labels))):
             raise RunError(
                 f"{where}: labels = {shown(labels)}: must be names of printable characters; "
-                f"{_ADVICE}"
+                f"{ADVICE}"
             )
         if len(set(labels)) < len(labels):
-            raise RunError(f"{where}: labels = {shown(labels)}: must differ; {_ADVICE}")
+            raise RunError(f"{where}: labels = {shown(labels)}: must differ; {ADVICE}")
         if not isinstance(synthetic, bool) or (synthetic and not gestures):
             raise RunError(
                 f"{where}: synthetic = {shown(synthetic)}: must be true or false, and true for "
-                f"made-up data alone; {_ADVICE}"
+                f"made-up data alone; {ADVICE}"
             )
         shape = tuple(public_inputs(config)(1).shape[1:])
         return cls(tuple(labels), shape, (low, high), str(expected["output"]), synthetic)
 
 
-def is_plain(name: object) -> bool:
-    """Whether a name can stand in a file: printable, of some length, and text in UTF-8.
-
-    >>> is_plain("punch"), is_plain("a\\nb"), is_plain("\\udce9"), is_plain(7)
-    (True, False, False, False)
-    """
-    return isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST
-
-
-def privacy_told(data: Any, config: RunConfig, folder: Path, where: Path) -> dict[str, str]:
-    """What may be said of ε: of privacy.json, if it fits config.json and the ledger.
+def promise_of(config: RunConfig, folder: Path) -> Promise:
+    """What config.json says was promised, and to whom.
 
     Raises:
-        RunError, LedgerError: the three are not of one run, or ε is less than the ledger's.
+        RunError: ids that no data of that task has.
     """
-    if not isinstance(data, dict):
-        raise RunError(f"{where}: holds no object; {_ADVICE}")
-    labels_only = config.label_epsilon is not None
-    if (data.get("private") is False) == (config.dp or labels_only):
-        raise RunError(f"{where}: and config.json disagree on whether the run was private")
-    if not (config.dp or labels_only):
-        return {"epsilon": _NONE}
-    epsilon, delta = data.get("epsilon"), data.get("delta")
-    relation = Relation.LABEL_CHANGE if labels_only else Relation.ADD_OR_REMOVE_ONE
+    if config.label_epsilon is not None:
+        return Promise("config.json", Relation.LABEL_CHANGE, "one label")
+    if not config.dp:
+        return Promise("config.json", None)
     if config.privacy_unit not in _UNITS:
         raise RunError(
             f"{folder / 'config.json'}: privacy_unit = {shown(config.privacy_unit)}: the data of "
-            f"{config.preset} has no such ids; {_ADVICE}"
+            f"{config.preset} has no such ids; {ADVICE}"
         )
-    unit = "one label" if labels_only else config.privacy_unit
-    bound, chance = _number(math.inf if epsilon is None else epsilon), _number(delta)
-    if not bound >= 0 or not (chance == 0 if labels_only else 0 < chance < 1):
-        raise RunError(
-            f"{where}: epsilon = {shown(epsilon)}, delta = {shown(delta)}: bound nothing; {_ADVICE}"
-        )
-    for name, value in (("relation", relation.value), ("unit", unit)):
-        if data.get(name) != value:
-            raise RunError(
-                f"{where}: {name} = {shown(data.get(name))}: config.json asks for {value}; "
-                f"{_ADVICE}"
-            )
-    if "trials" not in data:  # the best run of a search has none of its own
-        _refuse_less(bound, chance, folder / "ledger.sqlite", where, labels_only)
-    return {
-        "epsilon": "infinite" if math.isinf(bound) else f"at most {round_up(bound)}",
-        "delta": repr(chance),
-        "relation": f"{relation.value}, the unit of privacy is {_one(unit)}",
-    }
-
-
-def _number(value: object) -> float:
-    """NaN for what is none."""
-    return float(value) if type(value) in (int, float) else math.nan  # type: ignore[arg-type]
-
-
-def _one(unit: str) -> str:
-    return unit if unit.startswith("one ") else f"one {unit}"
-
-
-def _refuse_less(
-    epsilon: float, delta: float, ledger: Path, where: Path, labels_only: bool
-) -> None:
-    """Refuse an ε below what the ledger's charges cost."""
-    if not ledger.is_file():
-        raise RunError(f"{ledger}: is gone, and without it nobody knows ε; restore it")
-    try:
-        events = read_events(ledger)
-    except sqlite3.Error as error:
-        raise LedgerError(f"ledger {ledger}: cannot be read ({error}); restore it") from error
-    if labels_only:
-        least = label_epsilon(events, ledger)
-    else:
-        priced = exact()
-        for event, count in events:
-            priced.compose(event, count)
-        least = priced.epsilon(delta).lower
-    if epsilon < least * (1 - _ROUNDING):
-        raise RunError(
-            f"{where}: epsilon = {epsilon!r}: the ledger's charges cost {least!r} at least; "
-            "restore it: python -m dpsgd_torch.train --resume writes it anew"
-        )
+    return Promise("config.json", Relation.ADD_OR_REMOVE_ONE, config.privacy_unit)
 
 
 def weights_fit(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> str:

@@ -14,7 +14,8 @@ from torch import nn
 
 from dpsgd_torch.config import RunConfig
 from dpsgd_torch.errors import DataError, ExportError, RunError
-from dpsgd_torch.export.facts import Facts, privacy_told, weights_fit
+from dpsgd_torch.export.facts import Facts, promise_of, weights_fit
+from dpsgd_torch.export.promise import Promised, privacy_told
 from dpsgd_torch.stored_config import read_config
 from dpsgd_torch.tasks.registry import architecture, load_task
 from dpsgd_torch.tasks.task import Task
@@ -22,7 +23,6 @@ from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.sealed import tensors_from_bytes
 from dpsgd_torch.version import __version__
 
-COVERED = "the declared input range, and inputs made up without the data"
 NOT_COVERED = "PRIVATE RECORDS: these numbers are not covered by epsilon"
 
 
@@ -37,6 +37,7 @@ class Source:
     facts: dict[str, Any]
     provenance: dict[str, str]
     statement: str
+    promised: Promised
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -89,7 +90,8 @@ def read_run(path: Path) -> Source:
             f"{file}: does not fit the model of preset {config.preset} ({wrong}); export with the "
             "version it was trained with"
         )
-    told = privacy_told(_read(folder, "privacy.json"), config, path, path / "privacy.json")
+    promise = promise_of(config, path)
+    told = privacy_told(_read(folder, "privacy.json"), promise, path)
     told |= {
         "run": _text(path.resolve().name),
         "preset": config.preset,
@@ -98,7 +100,8 @@ def read_run(path: Path) -> Source:
     }
     if known.synthetic:
         told["data"] = "synthetic"
-    return Source(folder, config, model.eval(), known, facts, told, _statement(folder, told))
+    words = _statement(folder, told)
+    return Source(folder, config, model.eval(), known, facts, told, words, promise.to)
 
 
 def _statement(folder: RunFolder, told: dict[str, str]) -> str:

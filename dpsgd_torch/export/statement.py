@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Literal
 
-from dpsgd_torch.config import RunConfig
-
-Promised = Literal["records", "labels", "nothing"]
+from dpsgd_torch.export.promise import Promised
 
 
-def promise_of(config: RunConfig) -> Promised:
-    """To whom a run promised something."""
-    if config.label_epsilon is not None:
-        return "labels"
-    return "records" if config.dp else "nothing"
-
-
-def exported(names: list[str], *, promised: Promised, integers: bool, private_ranges: bool) -> str:
+def exported(
+    names: list[str],
+    *,
+    promised: Promised,
+    integers: bool,
+    private_ranges: bool = False,
+    given_ranges: bool = False,
+) -> str:
     """A paragraph for the files' own statement.txt.
 
-    >>> print(exported(["model.onnx"], promised="records", integers=False, private_ranges=False))
+    >>> print(exported(["model.onnx"], promised="records", integers=False))
     <BLANKLINE>
     Exported: model.onnx. Covered by ε: these files hold the weights and nothing else
     that depends on the records.
@@ -36,7 +33,11 @@ def exported(names: list[str], *, promised: Promised, integers: bool, private_ra
     elif integers:
         words += (
             " Scales come from the declared input range, carried through the weights, and from "
-            "inputs made up without the data."
+            + (
+                "inputs that were given as public."
+                if given_ranges
+                else "inputs made up without the data."
+            )
         )
     return "\n" + textwrap.fill(words, 88) + "\n"
 
@@ -46,6 +47,8 @@ _COVERED: dict[Promised, str] = {
     "records.",
     "labels": "Covered by ε, as far as labels go: these files hold the weights and nothing else "
     "that depends on the records; the weights were trained on the inputs as they are.",
+    "unstated": "What ε covers is not stated: these files hold the weights and nothing else of the "
+    "records.",
     "nothing": "No ε covers them: these files hold the weights, trained without privacy, and "
     "nothing else that depends on the records.",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from accountant import Event, RandomizedResponse, Relation
+from accountant import Event, LedgerError, RandomizedResponse, Relation
 from accountant.errors import check
 from dpsgd_torch.mechanisms.laplace import refuse_dearer
 from dpsgd_torch.mechanisms.library import opendp
@@ -124,3 +125,20 @@ class Debiased:
         each = -functional.log_softmax(outputs, dim=1)
         own = each.gather(1, answers[:, None])[:, 0]
         return (own - other * each.sum(dim=1)) / (told - other)
+
+
+def label_epsilon(events: list[tuple[Event, int]], ledger: Path) -> float:
+    """ε, at δ = 0, of all answers in a ledger: those that were lost count too.
+
+    Raises:
+        LedgerError: it holds none, or something else.
+    """
+    total = 0.0
+    for event, count in events:
+        privacy = LabelPrivacy.charged_as(event)
+        if privacy is None:
+            raise LedgerError(f"ledger {ledger}: holds {event}, which is no answer about labels")
+        total += privacy.epsilon * count
+    if not total:
+        raise LedgerError(f"ledger {ledger}: holds no answer; restore it")
+    return total

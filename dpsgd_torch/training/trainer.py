@@ -22,6 +22,7 @@ from dpsgd_torch.training import validation as validate
 from dpsgd_torch.training.checkpoint import load_checkpoint
 from dpsgd_torch.training.contract import contract, digest, environment
 from dpsgd_torch.training.engines import choose, per_example_gradients
+from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.held_out import HeldOut, Validation
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.losses import Loss, per_example
@@ -68,17 +69,15 @@ class Trainer:
             in memory until ``save``.
         physical_batch_size: examples whose gradients are held at once; bounds memory only.
         checkpoint_every: steps between checkpoints, besides one at each epoch's end.
-        gradients: "hooks" for Opacus's per-example gradients, "ghost" for closed forms, which
-            models of linear and normalising layers have and which store none; "auto" takes these
-            where they exist.
+        gradients: "hooks" for Opacus's rules, "ghost" for closed forms, which models of linear and
+            normalising layers have and which store none; "auto" takes these where they exist.
         rate_schedule: by which the optimizer's learning rates are multiplied, step by step.
         validation: rows kept out of training, scored after each epoch.
         watch: what those scores decide: stop, slow down, keep the best epoch.
-        ledger: the ledger, or part of one, that others charge too; it stays open when this run
-            ends. None opens ``run_dir``'s own.
+        ledger: one, or a part of one, that others charge too and close; None opens ``run_dir``'s.
         device: where to train; on the CPU an interrupted run repeats bit for bit.
-        seed: makes the run reproducible, also for an attacker who knows it: noise from a
-            published seed protects nobody. None draws 256 bits from the operating system.
+        seed: makes the run reproducible, also for an attacker who knows it: a published one
+            protects nobody. None draws 256 bits from the operating system.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
@@ -286,19 +285,28 @@ class Trainer:
             self._spent = known = privacy_spent(self.plan, self.ledger, watched=watched)
         return known
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        input_range: tuple[float, float] | None = None,
+        labels: Sequence[str] = (),
+        output: str = "logits",
+    ) -> Path:
         """Write weights, metrics, ledger and privacy.json; returns the folder.
 
-        Where ``path`` is taken, a numbered folder beside it is used and a warning says so.
+        Where ``path`` is taken, a numbered folder beside it is used and a warning says so. To be
+        exported it needs ``input_range``: (low, high) of every input value, declared in public.
         """
         folder = RunFolder(Path(path))
         spent = self.privacy_spent() if self.plan else None
         if self.folder is None or folder.path.resolve() != self.folder.path.resolve():
-            folder = folder.free()
-            folder.create()
+            (folder := folder.free()).create()
             if self.plan:
                 self.ledger.copy_to(folder.ledger)
         self.write_results(folder, spent)
+        shape, unit = self.data[0].shape[1:], spent.unit if spent else None
+        save_for_export(folder, self.model, unit, shape, input_range, labels, output)
         return folder.path
 
     def write_results(

@@ -1,0 +1,155 @@
+"""From a graph to files: integers → files → statement → check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.check import Comparison, compare
+from dpsgd_torch.export.compiler import compile_model
+from dpsgd_torch.export.declared import Declared
+from dpsgd_torch.export.footprint import footprint
+from dpsgd_torch.export.from_onnx import from_onnx
+from dpsgd_torch.export.program import Program
+from dpsgd_torch.export.target import Target
+from dpsgd_torch.export.to_arduino import to_arduino
+from dpsgd_torch.export.to_c import to_c
+from dpsgd_torch.export.to_header import to_header
+from dpsgd_torch.export.to_onnx import answers, refuse_difference
+from dpsgd_torch.export.to_tflite import to_float_tflite, to_int8_tflite
+from dpsgd_torch.training.run_folder import write_durably
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model on its way: its graph, the module it is of (None: the graph is all there is), what
+    its numbers mean, and the lines that every file carries."""
+
+    graph: onnx.ModelProto
+    model: nn.Module | None
+    declared: Declared
+    provenance: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What is to be made and where, from which inputs, and what is said of it.
+
+    ``inputs`` (count, *input_shape) give the ranges; ``check_with`` are those to compare with.
+    """
+
+    target: Target
+    folder: Path
+    inputs: torch.Tensor
+    ranges_from: str
+    statement: Callable[[list[str]], str]
+    check_with: torch.Tensor | None = None
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The files that were written, and what comparing them showed."""
+
+    folder: Path
+    names: tuple[str, ...]
+    comparisons: tuple[Comparison, ...] = ()
+
+    @property
+    def differences(self) -> list[Comparison]:
+        """Those where something had to be equal and was not."""
+        return [each for each in self.comparisons if each.holds is False]
+
+
+def deliver(subject: Subject, delivery: Delivery) -> Exported:
+    """Write the files and their statement; compare them where that was asked for."""
+    target, folder, say = delivery.target, delivery.folder, delivery.say
+    program = _integers(subject, delivery) if target.in_integers else None
+    files = _files(subject, program, target, folder.name)
+    statement = delivery.statement(list(files)).encode()
+    write_files(folder, {**files, "statement.txt": statement})
+    for name, content in files.items():
+        say(f"{folder / name}: {len(content):,} bytes")
+    if program and target.to in ("c", "arduino"):
+        say(f"on a Cortex-M4: {footprint(program)}")
+    comparisons = []
+    if delivery.check_with is not None:
+        for each in _checked(subject, program, delivery.check_with, say):
+            say(str(each))
+            comparisons.append(each)
+    return Exported(folder, tuple(files), tuple(comparisons))
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
+    """All of them, in a folder made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_durably(folder / name, content)
+    except OSError as error:
+        raise ExportError(
+            f"out = {folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+def _integers(subject: Subject, delivery: Delivery) -> Program:
+    program = compile_model(
+        subject.graph,
+        input_range=subject.declared.input_range,
+        public_inputs=delivery.inputs.numpy(),
+        labels=subject.declared.labels,
+    )
+    told = {**subject.provenance, "ranges_from": delivery.ranges_from}
+    return replace(program, provenance=told)
+
+
+def _files(
+    subject: Subject, program: Program | None, target: Target, name: str
+) -> dict[str, bytes]:
+    """File name → content."""
+    if target.to == "onnx":
+        return {"model.onnx": subject.graph.SerializeToString()}
+    if target.to in ("tflite", "header"):
+        told = program.provenance if program else subject.provenance
+        flat = (
+            to_int8_tflite(program)
+            if program
+            else to_float_tflite(from_onnx(subject.graph), subject.provenance)
+        )
+        if target.to == "tflite":
+            return {"model_int8.tflite" if program else "model.tflite": flat}
+        return {"model.h": to_header(flat, told).encode()}
+    assert program is not None
+    texts = to_c(program)
+    if target.to == "arduino":
+        declared = subject.declared
+        texts = to_arduino(program, name, output=declared.output, input_range=declared.input_range)
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def _checked(
+    subject: Subject, program: Program | None, inputs: torch.Tensor, say: Callable[[str], None]
+) -> Iterator[Comparison]:
+    """The comparisons, each as soon as it is made."""
+    if subject.model is None:
+        floats, expected = "onnxruntime", answers(subject.graph, inputs)
+        say(f"checked with {len(inputs)} inputs, against onnxruntime")
+    else:
+        with torch.no_grad():
+            floats, expected = "torch", subject.model(inputs).numpy()
+        off = refuse_difference(subject.graph, subject.model, inputs)
+        say(f"checked with {len(inputs)} inputs; onnxruntime is within {off:.1e} of float64")
+    if program is not None:
+        yield from compare(program, inputs.numpy(), _flat(expected), floats=floats)
+
+
+def _flat(answers: NDArray[np.float32]) -> NDArray[np.float32]:
+    return answers.reshape(len(answers), -1)
