@@ -28,6 +28,9 @@ _NOT_COVERED = [
     "the decision to publish. Each such run costs its own ε.",
     "the number n and the fact that this data set was used: both are taken as public.",
     "the test set, which is taken as public.",
+    "that each example's gradient depends on it alone, which is assumed: it was tried on made-up "
+    "rows and on some training rows before the first charge, not proven. (What is measured in each "
+    "step: the largest clipped norm, the noise that was added, and that nothing else changed.)",
     "attacks on the pseudo-random generator: keyed with 256 secret bits, but PCG64DXSM is not a "
     "cryptographic one.",
     "that the run was not refused: before the first charge the model was tried on some training "

@@ -36,8 +36,8 @@ class Sampler(abc.ABC):
     * Where the ``unit`` of privacy has several rows (a drug, a patient), a record above is such a
       unit with all its rows: units are counted and sampled. At most ``rows_per_unit`` of a
       unit's rows, drawn afresh from its own at each step, are averaged and clipped as one vector.
-    * A batch may be of any size; one of more than twice ``batch_size`` must be out of the question,
-      since sums are kept exact up to there.
+    * ``batch_size`` is what a batch holds in expectation. One of more than twice as much, and a
+      hundred, must be out of the question, since sums are kept exact up to there: it ends the run.
 
     A kind states its own law as bullets here, and overrides ``draw``, ``event`` and ``describe``.
     """
@@ -107,6 +107,10 @@ class Sampler(abc.ABC):
         return Gaussian(
             noise_multiplier=noise_multiplier / self.sensitivity, relation=self.relation
         )
+
+    def most(self) -> int:
+        """So many records, or units, no batch of this law holds."""
+        return 2 * self.batch_size + 100
 
     def likely_rows(self) -> int:
         """So many rows at most a step is likely to draw."""

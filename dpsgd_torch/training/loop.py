@@ -9,6 +9,7 @@ from functools import partial
 
 from accountant import BudgetExceeded, dpsgd_steps
 from accountant.statement import round_up
+from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.training.blame import within_charged_step
@@ -138,6 +139,12 @@ def _charged(run: RunState) -> str:
 def _draw(run: RunState, step: int) -> Draw:
     stream = partial(run.streams.numpy, attempt=run.attempt, step=step)
     batch = run.sampling.draw(stream, step, len(run.data[0]), run.units)
+    most = run.sampling.most() * (run.sampling.rows_per_unit or 1)
+    if len(batch.rows) > most:
+        raise GuaranteeBroken(
+            f"batch of {len(batch.rows)} rows: a sampler of batch_size = {run.sampling.batch_size} "
+            f"draws at most {most}; nothing was released: declare the batch size that it draws"
+        )
     return Draw(batch.rows, batch.slots, stream("noise"), batch.weights)
 
 

@@ -9,7 +9,7 @@ from full_batch import FullBatch
 from small_problem import make_trainer, small_data
 
 from accountant import Gaussian, Relation, UnsupportedEvent, exact
-from dpsgd_torch import Privacy, PrivacyPlan, RunError
+from dpsgd_torch import GuaranteeBroken, Privacy, PrivacyPlan, RunError
 from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.report.statement import statement
 from dpsgd_torch.samplers.poisson import PoissonSampler
@@ -122,3 +122,10 @@ def test_it_trains_without_privacy_as_well():
     trainer.fit()
     assert not any(map(torch.equal, before, trainer.model.parameters()))
     assert len(small_data()[0]) == trainer.sampling.batch_size
+
+
+def test_a_sampler_that_draws_far_more_than_it_declares_ends_the_run():
+    trainer = full_batch(batch_size=8)
+    with pytest.raises(GuaranteeBroken, match=r"batch of 120 rows: .* batch_size = 8 draws"):
+        trainer.fit()
+    assert trainer.done == 0

@@ -2,7 +2,7 @@
 
 import pytest
 from refused import Made, Words, refused, some_words
-from small_problem import small_data, small_model
+from small_problem import make_trainer, small_data, small_model
 from torch import nn
 from torch.nn import functional
 
@@ -116,3 +116,21 @@ def test_a_penalty_of_any_size_is_refused(gradients, much):
 
     match = r"parameter 1\.weight: .*outside its own layer's forward"
     refused(match, model=model, loss=loss, gradients=gradients)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_rule_whose_norms_are_too_small_is_refused_before_a_charge(monkeypatch, shared):
+    """Its vectors are right, so only the clip would let twice as much through."""
+    from dpsgd_torch.training.sites import LinearSite
+
+    honest = LinearSite.squared_norms
+
+    def short(self, rows):
+        squared, error = honest(self, rows)
+        wrong = (rows.slots is not None) == shared
+        return (squared / 4, error) if wrong else (squared, error)
+
+    monkeypatch.setattr(LinearSite, "squared_norms", short)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    with pytest.raises(ModelError, match=r"a norm is 0\.\d+ of its vector's"):
+        make_trainer(model=model, gradients="ghost")

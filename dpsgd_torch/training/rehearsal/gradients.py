@@ -6,6 +6,7 @@ in batches of some sizes only, can pass: it is a net, not a proof.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -24,6 +25,7 @@ from dpsgd_torch.training.rules import layers_of
 from dpsgd_torch.training.vectors import PerExample, Vectors
 
 _MANY = 5  # made-up examples
+_NORM = 1e-3  # relative: what is wrong is off by more, what is rounding by far less
 _MADE_UP = "made-up examples of the data's shape and range"
 _REAL = "of the first real examples"
 
@@ -113,6 +115,11 @@ class Rehearsal:
             vectors = self._pass(engine, _rows(self._made, slice(count)), _MADE_UP, frozen=True)
             for i in range(count):
                 self._refuse_not_alone(self._alone[i], vectors.vector(i), count)
+            self._refuse_short_norms(vectors, range(count))
+        slots = torch.tensor([0, 0, 1, 2, 2], device=self._device)
+        weights = torch.full((_MANY,), 0.5, device=self._device)
+        shared = self._pass(engine, self._made, _MADE_UP, frozen=True, slots=(slots, weights))
+        self._refuse_short_norms(shared, range(3))
 
     def _refuse_uses_beside_layers(self) -> None:
         """A parameter used beside its layer, however little: no example's vector has that part."""
@@ -173,6 +180,7 @@ class Rehearsal:
             for i, alone in zip(self._shown, self._alone_real, strict=True):
                 if i < count:
                     self._refuse_not_alone(alone, vectors.vector(i), count)
+            self._refuse_short_norms(vectors, [i for i in self._shown if i < count])
         finite = torch.isfinite(vectors.norms)  # the others count as zero in a step
         batch = _rows(self._real, finite) if not finite.all() else self._real
         if self._drew or batch is not self._real:
@@ -209,7 +217,15 @@ class Rehearsal:
                 "remove what works across the batch (statistics, attention, contrastive terms)"
             )
 
-    def _pass(self, engine: PerExample, batch: Batch, of: str, *, frozen: bool = False) -> Vectors:
+    def _pass(
+        self,
+        engine: PerExample,
+        batch: Batch,
+        of: str,
+        *,
+        frozen: bool = False,
+        slots: tuple[torch.Tensor, torch.Tensor] | tuple[()] = (),
+    ) -> Vectors:
         count = len(batch[0])
         with (
             same_draws(self._device),
@@ -221,7 +237,7 @@ class Rehearsal:
                 self._drew = self._drew or draws.drew
             else:
                 engine.backward(self._loss, *batch)
-            return engine.vectors(self._oracle.params)
+            return engine.vectors(self._oracle.params, *slots)
 
     def _plain(self, batch: Batch, of: str, *, frozen: bool) -> Gradient:
         with same_draws(self._device):
@@ -250,6 +266,17 @@ class Rehearsal:
                 "it through one layer only, or freeze it by requires_grad_(False)"
             )
 
+    def _refuse_short_norms(self, vectors: Vectors, which: Sequence[int]) -> None:
+        """The norm that a vector is clipped by is the vector's, or above it."""
+        for i in which:
+            told, true = float(vectors.norms[i]), _length(vectors.vector(i))
+            if math.isfinite(told) and not told >= true * (1 - _NORM):
+                raise ModelError(
+                    f"per-example gradients: a norm is {told / true:.3g} of its vector's, so the "
+                    "clip would let too much through: a layer's rule is wrong; pass "
+                    "gradients='hooks'"
+                )
+
     def _refuse_not_alone(self, alone: Gradient, given: Gradient, count: int) -> None:
         if found := self._oracle.differing(alone, given):
             raise ModelError(
@@ -259,6 +286,10 @@ class Rehearsal:
                 "on what the model remembers of earlier passes; nor may a parameter be used "
                 "outside its own layer's forward"
             )
+
+
+def _length(vector: Gradient) -> float:
+    return math.sqrt(sum(float(part @ part) for part in vector))
 
 
 def _rows(batch: Batch, rows: slice | torch.Tensor) -> Batch:
