@@ -76,9 +76,7 @@ def test_an_interrupted_run_of_an_earlier_version_goes_on_where_it_was(old):
     run = old / "interrupted"
     repeats = repeats_here(run)
     charged = resumed(run)
-    if (
-        repeats and charged == 23
-    ):  # bit for bit: the two charged steps after the checkpoint are paid once
+    if repeats and charged == 23:  # bit for bit: two steps repeated, paid once
         assert ends_as(run, RUNS / "finished")
         assert epsilon(run) == pytest.approx(epsilon(RUNS / "finished"), rel=1e-12)
     else:
