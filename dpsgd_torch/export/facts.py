@@ -14,7 +14,7 @@ import torch
 
 from accountant import PrivacyError, Relation
 from dpsgd_torch.config import RunConfig
-from dpsgd_torch.errors import RunError, shown
+from dpsgd_torch.errors import RunError, shown, told
 from dpsgd_torch.export.declared import is_plain
 from dpsgd_torch.export.promise import ADVICE, Promise
 from dpsgd_torch.tasks.gestures import input_range_of
@@ -96,6 +96,6 @@ def weights_fit(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> str
     try:
         model.load_state_dict(tensors)
     except (RuntimeError, PrivacyError) as error:
-        return str(error).splitlines()[0]
+        return told(error)
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     return f"{bad[0]} holds what is no number" if bad else ""

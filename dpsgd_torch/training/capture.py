@@ -16,6 +16,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dpsgd_torch.errors import ModelError
+from dpsgd_torch.training.losses import Loss
 
 
 @dataclass
@@ -61,14 +62,16 @@ class Capture:
             layer.register_forward_hook(self._keep, with_kwargs=True) for layer in layers
         ]
 
-    def begin(self, examples: int) -> None:
-        """Forget the last pass; the next one has so many examples."""
-        self.uses, self._examples = [], examples
-
-    def end(self) -> list[Use]:
-        """What was kept; nothing more is until the next ``begin``."""
-        uses, self.uses, self._examples = self.uses, [], -1
-        return uses
+    def losses(
+        self, model: nn.Module, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, list[Use]]:
+        """Run a forward pass: the sum of its losses, and every use that the layers had in it."""
+        self.uses, self._examples = [], len(inputs)
+        try:
+            total = loss(model(inputs), targets).sum()
+        finally:
+            uses, self.uses, self._examples = self.uses, [], -1
+        return total, uses
 
     def remove(self) -> None:
         for hook in self._hooks:

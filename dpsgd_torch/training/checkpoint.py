@@ -17,7 +17,7 @@ from torch import nn
 
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.training.history import History
-from dpsgd_torch.training.released_state import released_tensors
+from dpsgd_torch.training.released_state import own_copy, released_tensors
 from dpsgd_torch.training.run_folder import sync_folder, write_durably
 from dpsgd_torch.training.sealed import sealed, unsealed
 
@@ -45,10 +45,11 @@ def save_checkpoint(
     for leftover in (partial, final):  # a repeated step writes the same checkpoint again
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    tensors, plain = _flatten(optimizer.state_dict())
+    others, plain = _flatten(optimizer.state_dict())
+    others |= {f"noise.{name}": tensor for name, tensor in (noise or {}).items()}
+    tensors = {name: own_copy(tensor) for name, tensor in others.items()}
     tensors |= {f"model.{name}": tensor for name, tensor in released_tensors(model).items()}
-    tensors |= {f"noise.{name}": tensor for name, tensor in (noise or {}).items()}
-    content = save_tensors({k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()})
+    content = save_tensors(tensors)
     write_durably(partial / "tensors.safetensors", content)
     digest = hashlib.sha256(content).hexdigest()
     state = {"step": step, "charges": charges, "tensors": digest, "optimizer": plain}

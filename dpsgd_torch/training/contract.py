@@ -15,6 +15,7 @@ import torch
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.state import RunState
+from dpsgd_torch.training.tensors import raw_bytes
 
 CODE_CONTRACT = 2  # raised whenever the order or meaning of a run's random draws changes
 
@@ -67,8 +68,7 @@ def digest(tensors: Iterable[torch.Tensor]) -> str:
     """sha256 of the tensors' bytes."""
     result = hashlib.sha256()
     for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        result.update(flat.view(torch.uint8).numpy().data)  # numpy has no bfloat16
+        result.update(raw_bytes(tensor))
     return result.hexdigest()
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from dpsgd_torch.training.tensors import raw_bytes
+
 _DEEP = 6  # closures within closures; what is deeper is told by its type
 _KNOWN = ("torch", "dpsgd_torch")  # whose functions their names and versions tell
 _PLAIN = (bool, int, float, complex, str, bytes, types.NoneType)
@@ -72,10 +74,9 @@ def _told(value: Any, depth: int) -> str:
     if isinstance(value, np.ndarray) and value.dtype != object:
         value = torch.from_numpy(value)
     if isinstance(value, torch.Tensor):
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         kind = f"{tuple(value.shape)} {value.dtype}"
-        return f"tensor {kind} {hashlib.sha256(content.tobytes()).hexdigest()[:16]}"
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return f"tensor {kind} {hashlib.sha256(raw_bytes(value)).hexdigest()[:16]}"
+    if isinstance(value, _PLAIN):
         return repr(value)
     if depth > _DEEP:
         return type(value).__qualname__

@@ -13,7 +13,6 @@ from dpsgd_torch.training.ghost import GhostGradients, NoClosedForm, has_closed_
 from dpsgd_torch.training.grad_sample import PerExampleGradients
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.rehearsal.gradients import Rehearsal
-from dpsgd_torch.training.validation import refuse_by_name
 from dpsgd_torch.training.vectors import PerExample
 
 
@@ -36,7 +35,6 @@ def choose(
     Raises:
         ModelError: no kind of per-example gradients is right for this model and loss.
     """
-    refuse_by_name(model)
     rehearsal = Rehearsal(model, loss, data, min(size, len(data[0])))
     rehearsal.oracle()
     if wanted == "auto" and has_closed_form(model):

@@ -74,11 +74,7 @@ class GhostGradients:
         self._sites.clear()
         self._projections.clear()
         self._examples = len(inputs)
-        self._capture.begin(len(inputs))
-        try:
-            total = loss(self._model(inputs), targets).sum()
-        finally:
-            uses = self._capture.end()
+        total, uses = self._capture.losses(self._model, loss, inputs, targets)
         edges = [use.edge for use in uses]
         deltas = torch.autograd.grad(total, edges, allow_unused=True) if edges else ()
         projections = iter(self._projections)

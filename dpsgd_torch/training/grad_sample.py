@@ -30,11 +30,7 @@ class PerExampleGradients:
     def backward(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
         """Sum of the losses; the gradients of each example stay with the parameters."""
         self._examples = len(inputs)
-        self._capture.begin(len(inputs))
-        try:
-            total = loss(self._model(inputs), targets).sum()
-        finally:
-            uses = self._capture.end()
+        total, uses = self._capture.losses(self._model, loss, inputs, targets)
         for p in self._parameters():
             p.grad_sample = None
         edges = [use.edge for use in uses]

@@ -15,6 +15,7 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.training.blame import within_charged_step
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
+from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steps import Draw, PlainStep, PrivateStep
 
@@ -92,12 +93,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
             record = _end_epoch(run, epoch, private, score)
             private = PrivateRecord()
         if run.folder and (record or run.done % run.checkpoint_every == 0):
-            run.refuse_changed_state()
-            held = len(run.charges.ledger) if run.plan else 0
-            save_checkpoint(
-                run.folder.checkpoints, run.done, run.model, run.optimizer, held, run.history,
-                run.noise_state,
-            )  # fmt: skip
+            _keep(run, run.folder)
         yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
         if run.stopped:
             break
@@ -106,14 +102,20 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
         epoch = len(run.history.epochs) + 1
         record = _end_epoch(run, epoch, private, None)
         if run.folder:
-            save_checkpoint(
-                run.folder.checkpoints, run.done, run.model, run.optimizer, len(run.charges.ledger),
-                run.history, run.noise_state,
-            )  # fmt: skip
+            _keep(run, run.folder)
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
     run.refuse_changed_state()
     run.steering.restore(run.model, run.folder, run.history.scores)
     run.guard.accept()
+
+
+def _keep(run: RunState, folder: RunFolder) -> None:
+    """Write a checkpoint, of nothing that a step did not leave."""
+    run.refuse_changed_state()
+    held = len(run.charges.ledger) if run.plan else 0
+    save_checkpoint(
+        folder.checkpoints, run.done, run.model, run.optimizer, held, run.history, run.noise_state
+    )
 
 
 def epoch_ends(sampling: Sampler) -> list[int]:

@@ -37,6 +37,11 @@ def refuse_long_sums(batch_size: int, physical_batch_size: int) -> None:
         )
 
 
+def trained_by(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """The parameters that an optimizer moves, in its own order."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+
 class PrivateOptimizer:
     """A torch optimizer driven by a plan: accumulate physical batches, then release once.
 
@@ -58,9 +63,7 @@ class PrivateOptimizer:
     ) -> None:
         self.optimizer, self.microbatches = optimizer, microbatches
         self.noise: Noise = noise or INDEPENDENT
-        self.params: list[torch.nn.Parameter] = [
-            p for group in optimizer.param_groups for p in group["params"] if p.requires_grad
-        ]
+        self.params = trained_by(optimizer)
         self.sums: list[torch.Tensor] = []
         self._clipped = 0
         self.state = self.noise.state(self.params) if state is None else state

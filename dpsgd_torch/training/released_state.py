@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dpsgd_torch.errors import GuaranteeBroken, ModelError
+from dpsgd_torch.training.tensors import raw_bytes
 
 Checksums = dict[str, int]
 
@@ -34,8 +35,13 @@ def released_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
                 f"{name} = {type(value).__name__}: a model's state must be tensors to be saved and "
                 "compared; drop get_extra_state, or keep it as a buffer"
             )
-        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        tensors[name] = own_copy(value)
     return tensors
+
+
+def own_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """The values on the CPU, contiguous, in memory that nothing else shares."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def checksums(model: nn.Module) -> Checksums:
@@ -47,8 +53,8 @@ def checksums(model: nn.Module) -> Checksums:
     >>> [name for name, value in checksums(layer).items() if value != before[name]]
     ['bias']
     """
-    found = {name: _checksum(p) for name, p in model.named_parameters()}
-    found |= {name: _checksum(b) for name, b in model.named_buffers()}
+    found = {name: zlib.crc32(raw_bytes(p)) for name, p in model.named_parameters()}
+    found |= {name: zlib.crc32(raw_bytes(b)) for name, b in model.named_buffers()}
     return found
 
 
@@ -90,8 +96,3 @@ class ReleaseGuard:
         """Accept the model as it is where nothing is known yet."""
         if self._known is None:
             self.accept()
-
-
-def _checksum(tensor: torch.Tensor) -> int:
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return zlib.crc32(flat.numpy().data)

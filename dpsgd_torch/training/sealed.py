@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from dpsgd_torch.errors import RunError
+from dpsgd_torch.errors import RunError, told
+from dpsgd_torch.training.tensors import raw_bytes
 
 _DIGEST = "sha256"
 _ADVICE = "restore it; a folder of an earlier version goes on with that version"
@@ -73,10 +74,10 @@ def tensors_from_bytes(content: bytes, path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors = load_tensors(content)
         size = int.from_bytes(content[:8], "little")
-        told = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get(_DIGEST)
+        digest = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get(_DIGEST)
     except (SafetensorError, ValueError, AttributeError) as error:
-        raise RunError(f"{path}: damaged ({str(error).splitlines()[0]}); {_ADVICE}") from error
-    if told is not None and told != tensor_digest(tensors):
+        raise RunError(f"{path}: damaged ({told(error)}); {_ADVICE}") from error
+    if digest is not None and digest != tensor_digest(tensors):
         raise RunError(f"{path}: damaged (its tensors are not what was written); {_ADVICE}")
     return tensors
 
@@ -85,9 +86,9 @@ def tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """sha256 over names, types, shapes and bytes."""
     result = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = tensors[name]
         result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        result.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        result.update(raw_bytes(tensor))
     return result.hexdigest()
 
 

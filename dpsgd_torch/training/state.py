@@ -18,6 +18,7 @@ from dpsgd_torch.samplers.rows import UnitRows
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.losses import Loss
+from dpsgd_torch.training.private_optimizer import trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
 from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.steering import Steering
@@ -68,8 +69,7 @@ class RunState:
         """Go on with the last attempt or begin another, and with it what the noise carries."""
         self.charges.begin(first_step=self.done, environment=environment, repeatable=repeatable)
         if self.plan and self.charges.ledger.first_step == self.done:
-            params = [p for group in self.optimizer.param_groups for p in group["params"]]
-            self.noise_state = self.plan.noise.state([p for p in params if p.requires_grad])
+            self.noise_state = self.plan.noise.state(trained_by(self.optimizer))
         self.torn = False
 
     def refuse_changed_state(self) -> None:

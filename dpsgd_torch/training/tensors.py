@@ -34,6 +34,16 @@ def pair_on(device: str | torch.device, data: Any, name: str) -> Pair:
         raise DataError(f"device = {device}: cannot be used ({told(error)}); try 'cpu'") from error
 
 
+def raw_bytes(tensor: torch.Tensor) -> memoryview:
+    """A tensor's values byte by byte, whatever their type and layout; numpy knows no bfloat16.
+
+    >>> raw_bytes(torch.tensor([1.0, 2.0]).bfloat16()).nbytes
+    4
+    """
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
 def units_of(ids: Any, records: int) -> UnitRows:
     """The rows of each unit, from one id a record."""
     given = torch.as_tensor(ids)

@@ -106,7 +106,7 @@ class Stored:
                 flat[start : start + width] += factors @ (block if every else block[kept]).double()
 
     def norm(self, slot: int) -> float:
-        return math.sqrt(sum(float(g @ g) for g in self.vector(slot)))
+        return length(self.vector(slot))
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         return [g[slot].double() for g in self._grads]
@@ -116,6 +116,11 @@ def _norms(grads: list[torch.Tensor]) -> torch.Tensor:
     # Squares are summed in pairs; torch's norm adds them one by one on the CPU, and in float32
     # loses 4e-4 of a vector of ten million ones.
     return torch.stack([g.square().sum(1) for g in grads]).sum(0).sqrt()
+
+
+def length(vector: Sequence[torch.Tensor]) -> float:
+    """L2 norm over all parameters together, of one flat tensor each."""
+    return math.sqrt(sum(float(part @ part) for part in vector))
 
 
 def unreached(name: str) -> ModelError:

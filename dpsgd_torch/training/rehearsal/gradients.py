@@ -22,7 +22,7 @@ from dpsgd_torch.training.rehearsal.made_up import Batch, MadeUp
 from dpsgd_torch.training.rehearsal.oracle import Gradient, Oracle
 from dpsgd_torch.training.rehearsal.state import State
 from dpsgd_torch.training.rules import layers_of
-from dpsgd_torch.training.vectors import PerExample, Vectors
+from dpsgd_torch.training.vectors import PerExample, Vectors, length
 
 _MANY = 5  # made-up examples
 _NORM = 1e-3  # relative: what is wrong is off by more, what is rounding by far less
@@ -127,10 +127,8 @@ class Rehearsal:
         capture = Capture(layers_of(model))
         try:
             with same_draws(self._device):
-                capture.begin(len(batch[0]))
-                total = self._loss(model(batch[0]), batch[1]).sum()
+                total, uses = capture.losses(model, self._loss, *batch)
         finally:
-            uses = capture.end()
             capture.remove()
         beside = leaves_beside(total, uses)
         for name, p in self._oracle.named.items():
@@ -269,7 +267,7 @@ class Rehearsal:
     def _refuse_short_norms(self, vectors: Vectors, which: Sequence[int]) -> None:
         """The norm that a vector is clipped by is the vector's, or above it."""
         for i in which:
-            told, true = float(vectors.norms[i]), _length(vectors.vector(i))
+            told, true = float(vectors.norms[i]), length(vectors.vector(i))
             if math.isfinite(told) and not told >= true * (1 - _NORM):
                 raise ModelError(
                     f"per-example gradients: a norm is {told / true:.3g} of its vector's, so the "
@@ -286,10 +284,6 @@ class Rehearsal:
                 "on what the model remembers of earlier passes; nor may a parameter be used "
                 "outside its own layer's forward"
             )
-
-
-def _length(vector: Gradient) -> float:
-    return math.sqrt(sum(float(part @ part) for part in vector))
 
 
 def _rows(batch: Batch, rows: slice | torch.Tensor) -> Batch:

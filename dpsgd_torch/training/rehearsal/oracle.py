@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from dpsgd_torch.errors import ModelError
 from dpsgd_torch.training.blame import blamed
 from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.rehearsal.made_up import Batch
-from dpsgd_torch.training.vectors import unreached
+from dpsgd_torch.training.vectors import length, unreached
 
 Gradient = list[torch.Tensor]  # flat and in float64, a tensor a parameter
 
@@ -95,15 +94,15 @@ class Oracle:
             scale: of what was added up, where it is more than the sum.
             alike: both are of the same row in passes of one shape.
         """
-        whole = max(norm(reference), norm(given), scale)
+        whole = max(length(reference), length(given), scale)
         if not math.isfinite(whole):
-            return None if not math.isfinite(norm(reference)) else (next(iter(self.named)), whole)
+            return None if not math.isfinite(length(reference)) else (next(iter(self.named)), whole)
         for name, a, b in zip(self.named, reference, given, strict=True):
-            length = max(float(a.norm()), float(b.norm()))
+            own = max(float(a.norm()), float(b.norm()))
             error = float((a - b).norm())
             strict = alike and a.device.type == "cpu"
-            if error > self._rounding(length, whole) * (_ALIKE if strict else 1.0):
-                return name, error / length
+            if error > self._rounding(own, whole) * (_ALIKE if strict else 1.0):
+                return name, error / own
         return None
 
     def beyond_rounding(self, norms: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -113,8 +112,3 @@ class Oracle:
     def _rounding(self, length: Any, whole: float) -> Any:
         allowed = _OF_A_PARAMETER * length + _OF_ALL * whole
         return _HALF * allowed if self.in_half else allowed
-
-
-def norm(gradient: Sequence[torch.Tensor]) -> float:
-    """Of all parameters together."""
-    return math.sqrt(sum(float(part @ part) for part in gradient))
