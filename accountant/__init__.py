@@ -50,11 +50,11 @@ if TYPE_CHECKING:
     )
     from accountant.gdp import gdp_epsilon, gdp_mu
     from accountant.groups import for_group
-    from accountant.ledger import Ledger
-    from accountant.pld import PldAccountant
-    from accountant.rdp import COMMON_ORDERS, RdpAccountant
-    from accountant.renyi import renyi_divergence
-    from accountant.sampled_gaussian import rdp_gaussian, rdp_poisson_sampled_gaussian
+    from accountant.ledger.ledger import Ledger
+    from accountant.pld.accountant import PldAccountant
+    from accountant.rdp.accountant import COMMON_ORDERS, RdpAccountant
+    from accountant.rdp.curves import renyi_divergence
+    from accountant.rdp.sampled_gaussian import rdp_gaussian, rdp_poisson_sampled_gaussian
     from accountant.tradeoff import attacker_power
 else:
     __getattr__, __dir__ = late(
@@ -77,11 +77,11 @@ else:
             ),
             "gdp": "gdp_epsilon gdp_mu",
             "groups": "for_group",
-            "ledger": "Ledger",
-            "pld": "PldAccountant",
-            "rdp": "COMMON_ORDERS RdpAccountant",
-            "renyi": "renyi_divergence",
-            "sampled_gaussian": "rdp_gaussian rdp_poisson_sampled_gaussian",
+            "ledger.ledger": "Ledger",
+            "pld.accountant": "PldAccountant",
+            "rdp.accountant": "COMMON_ORDERS RdpAccountant",
+            "rdp.curves": "renyi_divergence",
+            "rdp.sampled_gaussian": "rdp_gaussian rdp_poisson_sampled_gaussian",
             "tradeoff": "attacker_power",
         },
     )

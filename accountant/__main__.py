@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from accountant.cli.flags import parser, refuse
 from accountant.errors import PrivacyError
-from accountant.flags import parser, refuse
 
 
 def main(argv: Sequence[str] | None = None) -> int:

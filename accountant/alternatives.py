@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from accountant.bounds import EpsilonBounds
 from accountant.dpsgd import Sampler, dpsgd_events
 from accountant.events import Relation
-from accountant.pld import PldAccountant
+from accountant.pld.accountant import PldAccountant
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import scipy  # which loads its submodules when they are first used
 
 from accountant.errors import Unreachable, check, check_delta
 from accountant.events import Event
-from accountant.pld import PldAccountant
+from accountant.pld.accountant import PldAccountant
 
 Events = Iterable[tuple[Event, int]]
 

@@ -10,7 +10,7 @@ from accountant.calibration import WIDTH, Accountant, exact
 from accountant.errors import check
 from accountant.events import Event
 from accountant.gdp import gdp_epsilon
-from accountant.rdp import RdpAccountant
+from accountant.rdp.accountant import RdpAccountant
 
 METHODS = {
     "exact": "an interval that provably holds ε; its upper end is the ε to report",

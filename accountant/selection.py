@@ -15,10 +15,10 @@ import numpy as np
 import scipy  # which loads its submodules when they are first used
 from numpy.typing import NDArray
 
-from accountant.conversion import improved
 from accountant.errors import check, check_delta
 from accountant.events import Event
-from accountant.rdp import RdpAccountant
+from accountant.rdp.accountant import RdpAccountant
+from accountant.rdp.conversion import improved
 
 ORDERS: NDArray[np.float64] = np.concatenate(
     [1 + np.logspace(-2, 1, 60), np.arange(12.0, 64.0), np.logspace(6, 12, 25, base=2)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from accountant.errors import check
 from accountant.events import Event
-from accountant.pld import PldAccountant
+from accountant.pld.accountant import PldAccountant
 
 USUAL_RATES = (0.001, 0.01, 0.1)
 _GRID = 25

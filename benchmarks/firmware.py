@@ -161,7 +161,7 @@ def _models(arguments: argparse.Namespace) -> list[Model]:
     ):
         inputs = torch.rand(arguments.inputs, *shape, generator=generator).numpy()
         if folder:
-            from dpsgd_torch.export.source import read_run
+            from dpsgd_torch.app.export.source import read_run
 
             module = read_run(folder).model
         models.append(Model(name, to_onnx(module, shape, {}), inputs))

@@ -20,11 +20,11 @@ from statistics import median
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
-from dpsgd_torch.flags import Request
-from dpsgd_torch.outcome import Outcome
-from dpsgd_torch.presets import PRESETS
-from dpsgd_torch.progress import JsonPresenter
-from dpsgd_torch.run import run
+from dpsgd_torch.app.flags import Request
+from dpsgd_torch.app.outcome import Outcome
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.app.progress import JsonPresenter
+from dpsgd_torch.app.run import run
 
 
 class Quiet(JsonPresenter):

@@ -12,9 +12,9 @@ import argparse
 from importlib.metadata import version
 from pathlib import Path
 
+from dpsgd_torch.app.export.source import float_outputs, load_data, read_run
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
 from dpsgd_torch.export.reference import run
-from dpsgd_torch.export.source import float_outputs, load_data, read_run
 from dpsgd_torch.export.to_onnx import to_onnx
 from dpsgd_torch.tasks.registry import public_inputs
 

@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 from accountant.statement import round_up
-from dpsgd_torch.presets import PRESETS
+from dpsgd_torch.app.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -46,7 +46,7 @@ loading, steps = train.loading, []
 def then_timed():
     with loading():
         yield
-    from dpsgd_torch.progress import LinePresenter
+    from dpsgd_torch.app.progress import LinePresenter
 
     follow = LinePresenter.follow
 

@@ -37,11 +37,11 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
-from dpsgd_torch.plan import StepPlan
-from dpsgd_torch.presets import mnist_tutorial
+from dpsgd_torch.app.presets import mnist_tutorial
+from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.privacy.plan import StepPlan
 from dpsgd_torch.tasks.mnist import mnist_cnn
-from dpsgd_torch.training.grad_sample import PerExampleGradients
-from dpsgd_torch.training.losses import per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.steps import Draw, PrivateStep
 from dpsgd_torch.training.streams import Streams

@@ -30,10 +30,10 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from step import Data, Step, conditions, peak_mib, time_steps
 from torch import nn
 
+from dpsgd_torch.gradients.ghost import GhostGradients
 from dpsgd_torch.layers import WeightNormLinear
-from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.privacy.plan import StepPlan
 from dpsgd_torch.tasks.response_model import log_loss, response_mlp
-from dpsgd_torch.training.ghost import GhostGradients
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.steps import Draw, PrivateStep
 from dpsgd_torch.training.streams import Streams

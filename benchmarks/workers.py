@@ -2,7 +2,7 @@
 
 An *ask* takes the parts of a run, as (sampling rate, noise multiplier, steps), and δ; it answers
 (lower, upper), or (None, ε) where the tool gives one number; those of other libraries are in
-``accountant.peers``. Every tool sees the same parts, the
+``accountant.cli.peers``. Every tool sees the same parts, the
 Poisson-sampled Gaussian also at a rate of 1, as a trainer hands them on.
 """
 
@@ -21,8 +21,9 @@ from fractions import Fraction
 from statistics import median
 from typing import Any
 
-from accountant import Gaussian, PldAccountant, PoissonSampled, RdpAccountant, peers
-from accountant.peers import WARM_UP, Answer, Ask, Part
+from accountant import Gaussian, PldAccountant, PoissonSampled, RdpAccountant
+from accountant.cli import peers
+from accountant.cli.peers import WARM_UP, Answer, Ask, Part
 
 TRUTH = Fraction(4, 10**15)  # relative, to which the golden ε are known
 START = 120.0  # seconds a tool may take to be imported and warmed

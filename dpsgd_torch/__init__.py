@@ -14,28 +14,28 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from dpsgd_torch.layers import WeightNormLinear
-    from dpsgd_torch.plan import PrivacyPlan, Sampling
-    from dpsgd_torch.privacy import Privacy
+    from dpsgd_torch.privacy.guarantee import PrivacySpent
+    from dpsgd_torch.privacy.plan import PrivacyPlan, Sampling
+    from dpsgd_torch.privacy.privacy import Privacy
     from dpsgd_torch.schedules import Constant, Cosine, Exponential, Linear, Step, Table
-    from dpsgd_torch.spent import PrivacySpent
-    from dpsgd_torch.training.held_out import Validation
+    from dpsgd_torch.training.early_stopping import Watch
     from dpsgd_torch.training.replace_batchnorm import replace_batchnorm
     from dpsgd_torch.training.trainer import Trainer
-    from dpsgd_torch.training.watch import Watch
+    from dpsgd_torch.training.validation import Validation
 else:
     __getattr__, __dir__ = late(
         __name__,
         {
             "errors": "ConfigError DataError GuaranteeBroken ModelError RunError TrainingError",
             "layers": "WeightNormLinear",
-            "plan": "PrivacyPlan Sampling",
-            "privacy": "Privacy",
+            "privacy.plan": "PrivacyPlan Sampling",
+            "privacy.privacy": "Privacy",
             "schedules": "Constant Cosine Exponential Linear Step Table",
-            "spent": "PrivacySpent",
-            "training.held_out": "Validation",
+            "privacy.guarantee": "PrivacySpent",
+            "training.validation": "Validation",
             "training.replace_batchnorm": "replace_batchnorm",
             "training.trainer": "Trainer",
-            "training.watch": "Watch",
+            "training.early_stopping": "Watch",
         },
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dpsgd_torch.searching.flags import parse
+from dpsgd_torch.app.search.flags import parse
 from dpsgd_torch.shell import in_one_line, loading
 
 
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def story() -> None:
         options, asked = parse(argv)
         with loading():  # torch takes its time: after --help
-            from dpsgd_torch.searching.story import search
+            from dpsgd_torch.app.search.story import search
 
         search(options, asked)
 

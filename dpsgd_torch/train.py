@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dpsgd_torch.flags import parse
+from dpsgd_torch.app.flags import parse
 from dpsgd_torch.shell import in_one_line, loading
 
 
@@ -15,8 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def story() -> None:
         request = parse(argv)
         with loading():  # torch takes its time: after --help
-            from dpsgd_torch.progress import presenter
-            from dpsgd_torch.run import run
+            from dpsgd_torch.app.progress import presenter
+            from dpsgd_torch.app.run import run
 
         run(request, presenter(as_json=request.json))
 

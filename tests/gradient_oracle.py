@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from dpsgd_torch.training.engines import per_example_gradients
-from dpsgd_torch.training.losses import per_example
+from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.gradients.methods import per_example_gradients
 
 LOSS = per_example(nn.CrossEntropyLoss())
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dpsgd_torch.presets import PRESETS
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.tasks.idx import FILES
 from dpsgd_torch.train import main
-from dpsgd_torch.training.run_folder import RunFolder
 
 DIGITS = ["--preset", "digits", "--epochs", "1"]
 NUMBERS = ("--noise-multiplier", "--clip-norm", "--learning-rate", "--epsilon")

@@ -46,7 +46,7 @@ DAMAGES = {
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr("dpsgd_torch.run.write_report", lambda *_: None)
+    monkeypatch.setattr("dpsgd_torch.app.run.write_report", lambda *_: None)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 

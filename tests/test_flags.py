@@ -3,7 +3,7 @@
 import pytest
 
 from dpsgd_torch import ConfigError
-from dpsgd_torch.flags import parse
+from dpsgd_torch.app.flags import parse
 
 
 def config(*flags):

@@ -13,7 +13,7 @@ from torch import nn
 
 from dpsgd_torch import ModelError, RunError
 from dpsgd_torch.errors import told
-from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.storage.run_folder import RunFolder
 
 SECRET = torch.tensor([[0.123457, -9.87654e-05], [31.4159, 2.71828e10]])
 DIGITS = ("123457", "87654", "31.4159", "314159", "71828")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from accountant import LedgerError, RandomizedResponse, Relation
+from dpsgd_torch.app.randomized_labels import label_epsilon
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.export.__main__ import main as export
-from dpsgd_torch.labels import label_epsilon
-from dpsgd_torch.mechanisms import label_privacy
-from dpsgd_torch.mechanisms.label_privacy import LabelPrivacy
+from dpsgd_torch.mechanisms import randomized_response
+from dpsgd_torch.mechanisms.randomized_response import LabelPrivacy
+from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.train import main
-from dpsgd_torch.training.run_folder import RunFolder
 
 WORDS = ["--preset", "digits", "--no-dp", "--label-epsilon", "3", "--epochs", "1", "--seed", "5"]
 
@@ -171,7 +171,7 @@ def test_a_label_epsilon_that_cannot_be_drawn_is_refused_before_it_is_charged(
     def dearer(*_):
         raise GuaranteeBroken("randomized response: OpenDP's price is above what is charged")
 
-    monkeypatch.setattr(label_privacy, "refuse_dearer", dearer)
+    monkeypatch.setattr(randomized_response, "refuse_dearer", dearer)
     run = tmp_path / "run"
     capsys.readouterr()
     assert main([*WORDS, "--out", str(run)]) == 2

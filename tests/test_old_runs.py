@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 
 from dpsgd_torch.export.__main__ import main as export
 from dpsgd_torch.train import main as train
-from dpsgd_torch.training.contract import environment
+from dpsgd_torch.training.fingerprint import environment
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr("dpsgd_torch.run.write_report", lambda *_: None)
+    monkeypatch.setattr("dpsgd_torch.app.run.write_report", lambda *_: None)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dpsgd_torch.parts import cut
-from dpsgd_torch.presets import moa
+from dpsgd_torch.app.folds import cut
+from dpsgd_torch.app.presets import moa
 from dpsgd_torch.tasks.made_up_responses import made_up_responses
 from dpsgd_torch.tasks.response_files import write_responses
 from dpsgd_torch.tasks.responses import response_task

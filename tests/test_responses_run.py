@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from accountant import ExponentialMechanism, Gaussian, Laplace, PoissonSampled
 from accountant.__main__ import main as accountant
-from accountant.recorded import read_events
+from accountant.ledger.recorded import read_events
 from dpsgd_torch.export.__main__ import main as export
 from dpsgd_torch.tasks.made_up_responses import made_up_responses
 from dpsgd_torch.tasks.response_files import write_responses

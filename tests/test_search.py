@@ -6,15 +6,15 @@ import json
 import pytest
 
 from accountant import Gaussian, RdpAccountant, dpsgd_event
-from accountant.recorded import read_events
+from accountant.ledger.recorded import read_events
 from accountant.selection import TruncatedNegativeBinomial, best_of_all, best_of_random
 from dpsgd_torch import search as module
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.app.search.allowance import Rule, allowance, noise_within
+from dpsgd_torch.app.search.space import Dimension, proposal
+from dpsgd_torch.app.search.trials import Silent, events_of
 from dpsgd_torch.mechanisms.exponential import choice_event
-from dpsgd_torch.presets import PRESETS
 from dpsgd_torch.search import main
-from dpsgd_torch.searching.allowance import Rule, allowance, noise_within
-from dpsgd_torch.searching.space import Dimension, proposal
-from dpsgd_torch.searching.trials import Silent, events_of
 from dpsgd_torch.tasks.made_up_responses import made_up_responses
 from dpsgd_torch.tasks.registry import load_task
 from dpsgd_torch.tasks.response_files import write_responses
@@ -126,7 +126,7 @@ def test_a_trial_that_stopped_before_it_could_draw_anything_begins_anew(tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dpsgd_torch.assembly.Ledger", interrupt)  # before there is one
+        patch.setattr("dpsgd_torch.app.assembly.Ledger", interrupt)  # before there is one
         assert main([*QUICK, "--out", str(folder), *flags]) == 130
     first = folder / "private" / "trials" / "0001"
     assert (first / "config.json").exists()

@@ -19,9 +19,9 @@ from accountant import (
     dpsgd_event,
 )
 from dpsgd_torch import Privacy
-from dpsgd_torch.plan import Sampling
-from dpsgd_torch.searching.allowance import Rule, allowance
-from dpsgd_torch.witness import opacus_epsilon
+from dpsgd_torch.app.search.allowance import Rule, allowance
+from dpsgd_torch.privacy.cross_check import opacus_epsilon
+from dpsgd_torch.privacy.plan import Sampling
 
 REPLACED = Gaussian(noise_multiplier=2.0, relation=Relation.REPLACE_ONE)
 STEP = dpsgd_event(dataset_size=1000, batch_size=10, noise_multiplier=2.0)

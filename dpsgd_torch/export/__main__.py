@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         given = vars(parser().parse_args(argv))
         with loading():  # torch takes its time: after --help
-            from dpsgd_torch.export.job import Order, export
+            from dpsgd_torch.app.export.job import Order, export
 
         return 0 if export(Order(**given), print) else 1
     except PrivacyError as error:

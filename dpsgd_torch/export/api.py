@@ -13,9 +13,9 @@ from dpsgd_torch.errors import ExportError, shown
 from dpsgd_torch.export.declared import Declared, is_plain
 from dpsgd_torch.export.deliver import Delivery, Subject, deliver
 from dpsgd_torch.export.deliver import Exported as Exported
-from dpsgd_torch.export.made_up import made_up_inputs
 from dpsgd_torch.export.module_graph import module_graph
 from dpsgd_torch.export.statement import exported
+from dpsgd_torch.export.synthetic import made_up_inputs
 from dpsgd_torch.export.target import Target
 
 MADE_UP = 400  # inputs, from which ranges are read

@@ -25,7 +25,7 @@ from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_header import to_header
 from dpsgd_torch.export.to_onnx import answers, refuse_difference
 from dpsgd_torch.export.to_tflite import to_float_tflite, to_int8_tflite
-from dpsgd_torch.training.run_folder import write_durably
+from dpsgd_torch.storage.run_folder import write_durably
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accountant import LedgerError, Relation, exact
-from accountant.recorded import read_events
+from accountant.ledger.recorded import read_events
 from accountant.statement import round_up
 from dpsgd_torch.errors import RunError, shown
 
@@ -99,7 +99,7 @@ def _refuse_less(epsilon: float, delta: float, ledger: Path, where: Path, promis
     except sqlite3.Error as error:
         raise LedgerError(f"ledger {ledger}: cannot be read ({error}); restore it") from error
     if promise.labels_only:
-        from dpsgd_torch.mechanisms.label_privacy import label_epsilon
+        from dpsgd_torch.mechanisms.randomized_response import label_epsilon
 
         least = label_epsilon(events, ledger)
     else:

@@ -23,11 +23,11 @@ from dpsgd_torch.errors import ExportError, RunError
 from dpsgd_torch.export.declared import Declared as Declared
 from dpsgd_torch.export.declared import is_plain
 from dpsgd_torch.export.deliver import Subject
-from dpsgd_torch.export.made_up import made_up_inputs
 from dpsgd_torch.export.module_graph import module_graph
 from dpsgd_torch.export.promise import Promise, Promised, privacy_told
-from dpsgd_torch.training.run_folder import RunFolder, write_durably
-from dpsgd_torch.training.sealed import tensors_from_bytes
+from dpsgd_torch.export.synthetic import made_up_inputs
+from dpsgd_torch.storage.run_folder import RunFolder, write_durably
+from dpsgd_torch.storage.sealed import tensors_from_bytes
 from dpsgd_torch.version import __version__
 
 GRAPH = "graph.onnx"

@@ -16,10 +16,10 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from dpsgd_torch.errors import RunError
+from dpsgd_torch.storage.run_folder import sync_folder, write_durably
+from dpsgd_torch.storage.sealed import sealed, unsealed
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.released_state import own_copy, released_tensors
-from dpsgd_torch.training.run_folder import sync_folder, write_durably
-from dpsgd_torch.training.sealed import sealed, unsealed
 
 _KEPT = 2
 _DAMAGE = (OSError, ValueError, KeyError, RecursionError)

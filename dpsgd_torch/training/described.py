@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dpsgd_torch.training.tensors import raw_bytes
+from dpsgd_torch.data.tensors import raw_bytes
 
 _DEEP = 6  # closures within closures; what is deeper is told by its type
 _KNOWN = ("torch", "dpsgd_torch")  # whose functions their names and versions tell

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from dpsgd_torch.errors import ExportError, told
-from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.storage.run_folder import RunFolder
 
 
 def save_for_export(

@@ -10,12 +10,12 @@ from functools import partial
 from accountant import BudgetExceeded, dpsgd_steps
 from accountant.statement import round_up
 from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.gradients.blame import within_charged_step
 from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.samplers.base import Sampler
-from dpsgd_torch.training.blame import within_charged_step
+from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
-from dpsgd_torch.training.run_folder import RunFolder
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steps import Draw, PlainStep, PrivateStep
 

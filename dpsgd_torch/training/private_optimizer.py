@@ -9,9 +9,9 @@ import torch
 
 from accountant import InvalidValue
 from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.gradients.vectors import Vectors
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
-from dpsgd_torch.training.vectors import Vectors
 
 _ROUNDING = 1e-5  # vectors are clipped to this much below what is charged: see refuse_long_sums
 

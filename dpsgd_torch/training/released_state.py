@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.errors import GuaranteeBroken, ModelError
-from dpsgd_torch.training.tensors import raw_bytes
 
 Checksums = dict[str, int]
 

@@ -10,10 +10,10 @@ from typing import Any
 from accountant import Ledger
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.schedules import schedule_from_json
+from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.checkpoint import save_checkpoint
-from dpsgd_torch.training.contract import contract, digest, refuse_changed
 from dpsgd_torch.training.described import described_model
-from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.training.fingerprint import contract, digest, refuse_changed
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.streams import Streams
 

@@ -9,21 +9,21 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 import torch
 from torch import nn
 
+from dpsgd_torch.data.tensors import Pair
 from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.noise.base import State
-from dpsgd_torch.plan import PrivacyPlan
-from dpsgd_torch.privacy import Privacy
+from dpsgd_torch.privacy.plan import PrivacyPlan
+from dpsgd_torch.privacy.privacy import Privacy
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.rows import UnitRows
+from dpsgd_torch.storage.run_folder import RunFolder
+from dpsgd_torch.training.callbacks import Steering
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.history import History
-from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.private_optimizer import trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
-from dpsgd_torch.training.run_folder import RunFolder
-from dpsgd_torch.training.steering import Steering
 from dpsgd_torch.training.streams import Streams
-from dpsgd_torch.training.tensors import Pair
 
 
 @dataclass(kw_only=True)

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dpsgd_torch.gradients.losses import Loss
+from dpsgd_torch.gradients.vectors import PerExample
 from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.samplers.rows import Indices
-from dpsgd_torch.training.losses import Loss
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.sampling import physical_batches
-from dpsgd_torch.training.vectors import PerExample
 
 
 @dataclass(frozen=True)

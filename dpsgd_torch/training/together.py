@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from accountant.errors import check
-from dpsgd_torch.privacy import Privacy
-from dpsgd_torch.training.held_out import Validation
+from dpsgd_torch.privacy.privacy import Privacy
+from dpsgd_torch.training.validation import Validation
 
 
 def refuse_unfit(

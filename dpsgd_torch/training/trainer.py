@@ -12,33 +12,33 @@ import torch
 from torch import nn
 
 from accountant import Ledger
+from dpsgd_torch.data.tensors import pair_on, units_of
 from dpsgd_torch.errors import RunError
-from dpsgd_torch.privacy import Privacy, declared_sampler
+from dpsgd_torch.gradients import model_checks as validate
+from dpsgd_torch.gradients.losses import Loss, per_example
+from dpsgd_torch.gradients.methods import choose, per_example_gradients
+from dpsgd_torch.privacy.guarantee import PrivacySpent, figures, privacy_spent
+from dpsgd_torch.privacy.privacy import Privacy, declared_sampler
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Schedule
-from dpsgd_torch.spent import PrivacySpent, figures, privacy_spent
-from dpsgd_torch.training import validation as validate
+from dpsgd_torch.storage.run_folder import RunFolder, write_durably
+from dpsgd_torch.storage.sealed import tensors_to_bytes
+from dpsgd_torch.training.callbacks import Steering, validation_events
 from dpsgd_torch.training.checkpoint import load_checkpoint
-from dpsgd_torch.training.contract import contract, digest, environment
-from dpsgd_torch.training.engines import choose, per_example_gradients
+from dpsgd_torch.training.early_stopping import Watch
+from dpsgd_torch.training.fingerprint import contract, digest, environment
 from dpsgd_torch.training.for_export import save_for_export
-from dpsgd_torch.training.held_out import HeldOut, Validation
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
-from dpsgd_torch.training.losses import Loss, per_example
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
-from dpsgd_torch.training.rehearsal.tried import try_all, try_saving
+from dpsgd_torch.training.rehearse import try_all, try_saving
 from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
 from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up, write_beginning
-from dpsgd_torch.training.run_folder import RunFolder, write_durably
-from dpsgd_torch.training.sealed import tensors_to_bytes
 from dpsgd_torch.training.state import RunState, Shown
-from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
-from dpsgd_torch.training.tensors import pair_on, units_of
 from dpsgd_torch.training.together import refuse_unfit
-from dpsgd_torch.training.watch import Watch
+from dpsgd_torch.training.validation import HeldOut, Validation
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 

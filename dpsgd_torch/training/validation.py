@@ -1,102 +1,144 @@
-"""Every example is an island: models that mix examples are refused before anything is charged."""
+"""Validation on rows that may be private: then a noisy, clipped sum, charged before it is used."""
 
 from __future__ import annotations
 
-import inspect
+import math
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.parameter import is_lazy
-from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
-from dpsgd_torch.errors import ModelError, told
-from dpsgd_torch.training.capture import described
-
-
-def refuse_mixing_layers(model: nn.Module) -> None:
-    """Refuse layers with batch statistics, also frozen or affine-free, by name."""
-    for name, module in model.named_modules():
-        running = isinstance(module, _NormBase) and module.track_running_stats
-        if isinstance(module, _BatchNorm) or running:
-            raise ModelError(
-                f"layer {name or 'model'} = {type(module).__name__}: batch statistics mix examples "
-                "and no clip bounds them; call dpsgd_torch.replace_batchnorm(model) first"
-            )
+from accountant import Event, Gaussian
+from accountant.errors import check
+from dpsgd_torch.data.tensors import pair_on, units_of
+from dpsgd_torch.gradients.losses import Loss, per_example
+from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
+from dpsgd_torch.samplers.rows import UnitRows
+from dpsgd_torch.training.described import described
 
 
-def refuse_without_float64(device: torch.device) -> None:
-    """Refuse a device that cannot keep sums and noise in float64."""
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device)
-    except (TypeError, RuntimeError) as error:
-        raise ModelError(
-            f"device = {device}: has no float64 ({told(error)}), in which sums and noise are kept; "
-            "train on 'cpu' or 'cuda'"
-        ) from error
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Rows kept out of training, on which a score decides when to stop or slow down.
+
+    * Public rows: the score is their mean, free of charge.
+    * Private rows: each unit's mean score (each row's, where rows are the unit) is clipped to
+      [0, ``bound``], so that adding or removing a unit moves the sum by at most ``bound``; Gaussian
+      noise of ``noise_multiplier`` × ``bound`` is added, and the sum is divided by the declared
+      ``size``. Each release is charged to the run's ledger.
+
+    Args:
+        tensors: inputs and targets, first dimension the records.
+        public: whether the rows are declared public.
+        size: how many units there are, as declared in public; None takes their number.
+        noise_multiplier: deviation of the noise over ``bound``.
+        bound: largest score a unit can contribute.
+        released: whether the score is released after each epoch; if not, it costs nothing and
+            decides nothing, and ``HeldOut.clipped_sum`` is there for a private choice among runs.
+        units: the id of each row's unit, or None.
+        score: (outputs, targets) → one value a row, lower is better; None takes the loss.
+
+    >>> rows = (torch.zeros(10, 2), torch.zeros(10, dtype=torch.int64))
+    >>> Validation(tensors=rows, noise_multiplier=20.0, bound=1.0).event
+    Gaussian(noise_multiplier=20.0)
+    """
+
+    tensors: Any = field(repr=False)
+    public: bool = False
+    size: int | None = None
+    noise_multiplier: float = 50.0
+    bound: float = 1.0
+    released: bool = True
+    units: Any = field(default=None, repr=False)
+    score: Loss | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("noise_multiplier", "bound"):
+            value = getattr(self, name)
+            check(0 < value < math.inf, f"validation {name}", value, "must be a number > 0")
+        check(self.size is None or self.size >= 1, "validation size", self.size, "must be ≥ 1")
+
+    @property
+    def event(self) -> Event:
+        """What each release costs, unless the rows are public."""
+        return Gaussian(noise_multiplier=self.noise_multiplier)
+
+    def to_json(self) -> dict[str, Any]:
+        """What was declared."""
+        names = ("public", "size", "noise_multiplier", "bound", "released")
+        return {name: getattr(self, name) for name in names}
 
 
-def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """What there is to train; refuses a model with nothing."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    if not trainable:
-        raise ModelError("model: has no trainable parameter; set requires_grad on what to train")
-    return trainable
+class HeldOut:
+    """A ``Validation`` made ready for a device and a loss."""
+
+    def __init__(self, asked: Validation, loss: Loss, device: torch.device) -> None:
+        self.asked = asked
+        self.data = pair_on(device, asked.tensors, "validation")
+        rows = len(self.data[0])
+        ids = np.arange(rows) if asked.units is None else asked.units
+        self.units: UnitRows = units_of(ids, rows)
+        self.size = asked.size or len(self.units)
+        self.score = loss if asked.score is None else per_example(asked.score, "score")
+
+    def to_json(self) -> dict[str, Any]:
+        """What a resumed run must share."""
+        asked = self.asked.score
+        name = None if asked is None else described(asked)
+        return {**self.asked.to_json(), "score": name}
+
+    def mean(self, model: nn.Module) -> float:
+        """The mean score of public rows."""
+        return float(self._scores(model).mean())
+
+    def release(self, model: nn.Module, rng: np.random.Generator) -> float:
+        """The noisy mean of what each unit contributes."""
+        return noisy_mean(self._by_unit(model), self.asked, self.size, rng)
+
+    def clipped_sum(self, model: nn.Module) -> float:
+        """The sum over units without noise: private; a unit adds between 0 and ``bound``."""
+        return clipped_sum(self._by_unit(model), self.asked.bound)
+
+    def _by_unit(self, model: nn.Module) -> Any:
+        scores = self._scores(model)[self.units.order]
+        return np.add.reduceat(scores, self.units.starts) / self.units.counts
+
+    def _scores(self, model: nn.Module, batch_size: int = 1000) -> Any:
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                parts = [
+                    self.score(model(inputs), targets).double().cpu()
+                    for inputs, targets in zip(
+                        self.data[0].split(batch_size), self.data[1].split(batch_size), strict=True
+                    )
+                ]
+        finally:
+            model.train(was_training)
+        return torch.cat(parts).numpy()
 
 
-def refuse_unreachable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """The optimizer must hold the model's trainable parameters, all of them and no other."""
-    trainable = {p: name for name, p in model.named_parameters() if p.requires_grad}
-    for p, name in trainable.items():
-        if p.dtype not in (torch.float32, torch.float64):
-            raise ModelError(
-                f"parameter {name}: is {p.dtype}, in which neither clip nor noise is exact enough; "
-                "train in float32 and convert afterwards"
-            )
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ModelError(
-            f"optimizer {type(optimizer).__name__}: evaluates the loss more than once a step, "
-            "which one release does not pay for; use SGD, Adam or the like"
-        )
-    held = {p for group in optimizer.param_groups for p in group["params"]}
-    if missing := [name for p, name in trainable.items() if p not in held]:
-        raise ModelError(
-            f"parameters {', '.join(missing)}: trainable but not in the optimizer; "
-            "pass optimizer=… all of model.parameters(), or set requires_grad_(False)"
-        )
-    if held - set(trainable):
-        raise ModelError(
-            f"optimizer: holds {len(held - set(trainable))} parameter(s), frozen or not the "
-            "model's; build it from the trainable parameters of this model"
-        )
+def clipped_sum(scores: Any, bound: float) -> float:
+    """Σ clip(score) to [0, bound]; a score that is not a number counts as bound."""
+    return float(np.clip(np.nan_to_num(scores, nan=bound), 0.0, bound).sum())
 
 
-def refuse_by_name(model: nn.Module) -> None:
-    """Refuse layers whose forward pass writes what is released, or hides what is trained."""
-    for path, module in model.named_modules():
-        if lazy := [n for n, p in module.named_parameters(recurse=False) if is_lazy(p)]:
-            raise ModelError(
-                f"{described(path, module)}: {lazy[0]} has no shape yet; run one example through "
-                "the model before it is handed over"
-            )
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
-            raise ModelError(
-                f"{described(path, module)}: max_norm={module.max_norm} shrinks the rows that are "
-                "looked up, a trace of the data that no noise covers; set it to None"
-            )
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, WeightNorm):
-                raise ModelError(
-                    f"{described(path, module)}: torch.nn.utils.weight_norm computes its weight "
-                    "anew in a hook, so there is no parameter to take gradients of; use "
-                    "torch.nn.utils.parametrizations.weight_norm or dpsgd_torch.WeightNormLinear"
-                )
-            if isinstance(hook, SpectralNorm | BasePruningMethod):
-                raise ModelError(
-                    f"{described(path, module)}: {type(hook).__name__} computes its weight anew in "
-                    "a hook, so there is no parameter to take gradients of; take it off "
-                    "(torch.nn.utils.remove_spectral_norm, torch.nn.utils.prune.remove)"
-                )
+def noisy_mean(scores: Any, asked: Validation, size: int, rng: np.random.Generator) -> float:
+    """Σ clip(score) + noise, over the declared size; a score that is not a number counts as bound.
+
+    >>> asked = Validation(tensors=None, noise_multiplier=1e-9, bound=0.5)
+    >>> round(noisy_mean(np.array([0.1, 3.0, np.nan]), asked, 10, np.random.default_rng(0)), 6)
+    0.11
+    """
+    std = asked.noise_multiplier * asked.bound
+    step = grid(min(asked.bound, std), deviation=std)
+    return to_grid(clipped_sum(scores, asked.bound) + std * normal(rng), step) / size
+
+
+def checksum(value: float) -> int:
+    """What the ledger keeps of a released value, to know it again."""
+    return zlib.crc32(np.float64(value).tobytes())

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accountant import Gaussian, InvalidValue, PoissonSampled, RdpAccountant, renyi_divergence
-from accountant.conversion import CONVERSIONS
+from accountant.rdp.conversion import CONVERSIONS
 
 
 def step(rate=0.01, noise=1.0):

@@ -122,7 +122,7 @@ def test_a_sampling_rate_that_cannot_be_higher_is_told():
 @pytest.mark.parametrize("target", [1.0, 10.0])
 def test_one_release_of_bounded_or_lattice_loss_is_calibrated_at_once(release, target, monkeypatch):
     """It took up to a minute: as many contours as trials, where sums of few terms do."""
-    monkeypatch.setattr("accountant.certify.Inversion", None)
+    monkeypatch.setattr("accountant.pld.certify.Inversion", None)
     noise = calibrate_noise(target, 1e-5, lambda noise: [(release(noise), 1)])
     reached = PldAccountant().compose(release(noise)).epsilon(1e-5)
     assert target * (1 - 1e-6) <= reached.lower <= reached.upper <= target * (1 + 1e-12)

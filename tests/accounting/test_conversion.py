@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from accountant.conversion import classic, improved
+from accountant.rdp.conversion import classic, improved
 
 everywhere = settings(max_examples=200)
 orders = st.floats(1.001, 1e5)

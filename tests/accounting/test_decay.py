@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from accountant import DiscreteGaussian, Gaussian, PldAccountant, PoissonSampled, decay
-from accountant.contour import Inversion
-from accountant.decay import Decay, log_in_parts, log_turning
-from accountant.domination import domination
-from accountant.mixture import Mixture
-from accountant.pairs import Cells
-from accountant.sums import Sum
+from accountant import DiscreteGaussian, Gaussian, PldAccountant, PoissonSampled
+from accountant.dominating_pairs.mixture import Mixture
+from accountant.dominating_pairs.of_events import domination
+from accountant.dominating_pairs.pairs import Cells
+from accountant.pld import decay
+from accountant.pld.contour import Inversion
+from accountant.pld.decay import Decay, log_in_parts, log_turning
+from accountant.pld.sums import Sum
 
 PAIRS = {
     "sampled": Mixture((math.log(0.99), math.log(0.01)), 0.5),

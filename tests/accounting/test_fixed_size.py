@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accountant import InvalidValue, rdp_gaussian
-from accountant.fixed_size import published_bound, rdp_fixed_size_gaussian
+from accountant.rdp.fixed_size import published_bound, rdp_fixed_size_gaussian
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mechanisms_exact.jsonl"
 LINES = map(json.loads, GOLDEN.read_text().splitlines())

@@ -2,7 +2,7 @@
 
 from scipy import fft
 
-from accountant.fourier import fast_length
+from accountant.pld.fourier import fast_length
 
 
 def test_lengths_are_the_least_that_a_real_fft_takes_in_few_steps():

@@ -6,7 +6,7 @@ import pytest
 
 from accountant import BudgetExceeded, Gaussian, Ledger, PoissonSampled
 from accountant.calibration import cost
-from dpsgd_torch.plan import PrivacyPlan, Sampling
+from dpsgd_torch.privacy.plan import PrivacyPlan, Sampling
 from dpsgd_torch.schedules import Constant, Linear
 
 

@@ -20,8 +20,8 @@ from accountant import (
     ShuffledEpoch,
     renyi_divergence,
 )
-from accountant.domination import domination
-from accountant.pairs import log_moment
+from accountant.dominating_pairs.of_events import domination
+from accountant.dominating_pairs.pairs import log_moment
 
 mpf = mpmath.mpf
 

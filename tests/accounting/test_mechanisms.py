@@ -17,7 +17,7 @@ from accountant import (
     Relation,
     renyi_divergence,
 )
-from accountant.conversion import classic, improved
+from accountant.rdp.conversion import classic, improved
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from accountant import Contradiction, Gaussian, PldAccountant, PoissonSampled, pld, transform
+from accountant import Contradiction, Gaussian, PldAccountant, PoissonSampled
 from accountant.composition import Composition
-from accountant.contour import Inversion, place
-from accountant.decay import Decay
-from accountant.domination import Domination, domination
-from accountant.sums import Sum, saddle
+from accountant.dominating_pairs.of_events import Domination, domination
+from accountant.pld import pld, transform
+from accountant.pld.contour import Inversion, place
+from accountant.pld.decay import Decay
+from accountant.pld.sums import Sum, saddle
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dpsgd_epsilon.jsonl"
 ROWS = {row["name"]: row for row in map(json.loads, GOLDEN.read_text().splitlines())}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from accountant import Gaussian, PldAccountant, PoissonSampled
-from accountant.certify import epsilon_bounds
-from accountant.domination import domination
-from accountant.sums import Sum
+from accountant.dominating_pairs.of_events import domination
+from accountant.pld.certify import epsilon_bounds
+from accountant.pld.sums import Sum
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dpsgd_epsilon.jsonl"
 ROWS = {row["name"]: row for row in map(json.loads, GOLDEN.read_text().splitlines())}

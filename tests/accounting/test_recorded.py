@@ -17,7 +17,7 @@ from accountant import (
     exact,
 )
 from accountant.__main__ import main
-from accountant.recorded import drawn_in_float32, read_events
+from accountant.ledger.recorded import drawn_in_float32, read_events
 
 ADD = Relation.ADD_OR_REMOVE_ONE
 EVENTS = [
@@ -126,7 +126,7 @@ def test_a_ledger_of_float32_noise_says_that_its_epsilon_does_not_hold(
 
 
 def test_a_run_of_today_is_not_taken_for_one_of_float32_noise(tmp_path):
-    from dpsgd_torch.training.contract import environment
+    from dpsgd_torch.training.fingerprint import environment
 
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(path, delta=1e-5)

@@ -7,8 +7,8 @@ import pytest
 from scipy import special, stats
 
 from accountant import Gaussian, PoissonSampled, RdpAccountant
-from accountant.conversion import improved
 from accountant.errors import InvalidValue
+from accountant.rdp.conversion import improved
 from accountant.selection import (
     ORDERS,
     TruncatedNegativeBinomial,

@@ -14,7 +14,7 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export import export_model
 from dpsgd_torch.export.check import compare
 from dpsgd_torch.export.compiler import compile_model
-from dpsgd_torch.export.made_up import made_up_inputs
+from dpsgd_torch.export.synthetic import made_up_inputs
 from dpsgd_torch.export.target import TARGETS
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_onnx import answers, to_onnx
@@ -197,5 +197,5 @@ def test_export_of_a_model_knows_nothing_of_presets_runs_or_tasks():
     for entry in ("api", "saved_model"):
         known = graph.find_upstream_modules(f"dpsgd_torch.export.{entry}")
         assert not {name for name in known if ".".join(name.split(".")[:2]) in app}, entry
-    source = graph.find_upstream_modules("dpsgd_torch.export.job")
-    assert "dpsgd_torch.config" in source  # so the names above are those of modules
+    source = graph.find_upstream_modules("dpsgd_torch.app.export.job")
+    assert "dpsgd_torch.app.config" in source  # so the names above are those of modules

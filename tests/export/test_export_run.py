@@ -11,11 +11,11 @@ import onnx
 import pytest
 import torch
 
+from dpsgd_torch.app.export.source import float_outputs, read_run
 from dpsgd_torch.export.__main__ import main as export
 from dpsgd_torch.export.check import compare
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
 from dpsgd_torch.export.reference import trace
-from dpsgd_torch.export.source import float_outputs, read_run
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_onnx import to_onnx
 from dpsgd_torch.tasks.gesture_motion import made_up_recordings
@@ -113,7 +113,7 @@ def test_no_number_in_an_export_depends_on_the_records(runs, tmp_path, monkeypat
     def unreadable(*_: object):
         raise AssertionError("the exporter read the records")
 
-    monkeypatch.setattr("dpsgd_torch.export.job.load_data", unreadable)
+    monkeypatch.setattr("dpsgd_torch.app.export.job.load_data", unreadable)
     assert export([str(runs["digits"]), "--to", "c", "--out", str(second)]) == 0
     for name in ("model.c", "model.h"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
@@ -145,7 +145,7 @@ def test_a_second_export_takes_the_kept_model(runs, monkeypatch):
     def again(*_: object):
         raise AssertionError("exported again")
 
-    monkeypatch.setattr("dpsgd_torch.export.job.to_onnx", again)
+    monkeypatch.setattr("dpsgd_torch.app.export.job.to_onnx", again)
     assert export([str(runs["digits"]), "--to", "tflite"]) == 0
 
 

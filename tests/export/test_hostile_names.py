@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from hand_built_programs import gesture_program
 
+from dpsgd_torch.app.predict import Predicted
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.app.report.page import write_report
+from dpsgd_torch.app.report.plots import promise_by_rows
+from dpsgd_torch.app.report.promises import Promises
 from dpsgd_torch.export.c_text import comment
 from dpsgd_torch.export.host import run_on_host
 from dpsgd_torch.export.to_arduino import to_arduino
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_header import to_header
-from dpsgd_torch.predict import Predicted
-from dpsgd_torch.presets import PRESETS
-from dpsgd_torch.report.page import write_report
-from dpsgd_torch.report.plots import promise_by_rows
-from dpsgd_torch.report.promises import Promises
 from dpsgd_torch.shell import one_line
+from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.train import main as train
 from dpsgd_torch.training.history import EpochRecord, History
-from dpsgd_torch.training.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from dpsgd_torch.export.__main__ import main as export
+from dpsgd_torch.storage.run_folder import write_durably
 from dpsgd_torch.train import main as train
-from dpsgd_torch.training.run_folder import write_durably
 
 HOSTILE = [
     "../../outside", "/tmp/outside", "..", "digits\0", "digits/../../outside",

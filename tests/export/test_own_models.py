@@ -20,7 +20,7 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.__main__ import main as export
 from dpsgd_torch.export.saved_model import read_saved_model
 from dpsgd_torch.export.to_onnx import answers
-from dpsgd_torch.training.sealed import sealed, unsealed
+from dpsgd_torch.storage.sealed import sealed, unsealed
 
 LABELS = ("left", "right", "né */")
 

@@ -15,8 +15,8 @@ from accountant import Laplace
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.mechanisms import exponential, laplace, statistics
 from dpsgd_torch.mechanisms.exponential import choice_event, choose
-from dpsgd_torch.mechanisms.label_privacy import LabelPrivacy
 from dpsgd_torch.mechanisms.laplace import add_laplace
+from dpsgd_torch.mechanisms.randomized_response import LabelPrivacy
 from dpsgd_torch.mechanisms.statistics import FeatureSelection, FeatureStatistics, LabelFrequencies
 
 RARE = 1e-10  # on either side of an interval

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from dpsgd_torch.export.source import read_run
-from dpsgd_torch.flags import parse
-from dpsgd_torch.presets import PRESETS
-from dpsgd_torch.progress import JsonPresenter
-from dpsgd_torch.run import run
+from dpsgd_torch.app.export.source import read_run
+from dpsgd_torch.app.flags import parse
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.app.progress import JsonPresenter
+from dpsgd_torch.app.run import run
 from dpsgd_torch.tasks.gesture_motion import made_up_recordings
 from dpsgd_torch.tasks.gestures import gesture_inputs, gesture_task
 from dpsgd_torch.tasks.registry import architecture, public_inputs

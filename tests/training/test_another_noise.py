@@ -12,11 +12,11 @@ from small_problem import make_trainer, small_data, weights
 
 from accountant import Gaussian, InvalidValue, NoCost, exact
 from dpsgd_torch import Privacy, RunError
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.app.report.promises import by_rows, if_altered
+from dpsgd_torch.app.report.statement import statement
 from dpsgd_torch.noise.base import Noise
 from dpsgd_torch.noise.independent import INDEPENDENT
-from dpsgd_torch.presets import PRESETS
-from dpsgd_torch.report.promises import by_rows, if_altered
-from dpsgd_torch.report.statement import statement
 from dpsgd_torch.training import trainer as trainer_module
 
 

@@ -10,8 +10,8 @@ from small_problem import make_trainer, small_data
 
 from accountant import Gaussian, Relation, UnsupportedEvent, exact
 from dpsgd_torch import GuaranteeBroken, Privacy, PrivacyPlan, RunError
-from dpsgd_torch.presets import PRESETS
-from dpsgd_torch.report.statement import statement
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.app.report.statement import statement
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Constant
 

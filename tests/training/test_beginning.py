@@ -17,10 +17,10 @@ from small_problem import make_trainer, weights
 from accountant import LedgerError
 from dpsgd_torch import RunError
 from dpsgd_torch.search import main as search
+from dpsgd_torch.storage.beginning import MARK
+from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.train import main
-from dpsgd_torch.training.beginning import MARK
 from dpsgd_torch.training.charges import Charges
-from dpsgd_torch.training.run_folder import RunFolder
 
 WORDS = ["--preset", "digits", "--epochs", "1", "--batch-size", "479", "--seed", "3"]
 KINDS = {
@@ -38,7 +38,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.setattr("dpsgd_torch.run.write_report", lambda *_: None)
+    monkeypatch.setattr("dpsgd_torch.app.run.write_report", lambda *_: None)
 
 
 @contextlib.contextmanager
@@ -201,7 +201,7 @@ def test_two_cannot_begin_in_one_folder(tmp_path):
     run, seen = tmp_path / "run", []
     ask = f"""
 from pathlib import Path
-from dpsgd_torch.training.run_folder import RunFolder
+from dpsgd_torch.storage.run_folder import RunFolder
 print(RunFolder(Path({str(run)!r})).is_free)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

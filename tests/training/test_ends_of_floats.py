@@ -11,10 +11,10 @@ from small_problem import make_trainer
 from torch import nn
 
 from dpsgd_torch import ModelError, Privacy, WeightNormLinear
+from dpsgd_torch.gradients.vectors import Stored
 from dpsgd_torch.noise import independent
-from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.privacy.plan import StepPlan
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
-from dpsgd_torch.training.vectors import Stored
 
 CLIP = 1e-5
 WIDTH, RECORDS, ROW = 300, 200, 6

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from dpsgd_torch.gradients.ghost import GhostGradients, NoClosedForm, has_closed_form
+from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.layers import WeightNormLinear
-from dpsgd_torch.training.ghost import GhostGradients, NoClosedForm, has_closed_form
-from dpsgd_torch.training.grad_sample import PerExampleGradients
-from dpsgd_torch.training.losses import per_example
 
 LOSS = per_example(nn.BCEWithLogitsLoss())
 ROWS, INPUTS, OUTPUTS = 12, 30, 5

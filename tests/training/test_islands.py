@@ -230,8 +230,8 @@ def test_a_person_with_five_rows_moves_the_sum_by_at_most_one_clip(
 
 
 def test_the_same_measure_catches_views_where_nothing_refuses_them(monkeypatch):
+    from dpsgd_torch.gradients.capture import Capture
     from dpsgd_torch.training import trainer
-    from dpsgd_torch.training.capture import Capture
 
     monkeypatch.setattr(trainer, "choose", lambda *_: "ghost")
     monkeypatch.setattr(trainer, "try_all", lambda *_: None)

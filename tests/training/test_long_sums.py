@@ -14,9 +14,9 @@ from torch import nn
 
 from accountant import InvalidValue
 from dpsgd_torch import Privacy, Trainer
-from dpsgd_torch.plan import StepPlan
+from dpsgd_torch.gradients.vectors import Stored
+from dpsgd_torch.privacy.plan import StepPlan
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
-from dpsgd_torch.training.vectors import Stored
 
 RECORD = 63 / 64  # below the clip norm of 1, so that nothing is scaled
 NOISE = 1e-3

@@ -9,8 +9,8 @@ from small_problem import make_trainer, small_data, weights
 from torch import nn
 from torch.nn import functional as f
 
-from dpsgd_torch.training.engines import per_example_gradients
-from dpsgd_torch.training.losses import per_example
+from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.gradients.methods import per_example_gradients
 
 WEIGHT = torch.tensor([0.5, 5.0, 0.1, 2.0], dtype=torch.float64)
 POSITIVE = torch.tensor([3.0, 1.0, 0.25], dtype=torch.float64)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as f
 
 from dpsgd_torch import ModelError, Validation
-from dpsgd_torch.training.losses import per_example
+from dpsgd_torch.gradients.losses import per_example
 
 N, CLASSES = 7, 4
 

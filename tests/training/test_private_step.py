@@ -10,14 +10,14 @@ from small_problem import small_data, small_model, weights
 from torch import nn
 
 from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.gradients.vectors import Stored
 from dpsgd_torch.mechanisms.gaussian import fill_normal
 from dpsgd_torch.noise import independent
-from dpsgd_torch.plan import StepPlan
-from dpsgd_torch.training.grad_sample import PerExampleGradients
-from dpsgd_torch.training.losses import per_example
+from dpsgd_torch.privacy.plan import StepPlan
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.steps import Draw, PrivateStep
-from dpsgd_torch.training.vectors import Stored
 
 CLIP = 0.5
 LOSS = per_example(nn.CrossEntropyLoss())

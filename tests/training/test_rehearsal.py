@@ -9,7 +9,7 @@ from small_problem import make_trainer, small_data, small_model
 from torch import nn
 
 from dpsgd_torch import ModelError, RunError, Validation
-from dpsgd_torch.training.blame import within_charged_step
+from dpsgd_torch.gradients.blame import within_charged_step
 
 
 @pytest.mark.parametrize("place", [0, 60, 119])

@@ -16,9 +16,9 @@ from small_problem import make_trainer, small_data, small_model, weights
 
 from accountant import LedgerError
 from dpsgd_torch import GuaranteeBroken, Privacy, RunError
+from dpsgd_torch.storage.beginning import is_begun_only
+from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training import trainer as trainer_module
-from dpsgd_torch.training.beginning import is_begun_only
-from dpsgd_torch.training.run_folder import RunFolder
 
 DRIVER = """
 import os, signal, sys

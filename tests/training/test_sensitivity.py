@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from dpsgd_torch.plan import Sampling, StepPlan
+from dpsgd_torch.gradients.vectors import Stored
+from dpsgd_torch.privacy.plan import Sampling, StepPlan
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.sampling import assign_slots
-from dpsgd_torch.training.vectors import Stored
 
 CLIP = 1.0
 FALLING = [3.0, -2.0, 1.0, -0.5, 0.2, -0.1]  # neighbours' sums change sign when all move up one

@@ -9,11 +9,11 @@ from torch import nn
 
 from accountant import Gaussian, Ledger, exact
 from dpsgd_torch import Cosine, Linear, Privacy, Table
-from dpsgd_torch.report.promises import Promises
-from dpsgd_torch.spent import priced_events
-from dpsgd_torch.training.held_out import HeldOut, Validation, noisy_mean
-from dpsgd_torch.training.losses import per_example
-from dpsgd_torch.training.watch import Watch
+from dpsgd_torch.app.report.promises import Promises
+from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.privacy.guarantee import priced_events
+from dpsgd_torch.training.early_stopping import Watch
+from dpsgd_torch.training.validation import HeldOut, Validation, noisy_mean
 
 LOSS = per_example(nn.CrossEntropyLoss())
 

@@ -8,11 +8,11 @@ from small_problem import make_trainer, small_data, weights
 from torch import nn
 
 from dpsgd_torch import DataError, Privacy, Validation
-from dpsgd_torch.plan import Sampling, StepPlan
-from dpsgd_torch.training.losses import per_example
+from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.gradients.vectors import Stored
+from dpsgd_torch.privacy.plan import Sampling, StepPlan
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.sampling import UnitRows
-from dpsgd_torch.training.vectors import Stored
 
 IDS = np.repeat(np.arange(40) * 7, 3)  # 40 drugs of three rows each
 LOSS = per_example(nn.CrossEntropyLoss())

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from dpsgd_torch import ModelError
-from dpsgd_torch.training.engines import per_example_gradients
-from dpsgd_torch.training.losses import per_example
+from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.gradients.methods import per_example_gradients
 
 
 class UsedTwice(nn.Module):
@@ -84,14 +84,14 @@ def wrong_rule(rule):
 
 @pytest.mark.parametrize(("kind", "path"), [(nn.Conv2d, "0.weight"), (nn.Linear, "4.weight")])
 def test_a_planted_wrong_rule_is_caught(monkeypatch, kind, path):
-    from dpsgd_torch.training import rules
+    from dpsgd_torch.gradients import rules
 
     monkeypatch.setitem(rules._SAMPLERS, kind, wrong_rule(rules._SAMPLERS[kind]))
     refused(rf"parameter {path}: .*do not add up", model=small_model())
 
 
 def test_a_planted_wrong_closed_form_is_caught(monkeypatch):
-    from dpsgd_torch.training.sites import LinearSite
+    from dpsgd_torch.gradients.sites import LinearSite
 
     honest = LinearSite.add_to
 
@@ -121,7 +121,7 @@ def test_a_penalty_of_any_size_is_refused(gradients, much):
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_rule_whose_norms_are_too_small_is_refused_before_a_charge(monkeypatch, shared):
     """Its vectors are right, so only the clip would let twice as much through."""
-    from dpsgd_torch.training.sites import LinearSite
+    from dpsgd_torch.gradients.sites import LinearSite
 
     honest = LinearSite.squared_norms
 

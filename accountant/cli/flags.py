@@ -1,0 +1,195 @@
+"""The command line's flags, and the words of its help."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from accountant.calibration import WIDTH
+from accountant.dpsgd import Sampler
+from accountant.events import Relation
+from accountant.methods import METHODS
+
+_EXAMPLES = """\
+examples:
+  RUN="--n 60000 --batch-size 250 --delta 1e-5"
+  python -m accountant epsilon $RUN --epochs 15 --noise-multiplier 1.3 --statement
+  python -m accountant noise   $RUN --epochs 15 --epsilon 1
+  python -m accountant ledger runs/NAME/ledger.sqlite --delta 1e-5
+  python -m accountant plot    $RUN --epochs 15 --noise-multiplier 1.3 --out curve.png
+
+Batches are Poisson samples (each record joins with probability batch size / n) and neighbours
+differ by adding or removing one record, unless --sampler and --relation say otherwise. Answers go
+to stdout, warnings to stderr; bad input is one line and exit status 2. COMMAND --help explains
+the flags.
+"""
+
+
+def refuse(message: str) -> int:
+    """Say in one line what is wrong; returns the exit status."""
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.exit(refuse(f"{message}; see {self.prog} --help"))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; each command leaves its function in ``answer``."""
+    whole = _Parser(
+        prog="python -m accountant",
+        description="What DP-SGD costs: the ε of a run, or the run for an ε, with proof.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, words: str, *parts: _Parser) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, parents=list(parts), help=words, description=words + ".")
+        added.set_defaults(answer=getattr(answers, name))
+        return added
+
+    run, length, noise, delta, method = _run(), _length(), _noise(), _delta(), _method()
+    epsilon = command("epsilon", "ε of a run", run, length, noise, delta, method)
+    epsilon.add_argument(
+        "--statement",
+        action="store_true",
+        help="say in full what is promised and what not, what an attacker gains, and what the run "
+        "would be worth with other batches or neighbours",
+    )
+    at_epsilon = command("delta", "δ of a run at a given ε", run, length, noise, method)
+    at_epsilon.add_argument("--epsilon", type=float, required=True, help="ε ≥ 0")
+    _target(
+        command(
+            "noise",
+            "the least noise that keeps a run within ε",
+            run,
+            length,
+            delta,
+            method,
+        )
+    )
+    _target(
+        command(
+            "steps",
+            "the most steps that keep a run within ε",
+            run,
+            noise,
+            delta,
+            method,
+        )
+    )
+    recorded = command(
+        "ledger", "ε of what a run's ledger, or a list of events, says was released", delta,
+        method,
+    )  # fmt: skip
+    recorded.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help='a run\'s ledger.sqlite, or JSON: [{"type": "laplace", "noise_multiplier": 10, '
+        '"count": 3}, …]',
+    )
+    compare = command(
+        "compare",
+        "ε of a run by every method of ours and of each library that is "
+        "installed, with the time it takes",
+        run,
+        length,
+        noise,
+        delta,
+    )
+    compare.add_argument(
+        "--limit",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="stop a library after so long (default 60)",
+    )
+    compare.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    plot = command("plot", "draw δ against ε, and ε against steps", run, length, noise, delta)
+    plot.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE.png",
+        help="picture to write: png, pdf or svg by its ending",
+    )
+    return whole
+
+
+def _part() -> _Parser:
+    return _Parser(add_help=False)
+
+
+def _run() -> _Parser:
+    part = _part()
+    part.add_argument("--n", type=int, required=True, help="records in the training set")
+    part.add_argument("--batch-size", type=int, required=True, help="expected batch size")
+    part.add_argument(
+        "--microbatch-size",
+        type=int,
+        default=1,
+        help="examples averaged before each clip; above 1 the noise counts for half (default 1)",
+    )
+    part.add_argument(
+        "--sampler",
+        choices=[sampler.value for sampler in Sampler],
+        default=Sampler.POISSON.value,
+        help="how batches are drawn: Poisson samples, of a fixed size without replacement, or "
+        "shuffled epochs, for which no amplification is claimed (default poisson)",
+    )
+    part.add_argument(
+        "--relation",
+        choices=[Relation.ADD_OR_REMOVE_ONE.value, Relation.REPLACE_ONE.value],
+        help="which data sets are neighbours (default: add_or_remove_one for Poisson samples, else "
+        "replace_one, under which the noise counts for half)",
+    )
+    part.add_argument(
+        "--group-size", type=int, default=1, help="records a person may hold (default 1)"
+    )
+    return part
+
+
+def _length() -> _Parser:
+    part = _part()
+    length = part.add_mutually_exclusive_group(required=True)
+    length.add_argument("--epochs", type=float, help="passes over the data, in expectation")
+    length.add_argument("--steps", type=int, help="steps, instead of epochs")
+    return part
+
+
+def _noise() -> _Parser:
+    part = _part()
+    part.add_argument(
+        "--noise-multiplier", type=float, required=True, help="noise deviation / clip norm"
+    )
+    return part
+
+
+def _delta() -> _Parser:
+    part = _part()
+    part.add_argument("--delta", type=float, required=True, help="δ; keep it below 1/n")
+    return part
+
+
+def _method() -> _Parser:
+    part = _part()
+    words = "; ".join(f"{name}: {meaning}" for name, meaning in METHODS.items())
+    part.add_argument("--method", choices=METHODS, default="exact", help=f"{words} (default exact)")
+    part.add_argument(
+        "--width",
+        type=float,
+        default=WIDTH,
+        help=f"of the exact interval, relative to ε (default {WIDTH:g})",
+    )
+    part.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return part
+
+
+def _target(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--epsilon", type=float, required=True, help="the ε not to pass")

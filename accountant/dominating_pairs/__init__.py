@@ -1,0 +1,1 @@
+"""Dominating pairs: the two distributions an event's worst neighbours lie between."""

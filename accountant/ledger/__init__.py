@@ -1,0 +1,1 @@
+"""The ledger: a durable record of every charged release."""

@@ -1,0 +1,1 @@
+"""The exact accountant: an interval that provably holds ε."""

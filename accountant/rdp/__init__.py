@@ -1,0 +1,1 @@
+"""The Rényi accountant [Mironov 2017]."""

@@ -1,0 +1,1 @@
+"""The application: ``python -m dpsgd_torch.train`` from its flags to its report."""

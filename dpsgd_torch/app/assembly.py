@@ -1,0 +1,193 @@
+"""The parts of a run put together: its plan, its ledger, and a trainer for each model."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable
+
+import torch
+
+from accountant import Ledger, Relation, dpsgd_steps
+from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.folds import Part
+from dpsgd_torch.app.preprocessing import Preparation
+from dpsgd_torch.app.stored_config import read_config, refuse_edited
+from dpsgd_torch.errors import ConfigError, RunError, told
+from dpsgd_torch.privacy.plan import PrivacyPlan
+from dpsgd_torch.privacy.privacy import declared_sampler
+from dpsgd_torch.samplers.poisson import PoissonSampler
+from dpsgd_torch.schedules import schedule_from_json
+from dpsgd_torch.storage.run_folder import RunFolder
+from dpsgd_torch.tasks.task import Task
+from dpsgd_torch.training.callbacks import validation_events
+from dpsgd_torch.training.checkpoint import has_trained
+from dpsgd_torch.training.early_stopping import Watch
+from dpsgd_torch.training.loop import epoch_ends
+from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.trainer import Trainer
+
+_PLAN = "private/plan.json"
+
+
+def plan_of(part: Part, preparation: Preparation) -> PrivacyPlan | None:
+    """What is charged in all; the same plan is made again inside each trainer."""
+    privacy = part.config.privacy(_steps(part), preparation.events)
+    if privacy is None:
+        return None
+    sampling = declared_sampler(
+        PoissonSampler,
+        privacy,
+        dataset_size=_n(part),
+        batch_size=part.config.batch_size,
+        epochs=part.config.epochs,
+        rows_per_unit=_rows_per_unit(part),
+    )
+    return privacy.plan(sampling, validation_events(part.validation, len(epoch_ends(sampling))))
+
+
+def begin(folder: RunFolder, config: RunConfig, root: int, plan: PrivacyPlan | None) -> None:
+    """Everything that resuming needs, an empty ledger too, before anything is spent.
+
+    What the run was asked stands in private/ as well: config.json, which is published and easily
+    edited, must still say the same when the run goes on.
+    """
+    noise = plan.noise_multiplier.to_json() if plan else None
+    with folder.beginning():
+        folder.write_root(root)
+        folder.write_sealed(_PLAN, {"config": config.to_json(), "noise_multiplier": noise})
+        folder.write_json("config.json", config.to_json())
+        if plan:
+            Ledger(folder.ledger, delta=plan.delta, relation=plan.sampling.relation).close()
+        elif config.label_epsilon:
+            Ledger(folder.ledger, delta=config.delta, relation=Relation.LABEL_CHANGE).close()
+
+
+def read_begun(folder: RunFolder) -> tuple[int, RunConfig]:
+    """The key of the streams and the configuration that a run began with.
+
+    Raises:
+        RunError: nothing to go on with, a damaged file, or a config.json that was edited.
+    """
+    folder.refuse_links()
+    folder.refuse_begun_only()
+    read_config(folder)
+    root = folder.read_root()
+    config = read_config(folder, root)
+    refuse_edited(config, folder.read_sealed(_PLAN).get("config"), folder.path / "config.json")
+    return root, config
+
+
+def open_ledger(folder: RunFolder, plan: PrivacyPlan) -> Ledger:
+    """The run's one ledger, which ``begin`` made; all that is planned is priced once."""
+    # another machine may calibrate to another last digit
+    noise = schedule_from_json(folder.read_sealed(_PLAN)["noise_multiplier"])
+    plan = dataclasses.replace(plan, noise_multiplier=noise)
+    return plan.open_ledger(folder.ledger, resumed=True)
+
+
+def make_trainer(
+    part: Part,
+    task: Task,
+    root: int,
+    preparation: Preparation,
+    ledger: Ledger | None,
+    folder: RunFolder | None,
+) -> Trainer:
+    config, watched = part.config, part.validation is not None
+    return Trainer(
+        task.make_model(Streams(root).torch("init")),
+        task.loss,
+        part.train,
+        privacy=config.privacy(_steps(part), preparation.events),
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        optimizer=_optimizer(config),
+        rate_schedule=config.rates(_steps(part)),
+        test_tensors=task.test,
+        metrics=task.metrics,
+        units=part.units,
+        rows_per_unit=_rows_per_unit(part),
+        validation=part.validation,
+        watch=Watch(patience=config.patience, plateau=config.plateau, keep_best=config.keep_best)
+        if watched
+        else None,
+        ledger=None if ledger is None else ledger.part(part.name),
+        run_dir=folder,
+        physical_batch_size=config.physical_batch_size,
+        checkpoint_every=config.checkpoint_every,
+        device=usable_device(config.device),
+        seed=own_root(root, part.name),
+    )
+
+
+def own_root(root: int, name: str) -> int:
+    """The key of a part's streams: folds that shared one would share who is in a batch.
+
+    >>> own_root(7, "training"), own_root(7, "fold-1") == own_root(7, "fold-2")
+    (7, False)
+    """
+    if name == "training":
+        return root
+    return int.from_bytes(hashlib.sha256(f"{root:x} {name}".encode()).digest(), "big")
+
+
+def start(trainer: Trainer) -> None:
+    """Open the trainer's folder, or go on where it was left."""
+    assert trainer.folder
+    contract = trainer.folder.private / "contract.json"
+    if contract.exists():
+        trainer.resume()
+    elif has_trained(trainer.folder.checkpoints):
+        raise RunError(f"{contract}: is gone, and steps were taken; restore it")
+    else:
+        trainer.open()
+
+
+def twin_of(config: RunConfig, part: Part, task: Task, root: int) -> Trainer | None:
+    """The same model on the same batches without privacy, where that was asked for."""
+    if not (config.twin and config.dp):
+        return None
+    part = dataclasses.replace(part, config=dataclasses.replace(part.config, dp=False))
+    return make_trainer(part, task, root, Preparation(), None, None)
+
+
+def folder_of(folder: RunFolder, part: Part) -> RunFolder:
+    if part.name == "training":
+        return folder
+    own = RunFolder(folder.path / part.name)
+    if own.is_free:
+        own.create()
+    return own
+
+
+def _n(part: Part) -> int:
+    assert part.config.dataset_size is not None
+    return part.config.dataset_size
+
+
+def _steps(part: Part) -> int:
+    config = part.config
+    return dpsgd_steps(dataset_size=_n(part), batch_size=config.batch_size, epochs=config.epochs)
+
+
+def _rows_per_unit(part: Part) -> int | None:
+    return None if part.config.privacy_unit == "record" else part.config.rows_per_unit
+
+
+def _optimizer(
+    config: RunConfig,
+) -> Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]:
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[config.optimizer]
+    return lambda parameters: kind(parameters, lr=config.learning_rate)
+
+
+def usable_device(name: str) -> torch.device:
+    try:
+        probe = torch.zeros(1, device=name)
+        probe.item()  # the meta device has no values
+        return probe.device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device = {name}: cannot be used ({told(error)}); try --device cpu"
+        ) from error

@@ -1,0 +1,1 @@
+"""Export of a run: its folder opened, its model and what is promised of it."""

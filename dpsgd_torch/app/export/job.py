@@ -1,0 +1,156 @@
+"""The whole export of a folder on one page: run, or saved model → graph → files → check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from dpsgd_torch.app.export.source import NOT_COVERED, Source, load_data, read_run
+from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.api import FROM_MADE_UP, MADE_UP
+from dpsgd_torch.export.declared import Declared
+from dpsgd_torch.export.deliver import Delivery, Subject, deliver, write_files
+from dpsgd_torch.export.saved_model import is_saved_model, read_saved_model
+from dpsgd_torch.export.statement import exported
+from dpsgd_torch.export.synthetic import made_up_inputs
+from dpsgd_torch.export.target import Target
+from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
+from dpsgd_torch.tasks.registry import public_inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the command line asks for."""
+
+    run: Path
+    to: str
+    int8: bool | None
+    check: bool
+    calibrate_on_private_data: bool
+    data_dir: Path | None
+    out: Path | None
+    inputs: int
+
+    def __post_init__(self) -> None:
+        if self.inputs < 1:
+            raise ExportError(f"inputs = {self.inputs}: must be at least 1")
+        in_integers = self.target.in_integers
+        if self.calibrate_on_private_data and not in_integers:
+            raise ExportError(
+                "calibrate_on_private_data = True: float32 files have no ranges; drop it"
+            )
+
+    @property
+    def target(self) -> Target:
+        return Target(self.to, self.int8)
+
+    def folder(self, name: str) -> Path:
+        """Where to; ``name`` is that of a sketch, whose folder must be called like it."""
+        there = self.run / "export" / self.to
+        return self.out or (there / name if self.to == "arduino" else there)
+
+
+def export(order: Order, say: Callable[[str], None]) -> bool:
+    """Write the files; False if they were checked and something differs."""
+    made = _of_saved_model if is_saved_model(order.run) else _of_run
+    return not deliver(*made(order, say)).differences
+
+
+def _of_saved_model(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery]:
+    for name, given in (
+        ("data_dir", order.data_dir),
+        ("calibrate_on_private_data", order.calibrate_on_private_data),
+    ):
+        if given:
+            raise ExportError(
+                f"{name} = {given}: {order.run} holds a model of your own, whose data only you "
+                "have; drop it, or call dpsgd_torch.export.export_model with public_inputs"
+            )
+    saved = read_saved_model(order.run)
+    declared = saved.subject.declared
+    inputs = made_up_inputs(MADE_UP, declared.input_shape, declared.input_range)
+    checked = made_up_inputs(order.inputs, declared.input_shape, declared.input_range)
+
+    def statement(names: list[str]) -> str:
+        integers = order.target.in_integers
+        return saved.statement + exported(names, promised=saved.promised, integers=integers)
+
+    return saved.subject, Delivery(
+        target=order.target,
+        folder=order.folder("model"),
+        inputs=inputs,
+        ranges_from=FROM_MADE_UP,
+        statement=statement,
+        check_with=checked if order.check else None,
+        say=say,
+    )
+
+
+def _of_run(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery]:
+    source = read_run(order.run)
+    made_up = public_inputs(source.config)(MADE_UP)
+    held_out = _held_out(source, order, made_up) if order.check else None
+    declared = Declared(source.input_shape, source.input_range, source.labels, source.output)
+    subject = Subject(_graph(source, made_up, say), source.model, declared, source.provenance)
+    private = order.calibrate_on_private_data
+
+    def statement(names: list[str]) -> str:
+        return source.statement + exported(
+            names,
+            promised=source.promised,
+            integers=order.target.in_integers,
+            private_ranges=private,
+        )
+
+    return subject, Delivery(
+        target=order.target,
+        folder=order.folder(source.name),
+        inputs=load_data(source, order.data_dir).train[0] if private else made_up,
+        ranges_from=NOT_COVERED if private else FROM_MADE_UP,
+        statement=statement,
+        check_with=held_out,
+        say=say,
+    )
+
+
+def _graph(source: Source, made_up: torch.Tensor, say: Callable[[str], None]) -> onnx.ModelProto:
+    """The run's model.onnx, written once and kept while the weights are the same."""
+    kept, some = source.folder.path / "export" / "onnx" / "model.onnx", made_up[:32]
+    if kept.is_file() and (found := kept_model(kept.read_bytes(), source, some)):
+        return found
+    model = to_onnx(source.model, source.input_shape, source.provenance)
+    off = refuse_difference(model, source.model, some)
+    say(f"onnx: onnxruntime is within {off:.1e} of the model in float64")
+    write_files(kept.parent, {kept.name: model.SerializeToString()})
+    return model
+
+
+def kept_model(content: bytes, source: Source, some: torch.Tensor) -> onnx.ModelProto | None:
+    """The model that an earlier export left, if it is the run's: by its weights, not by its word.
+
+    ``some`` are inputs for which it must answer what the run's model answers.
+    """
+    try:
+        model = onnx.load_from_string(content)
+        told = {entry.key: entry.value for entry in model.metadata_props}
+        held = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+        for name, tensor in source.model.state_dict().items():
+            if not np.array_equal(held[name], tensor.numpy()):
+                return None
+        onnx.checker.check_model(model)
+        refuse_difference(model, source.model, some)
+    except Exception:  # whatever a damaged file makes protobuf and onnxruntime raise
+        return None
+    return model if told == source.provenance else None
+
+
+def _held_out(source: Source, order: Order, made_up: torch.Tensor) -> torch.Tensor:
+    """Test inputs, and made-up ones where there are not enough."""
+    task = load_data(source, order.data_dir)
+    test = made_up[:0] if task.test is None else task.test[0][: order.inputs]
+    return torch.cat([test, made_up[: order.inputs - len(test)]])

@@ -1,0 +1,135 @@
+"""Flags from the fields of RunConfig, with the preset's values as their defaults."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_type_hints
+
+from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.presets import PRESETS, Preset
+from dpsgd_torch.errors import ConfigError
+
+_DEFAULT = "mnist-tutorial"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for: a new run of ``preset``, or to resume one."""
+
+    preset: Preset
+    data_dir: Path | None
+    out: Path | None
+    resume: Path | None
+    json: bool
+    partial: str
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see python -m dpsgd_torch.train --help")
+
+
+def parse(argv: Sequence[str] | None = None) -> Request:
+    """The request in ``argv``.
+
+    Raises:
+        ConfigError: an unknown flag, preset or value, or flags beside --resume.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    name = _preset_name(arguments)
+    preset = PRESETS[name]()
+    given = vars(_parser(preset).parse_args(arguments))
+    own = {key: given.pop(key, None) for key in ("data_dir", "out", "resume", "json", "partial")}
+    new_run = [*given, *(["out"] if own["out"] else [])]
+    given.pop("preset", None)
+    if own["resume"] and new_run:
+        names = ", ".join(map(_flag, new_run))
+        raise ConfigError(f"resume = {own['resume']}: a run goes on as it began; drop {names}")
+    if "epsilon" in given and "noise_multiplier" not in given:
+        given["noise_multiplier"] = None
+    if "noise_multiplier" in given and "epsilon" not in given:
+        given["epsilon"] = None
+    idle = [name for name in ("epsilon", "noise_multiplier", "twin") if given.get(name)]
+    if given.get("dp") is False and idle:
+        names = ", ".join(map(_flag, idle))
+        raise ConfigError(f"dp = False: leaves {names} without effect; drop one or the other")
+    if given.get("folds", 1) > 1:
+        given.setdefault("validation", "private")
+    dataset, default = given.get("dataset"), preset.config.dataset
+    if dataset and dataset != default and not {dataset, default} <= {"mnist", "fashion-mnist"}:
+        raise ConfigError(
+            f"dataset = {dataset}: does not fit preset {name}, which is for {default}; choose a "
+            "preset of that data (--help lists them)"
+        )
+    for schedule in ("clip_schedule", "noise_schedule", "rate_schedule"):
+        if given.get(schedule, "").startswith("@"):
+            given[schedule] = _table(Path(given[schedule][1:]))
+    config = dataclasses.replace(preset.config, **given)
+    preset = dataclasses.replace(preset, config=config)
+    own |= {"json": bool(own["json"]), "partial": own["partial"] or "refuse"}
+    return Request(preset=preset, **own)
+
+
+def _table(path: Path) -> str:
+    """The schedule in a file of lines step,factor, written as a flag."""
+    try:
+        rows = [row.split(",") for row in path.read_text().split() if row.strip()]
+        rows = rows[1:] if rows and not rows[0][0].isdigit() else rows  # a header
+        return "table:" + ",".join(f"{int(step)}={float(factor)!r}" for step, factor in rows)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"schedule = @{path}: cannot be read ({error}); it needs lines step,factor from step 0"
+        ) from error
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _preset_name(arguments: Sequence[str]) -> str:
+    first = _Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=_DEFAULT)
+    name: str = first.parse_known_args(arguments)[0].preset
+    if name not in PRESETS:
+        raise ConfigError(f"preset = {name}: must be one of {', '.join(PRESETS)}")
+    return name
+
+
+def _parser(preset: Preset) -> argparse.ArgumentParser:
+    listing = "\n".join(f"  {name:17} {make().summary}" for name, make in PRESETS.items())
+    parser = _Parser(
+        prog="python -m dpsgd_torch.train",
+        description="Train privately, and prove the ε twice.\n\npresets:\n" + listing,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        epilog="Defaults shown are those of the preset named. A run leaves runs/NAME with "
+        "report.html, statement.txt and privacy.json.",
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument("--data-dir", type=Path, help="the data's folder (default: user cache)")
+    where.add_argument("--partial", choices=("refuse", "drop"), help="rows of a gesture file after "
+                       "its last whole recording (default: refuse)")  # fmt: skip
+    where.add_argument("--out", type=Path, help="a new folder for the run (default: runs/NAME)")
+    where.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
+    where.add_argument("--json", action="store_true", help="progress as JSON lines on stdout")
+    what = parser.add_argument_group(f"what, as in {preset.config.preset} unless given")
+    types = get_type_hints(RunConfig)
+    for field in dataclasses.fields(RunConfig):
+        default = getattr(preset.config, field.name)
+        text = f"{field.metadata['help']} (default: {'none' if default is None else default})"
+        options: dict[str, Any] = {"help": text.replace("%", "%%")}
+        if types[field.name] is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["type"] = next(iter(get_args(types[field.name])), types[field.name])
+            options["choices"] = field.metadata.get("choices")
+            if not options["choices"]:
+                options["metavar"] = options["type"].__name__.upper()
+        what.add_argument(_flag(field.name), **options)
+    return parser

@@ -1,0 +1,112 @@
+"""Who trains and who is held out: the folds of a run, cut between units, never through one."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.errors import ConfigError, DataError
+from dpsgd_torch.tasks.task import Pair, Task
+from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.validation import Validation
+
+_HELD_OUT = 5  # one in so many is held out where there is no cross-validation
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one model of a run is trained on, and what it is watched on.
+
+    ``config.dataset_size`` is that of this part: declared, not counted.
+    """
+
+    name: str
+    config: RunConfig
+    train: Pair
+    units: torch.Tensor | None
+    validation: Validation | None
+
+
+def chosen_units(config: RunConfig, task: Task) -> torch.Tensor | None:
+    """The ids whose privacy is asked for; None where each record is for itself.
+
+    Raises:
+        ConfigError: the data has no such column, or each of its rows is another unit.
+    """
+    name = config.privacy_unit
+    if name == "record":
+        return None
+    if name not in task.units:
+        known = ", ".join(["record", *task.units])
+        raise ConfigError(f"privacy_unit = {name}: the data has no such ids; choose among {known}")
+    ids = task.units[name]
+    if len(ids.unique()) == len(ids):
+        raise ConfigError(
+            f"privacy_unit = {name}: differs in every row, so that each is a unit; "
+            "pass --privacy-unit record"
+        )
+    return ids
+
+
+def sized(config: RunConfig, task: Task, units: torch.Tensor | None) -> RunConfig:
+    """``config`` with the number of its units, counted where none was declared."""
+    if config.dataset_size is not None:
+        return config
+    count = len(task.train[0]) if units is None else len(units.unique())
+    return dataclasses.replace(config, dataset_size=count)
+
+
+def cut(config: RunConfig, task: Task, units: torch.Tensor | None, root: int) -> list[Part]:
+    """One part for each model; ``config.dataset_size`` is the declared number of all units.
+
+    * Each unit is held out by one fold, drawn for it alone: who else is there does not matter.
+
+    Raises:
+        DataError: a fold without a row, or without a positive label among its rows.
+    """
+    assert config.dataset_size is not None
+    if config.validation == "none":
+        return [Part("training", config, task.train, units, None)]
+    count = len(task.train[0])
+    ids = torch.arange(count) if units is None else units
+    _, codes = ids.unique(return_inverse=True)
+    number = config.folds if config.folds > 1 else _HELD_OUT
+    drawn = Streams(root).numpy("folds").integers(number, size=int(codes.max()) + 1)
+    fold = torch.from_numpy(drawn)[codes]
+    size = max(1, round(config.dataset_size / number))
+    smaller = dataclasses.replace(config, dataset_size=config.dataset_size - size)
+    parts = []
+    for held in range(config.folds):
+        inside = fold == held
+        train, kept = _rows(task.train, ~inside), _rows(task.train, inside)
+        _refuse_empty(held, train, kept)
+        validation = Validation(
+            tensors=kept,
+            public=config.validation == "public",
+            released=config.validation != "selection",
+            size=size,
+            noise_multiplier=config.validation_noise,
+            bound=config.validation_bound,
+            units=None if units is None else units[inside].numpy(),
+        )
+        name = f"fold-{held + 1}" if config.folds > 1 else "training"
+        remaining = None if units is None else units[~inside]
+        parts.append(Part(name, smaller, train, remaining, validation))
+    return parts
+
+
+def _rows(data: Pair, which: torch.Tensor) -> Pair:
+    return data[0][which], data[1][which]
+
+
+def _refuse_empty(fold: int, train: Pair, kept: Pair) -> None:
+    rule = ""
+    if not len(kept[0]) or not len(train[0]):
+        rule = "has no row to train on, or none to watch"
+    elif kept[1].is_floating_point() and not kept[1].any():
+        rule = "has no positive label among its rows"
+    if rule:
+        raise DataError(f"fold {fold + 1}: {rule}; lower --folds, or choose another --seed")

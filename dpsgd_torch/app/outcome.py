@@ -1,0 +1,23 @@
+"""What a run came to, for whoever shows it or goes on with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpsgd_torch.app.predict import Predicted
+from dpsgd_torch.privacy.guarantee import PrivacySpent
+from dpsgd_torch.training.history import History
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to; the history of a cross-validation is the mean over its folds."""
+
+    folder: Path
+    history: History
+    twin: History | None
+    spent: PrivacySpent | None
+    stopped: str
+    predicted: Predicted
+    label_epsilon: float | None

@@ -1,0 +1,152 @@
+"""Progress: a live bar on a terminal, a line an epoch elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from accountant.statement import round_up
+from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.outcome import Outcome
+from dpsgd_torch.training.history import EpochRecord
+from dpsgd_torch.training.loop import Progress
+from dpsgd_torch.training.trainer import Trainer
+
+
+class Presenter(Protocol):
+    """Whoever shows a run: told its start, each stretch of training, and its end."""
+
+    def start(self, config: RunConfig, run: Trainer, folder: Path) -> None: ...
+
+    def follow(self, name: str, progress: Iterable[Progress]) -> None: ...
+
+    def end(self, outcome: Outcome) -> None: ...
+
+
+def presenter(*, as_json: bool) -> Presenter:
+    """The one that fits where stdout goes."""
+    if as_json:
+        return JsonPresenter()
+    return LivePresenter() if sys.stdout.isatty() else LinePresenter()
+
+
+class LinePresenter:
+    """Plain lines: one at the start, one an epoch, a few at the end."""
+
+    def start(self, config: RunConfig, run: Trainer, folder: Path) -> None:
+        self.budget = run.plan.budget if run.plan else None
+        promise = "without privacy"
+        if run.plan:
+            first = run.plan.step(0)
+            promise = (
+                f"noise multiplier {first.noise_multiplier:.6g}, clip norm {first.clip_norm:g}"
+            )
+            promise += f", budget ε = {self.budget:g}" if self.budget else ""
+        sampling = run.sampling
+        self._say(
+            f"{config.preset}: {sampling.steps} steps of {sampling.batch_size} expected from "
+            f"n = {sampling.dataset_size}{_units(sampling.unit)}, {promise}"
+        )
+        resumed = f", resumed after step {run.done}" if run.resumed else ""
+        self._say(f"run folder: {folder}{resumed}")
+
+    def follow(self, name: str, progress: Iterable[Progress]) -> None:
+        started = time.monotonic()
+        for at in progress:
+            if at.record:
+                elapsed = time.monotonic() - started
+                self._say(f"{name}: {self._epoch(at.record)} ({elapsed:.0f} s)")
+
+    def end(self, outcome: Outcome) -> None:
+        if outcome.stopped:
+            self._say(f"ended early: {outcome.stopped}")
+        if outcome.spent:
+            spent = outcome.spent
+            self._say(
+                f"ε = {round_up(spent.epsilon)} at δ = {spent.delta!r} after {spent.steps} steps; "
+                f"Rényi accounting says {spent.epsilon_rdp:.6g}, and so does Opacus's, to "
+                f"{max(spent.agreement, 1e-16):.0e} on equal orders"
+            )
+        elif outcome.label_epsilon:
+            self._say(f"ε = {outcome.label_epsilon:g} for labels alone; inputs are not protected")
+        else:
+            self._say("no privacy was asked for, none is promised")
+        name = "report.html" if outcome.history.epochs else "statement.txt"
+        self._say(f"look at {outcome.folder / name}")
+
+    def _epoch(self, record: EpochRecord) -> str:
+        test = ", ".join(f"test {name} {value:.4f}" for name, value in record.test.items())
+        if record.validation is not None:
+            test += f", validation {record.validation:.4f}"
+        spent = "" if record.epsilon is None else f", ε = {round_up(record.epsilon)}"
+        of = f" of {self.budget:g}" if self.budget and spent else ""
+        return f"epoch {record.epoch}, step {record.step}: {test}{spent}{of}"
+
+    def _say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+class LivePresenter(LinePresenter):
+    """The same lines above a bar with epoch, step, ε spent and time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console()
+
+    def follow(self, name: str, progress: Iterable[Progress]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[spent]}"),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(name, total=None, spent="")
+            for at in progress:
+                spent = "" if at.epsilon is None else f"ε {round_up(at.epsilon, 3)}"
+                spent += f" of {self.budget:g}" if spent and self.budget else ""
+                bar.update(
+                    task,
+                    total=at.steps,
+                    completed=at.step,
+                    description=f"{name} epoch {at.epoch}",
+                    spent=spent,
+                )
+                if at.record:
+                    self._say(f"{name}: {self._epoch(at.record)}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+class JsonPresenter:
+    """One JSON object a line: start, each epoch, end."""
+
+    def start(self, config: RunConfig, run: Trainer, folder: Path) -> None:
+        fields = config.to_json()
+        self._emit("start", run=str(folder), config=fields, resumed_after=run.done)
+
+    def follow(self, name: str, progress: Iterable[Progress]) -> None:
+        for at in progress:
+            if at.record:
+                self._emit("epoch", model=name, **at.record.to_json())
+
+    def end(self, outcome: Outcome) -> None:
+        privacy = outcome.spent.to_json() if outcome.spent else None
+        self._emit("end", run=str(outcome.folder), privacy=privacy, stopped=outcome.stopped)
+
+    def _emit(self, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def _units(unit: str) -> str:
+    return "" if unit == "record" else f" (each a {unit})"

@@ -1,0 +1,103 @@
+"""report.html: one self-contained page, and the private picture beside it in private/."""
+
+from __future__ import annotations
+
+import math
+
+import jinja2
+
+from accountant.statement import round_up
+from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.predict import Predicted
+from dpsgd_torch.app.report.plots import (
+    calibration,
+    curves,
+    norm_histogram,
+    promise_by_rows,
+    schedules,
+)
+from dpsgd_torch.app.report.promises import Promises
+from dpsgd_torch.privacy.guarantee import PrivacySpent
+from dpsgd_torch.storage.run_folder import RunFolder
+from dpsgd_torch.training.history import History
+
+
+def write_report(
+    folder: RunFolder,
+    config: RunConfig,
+    history: History,
+    twin: History | None,
+    spent: PrivacySpent | None,
+    words: str,
+    predicted: Predicted,
+    promises: Promises | None,
+    label_epsilon: float | None,
+) -> None:
+    """Write report.html, and private/gradient-norms.svg for a private run."""
+    if not history.epochs:
+        return
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dpsgd_torch.app.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("page.html").render(
+        config=config,
+        figures=_figures(history, twin, spent, predicted),
+        pictures=_pictures(history, twin, spent, predicted, promises),
+        promises=promises,
+        rows=history.epochs,
+        scores=list(history.epochs[-1].test),
+        twin={record.epoch: record for record in twin.epochs} if twin else {},
+        spent=spent.to_json() if spent else {},
+        words=words,
+        round_up=round_up,
+        label_epsilon=label_epsilon,
+    )
+    folder.write_text("report.html", page)
+    counts = [row["norm_counts"] for row in history.private]
+    if spent and counts:
+        folder.write_text("private/gradient-norms.svg", norm_histogram(counts, spent.clip_norm))
+
+
+def _pictures(
+    history: History,
+    twin: History | None,
+    spent: PrivacySpent | None,
+    predicted: Predicted,
+    promises: Promises | None,
+) -> dict[str, str]:
+    pictures = curves(history, twin, private=spent is not None)
+    if spent:
+        pictures |= schedules(spent)
+    if predicted.predicted is not None and predicted.observed is not None:
+        pictures["Calibration, label by label"] = calibration(
+            predicted.predicted.tolist(), predicted.observed.tolist()
+        )
+    if promises:
+        title = f"What one {promises.unit} is promised"
+        pictures[title] = promise_by_rows(promises.by_rows, promises.unit, promises.as_one)
+    return pictures
+
+
+def _figures(
+    history: History, twin: History | None, spent: PrivacySpent | None, predicted: Predicted
+) -> list[tuple[str, str]]:
+    """The few numbers a reader looks for first."""
+    last = history.epochs[-1].test
+    figures = []
+    if "accuracy" in last:
+        figures.append(("test accuracy", f"{last['accuracy']:.2%}"))
+    if twin and "accuracy" in twin.epochs[-1].test:
+        figures.append(("of the non-private twin", f"{twin.epochs[-1].test['accuracy']:.2%}"))
+    if predicted.log_loss is not None:
+        figures.append(("test log loss", f"{predicted.log_loss:.5f}"))
+    if spent:
+        figures.append(("ε", round_up(spent.epsilon)))
+        figures.append(("δ", repr(spent.delta)))
+        agreement = spent.agreement
+        if math.isfinite(agreement):
+            figures.append(("Opacus differs by", f"{agreement:.0e}"))
+    return figures

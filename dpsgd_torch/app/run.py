@@ -1,0 +1,150 @@
+"""The whole story on one page: config → task → plan → training → ε twice → report."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from datetime import datetime
+from pathlib import Path
+
+from dpsgd_torch.app.assembly import (
+    begin,
+    folder_of,
+    make_trainer,
+    open_ledger,
+    plan_of,
+    read_begun,
+    start,
+    twin_of,
+    usable_device,
+)
+from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.flags import Request
+from dpsgd_torch.app.folds import chosen_units, cut, sized
+from dpsgd_torch.app.outcome import Outcome
+from dpsgd_torch.app.predict import predict
+from dpsgd_torch.app.preprocessing import Preparation
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.app.progress import Presenter
+from dpsgd_torch.app.randomized_labels import randomized
+from dpsgd_torch.app.report.page import write_report
+from dpsgd_torch.app.report.promises import Promises
+from dpsgd_torch.app.report.statement import statement
+from dpsgd_torch.privacy.guarantee import PrivacySpent, figures, priced_events
+from dpsgd_torch.storage.run_folder import RunFolder
+from dpsgd_torch.tasks.registry import load_task
+from dpsgd_torch.tasks.task import Task
+from dpsgd_torch.training.history import averaged
+from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.trainer import Trainer
+
+
+def run(request: Request, present: Presenter) -> Outcome:
+    """Train what was requested, or go on with it, and leave the run folder complete."""
+    if request.resume:
+        folder = RunFolder(request.resume)
+        root, config = read_begun(folder)
+    else:
+        config = request.preset.config
+        folder = RunFolder(request.out or _fresh_name(config.preset))
+        folder.refuse_occupied()
+        root = Streams().root if config.seed is None else config.seed
+
+    usable_device(config.device)
+    task = load_task(config, request.data_dir, request.partial)
+    units = chosen_units(config, task)
+    config = sized(config, task, units)
+    preparation = Preparation.of(config, task)
+    parts = cut(config, task, units, root)
+    plan = plan_of(parts[0], preparation)
+    if not request.resume:
+        begin(folder, config, root, plan)
+
+    trainers: list[Trainer] = []
+    as_loaded = task
+    with contextlib.ExitStack() as stack:
+        ledger = None
+        if plan:
+            opened = open_ledger(folder, plan)
+            ledger = stack.enter_context(contextlib.closing(opened))
+        try:
+            labels = None
+            if config.label_epsilon:
+                task, labels = randomized(task, config, folder)
+            task = preparation.carry_out(task, units, ledger, folder)
+            if task is not as_loaded:
+                parts = cut(config, task, units, root)
+            folder.write_json("task.json", task.to_json())
+            trainers = [
+                make_trainer(part, task, root, preparation, ledger, folder_of(folder, part))
+                for part in parts
+            ]
+            for trainer in trainers:
+                start(trainer)
+            present.start(config, trainers[0], folder.path)
+            for part, trainer in zip(parts, trainers, strict=True):
+                kind = "private" if config.dp else "non-private"
+                name = kind if part.name == "training" else f"{kind} {part.name}"
+                present.follow(name, trainer.run())
+            twin = None
+            if other := twin_of(config, parts[0], task, root):
+                present.follow("non-private twin", other.run())
+                twin = other.history
+                rows = (record.to_json() for record in twin.epochs)
+                folder.write_lines("private/twin-metrics.jsonl", rows)
+        except KeyboardInterrupt:
+            command = f"python -m dpsgd_torch.train {shlex.join(_go_on(request, folder))}"
+            done = sum(trainer.done for trainer in trainers)
+            raise KeyboardInterrupt(f"after step {done}; go on with {command}") from None
+        last = next((t for t in trainers if t.ended), trainers[0])
+        spent = last.privacy_spent() if plan else None
+        promises = _promises(config, task, spent, last)
+        for trainer in trainers:
+            assert trainer.folder
+            trainer.write_results(trainer.folder, spent, keep_privacy=labels is not None)
+    if config.validation == "selection" and (held_out := trainers[0].steering.held_out):
+        score = {"sum": held_out.clipped_sum(trainers[0].model), "bound": held_out.asked.bound}
+        folder.write_json("private/selection.json", score)
+    stopped = next((t.stopped or t.ended for t in trainers if t.stopped or t.ended), "")
+    history = averaged([t.history for t in trainers])
+    predicted = predict([t.model for t in trainers], task, folder)
+    if len(trainers) > 1:
+        folder.write_lines("metrics.jsonl", (r.to_json() for r in history.epochs))
+        folder.write_json("privacy.json", figures(spent))
+    outcome = Outcome(folder.path, history, twin, spent, stopped, predicted, labels)
+    words = statement(
+        config,
+        spent,
+        plan=last.plan,
+        claim=PRESETS[config.preset]().claim,
+        stopped=stopped,
+        note=task.note,
+        has_twin=twin is not None,
+        labels=labels,
+    )
+    folder.write_text("statement.txt", words)
+    write_report(folder, config, history, twin, spent, words, predicted, promises, labels)
+    present.end(outcome)
+    return outcome
+
+
+def _promises(
+    config: RunConfig, task: Task, spent: PrivacySpent | None, trainer: Trainer
+) -> Promises | None:
+    """For data whose rows belong to someone: what row and unit are promised, side by side."""
+    unit = next((name for name in (config.privacy_unit, *task.units) if name != "record"), None)
+    if spent is None or trainer.plan is None or unit is None:
+        return None
+    events = priced_events(trainer.plan, trainer.ledger, watched=spent.watched)
+    return Promises.of(spent, events, unit)
+
+
+def _go_on(request: Request, folder: RunFolder) -> list[str]:
+    words = ["--resume", str(folder.path)]
+    words += ["--data-dir", str(request.data_dir)] if request.data_dir else []
+    return words + (["--partial", request.partial] if request.partial != "refuse" else [])
+
+
+def _fresh_name(preset: str) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{preset}-{stamp}"

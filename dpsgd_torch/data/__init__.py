@@ -1,0 +1,1 @@
+"""Data: what records a run trains on."""

@@ -1,0 +1,1 @@
+"""Per-example gradients: clipped sums that are autograd's, or a refusal."""

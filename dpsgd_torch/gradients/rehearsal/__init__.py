@@ -1,0 +1,1 @@
+"""Before anything is charged: one example at a time against autograd."""

@@ -1,0 +1,114 @@
+"""Autograd's own gradients of the plain model, and when two gradients count as the same."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.blame import blamed
+from dpsgd_torch.gradients.losses import Loss
+from dpsgd_torch.gradients.rehearsal.synthetic import Batch
+from dpsgd_torch.gradients.vectors import length, unreached
+
+Gradient = list[torch.Tensor]  # flat and in float64, a tensor a parameter
+
+_OF_A_PARAMETER = 1e-3
+_OF_ALL = 1e-5  # a part of the vector so small is rounding beside the others
+_ALIKE = 1e-2  # of these: passes of one shape on a CPU round alike, row by row
+_HALF = 30.0  # by so much more may a pass that goes through half precision round
+
+
+class Oracle:
+    """The model without hooks, and the names of what it trains."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        self.model, self.loss = model, loss
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.in_half = False
+        self._unreached = set(self.named)
+
+    @property
+    def params(self) -> list[nn.Parameter]:
+        return list(self.named.values())
+
+    def outputs(self, inputs: torch.Tensor, of: str) -> Any:
+        """What the model returns: a tensor, or several in a tuple or dict, one row an example."""
+        count = len(inputs)
+        hint = "; check shape and dtype of the inputs, and that a batch of any size will do"
+        with blamed(f"model over {count} {of}", self.model, hint=hint):
+            outputs = self.model(inputs)
+        tensors = [part for part in tree_leaves(outputs) if isinstance(part, torch.Tensor)]
+        if not tensors:
+            raise ModelError(
+                f"model returned {type(outputs).__name__}: must be a tensor, or a tuple or dict of "
+                "tensors, a row an example; wrap the model in a module that picks its outputs"
+            )
+        for part in tensors:
+            if part.ndim == 0 or len(part) != count:
+                raise ModelError(
+                    f"model returned shape {tuple(part.shape)} for {count} examples: must be one "
+                    "row an example; keep the first dimension, also where it is 1"
+                )
+        return outputs
+
+    def losses(self, outputs: Any, targets: torch.Tensor, of: str) -> torch.Tensor:
+        with blamed(f"over {len(targets)} {of}", self.model):
+            return self.loss(outputs, targets)
+
+    def gradient(self, batch: Batch, of: str) -> Gradient:
+        """Of the sum of the losses; zero for a parameter that this pass leaves out.
+
+        Raises:
+            ModelError: model or loss fail.
+        """
+        total = self.losses(self.outputs(batch[0], of), batch[1], of).sum()
+        if not total.requires_grad:
+            raise unreached(next(iter(self.named)))
+        with blamed(f"backward pass over {len(batch[0])} {of}", self.model):
+            found = torch.autograd.grad(total, self.params, allow_unused=True)
+        reached = [name for name, g in zip(self.named, found, strict=True) if g is not None]
+        self._unreached -= set(reached)
+        filled = (
+            p.detach().new_zeros(p.shape) if g is None else g.to_dense()
+            for p, g in zip(self.params, found, strict=True)
+        )
+        return [gradient.flatten().double() for gradient in filled]
+
+    def refuse_unreached(self) -> None:
+        """Refuse a parameter that no pass so far has reached."""
+        for name in self.named:
+            if name in self._unreached:
+                raise unreached(name)
+
+    def differing(
+        self, reference: Gradient, given: Gradient, scale: float = 0.0, *, alike: bool = False
+    ) -> tuple[str, float] | None:
+        """The first parameter whose gradients differ beyond rounding, and by how much of it.
+
+        Args:
+            scale: of what was added up, where it is more than the sum.
+            alike: both are of the same row in passes of one shape.
+        """
+        whole = max(length(reference), length(given), scale)
+        if not math.isfinite(whole):
+            return None if not math.isfinite(length(reference)) else (next(iter(self.named)), whole)
+        for name, a, b in zip(self.named, reference, given, strict=True):
+            own = max(float(a.norm()), float(b.norm()))
+            error = float((a - b).norm())
+            strict = alike and a.device.type == "cpu"
+            if error > self._rounding(own, whole) * (_ALIKE if strict else 1.0):
+                return name, error / own
+        return None
+
+    def beyond_rounding(self, norms: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """Which of the norms differ."""
+        return (norms - reference).abs() > self._rounding(reference, float(reference.max()))
+
+    def _rounding(self, length: Any, whole: float) -> Any:
+        allowed = _OF_A_PARAMETER * length + _OF_ALL * whole
+        return _HALF * allowed if self.in_half else allowed

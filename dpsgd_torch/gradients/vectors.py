@@ -1,0 +1,131 @@
+"""The vectors that are clipped, one a slot, whether or not they are ever written out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.losses import Loss
+
+_AT_ONCE = 1 << 17  # values widened at once, so that they stay in the cache
+
+
+class Vectors(Protocol):
+    """One vector over all parameters for each slot of a physical batch.
+
+    A slot is one example, one microbatch, or the rows of one person; its vector is the weighted
+    sum of its examples' gradients. An example whose gradient is not finite counts as zero.
+    """
+
+    @property
+    def norms(self) -> torch.Tensor:
+        """(slots,) L2 norms, too small by rounding only; infinite or NaN where one overflows."""
+
+    def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor) -> None:
+        """Add Σ factor × vector to ``sums``, one float64 tensor a parameter, in float64.
+
+        Factor 0 leaves a vector out.
+        """
+
+    def norm(self, slot: int) -> float:
+        """One slot's norm, computed again in float64."""
+
+    def vector(self, slot: int) -> list[torch.Tensor]:
+        """One slot's vector written out in float64, a flat tensor a parameter."""
+
+
+class PerExample(Protocol):
+    """A model whose backward pass keeps what belongs to each example apart."""
+
+    def backward(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+        """Run one pass over a physical batch; returns the sum of its losses."""
+
+    def vectors(
+        self,
+        params: Sequence[nn.Parameter],
+        slots: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> Vectors:
+        """What that pass left, taken out of the model.
+
+        Args:
+            params: the order of the parameters.
+            slots: the slot of each example, numbered from 0; None where each is its own.
+            weights: by which each example's gradient is multiplied; None for 1.
+
+        Raises:
+            ModelError: the loss does not reach one of the parameters.
+        """
+
+    def cleanup(self) -> None:
+        """Take the hooks off again."""
+
+
+class Stored:
+    """Vectors held as Opacus's per-example gradients, ``grad_sample`` of each parameter."""
+
+    def __init__(
+        self,
+        params: Sequence[nn.Parameter],
+        slots: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> None:
+        held: Sequence[Any] = params
+        grads = [p.grad_sample.unsqueeze(-1).flatten(1) for p in held]  # also of scalars
+        for p in held:
+            p.grad_sample = None
+        norms = _norms(grads)
+        if slots is not None:
+            finite = torch.isfinite(norms)
+            if not finite.all():
+                grads, slots = [g[finite] for g in grads], slots[finite]
+                weights = None if weights is None else weights[finite]
+            count = int(slots.max()) + 1 if slots.numel() else 0
+            grads = [
+                g.new_zeros(count, g.shape[1]).index_add_(
+                    0, slots, g if weights is None else g * weights[:, None]
+                )
+                for g in grads
+            ]
+            norms = _norms(grads)
+        self._grads, self.norms = grads, norms
+
+    def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor) -> None:
+        kept = factors > 0
+        every, factors = bool(kept.all()), factors[kept].double()
+        width = max(1, _AT_ONCE // max(1, len(kept)))
+        for total, g in zip(sums, self._grads, strict=True):
+            flat = total.view(-1)
+            for start in range(0, g.shape[1], width):
+                block = g[:, start : start + width]
+                flat[start : start + width] += factors @ (block if every else block[kept]).double()
+
+    def norm(self, slot: int) -> float:
+        return length(self.vector(slot))
+
+    def vector(self, slot: int) -> list[torch.Tensor]:
+        return [g[slot].double() for g in self._grads]
+
+
+def _norms(grads: list[torch.Tensor]) -> torch.Tensor:
+    # Squares are summed in pairs; torch's norm adds them one by one on the CPU, and in float32
+    # loses 4e-4 of a vector of ten million ones.
+    return torch.stack([g.square().sum(1) for g in grads]).sum(0).sqrt()
+
+
+def length(vector: Sequence[torch.Tensor]) -> float:
+    """L2 norm over all parameters together, of one flat tensor each."""
+    return math.sqrt(sum(float(part @ part) for part in vector))
+
+
+def unreached(name: str) -> ModelError:
+    """What to say of a parameter without a gradient."""
+    return ModelError(
+        f"parameter {name}: the loss does not reach it, so it has no gradient; "
+        "use it in forward or set requires_grad_(False)"
+    )

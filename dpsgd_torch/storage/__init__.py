@@ -1,0 +1,1 @@
+"""Run folders: what is written, sealed, and read again."""

@@ -1,0 +1,80 @@
+"""What a resumed run must share with the run it resumes, and what repeating a step takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import opacus
+import torch
+
+from dpsgd_torch.data.tensors import raw_bytes
+from dpsgd_torch.errors import RunError
+from dpsgd_torch.training.described import described
+from dpsgd_torch.training.state import RunState
+
+CODE_CONTRACT = 2  # raised whenever the order or meaning of a run's random draws changes
+
+
+def contract(run: RunState) -> dict[str, Any]:
+    """What was asked for, part by part, JSON throughout.
+
+    A calibrated noise is not in it: another machine may calibrate to another last digit.
+    """
+    groups = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in run.optimizer.state_dict()["param_groups"]
+    ]
+    kept = run.steering.held_out
+    held_out: tuple[torch.Tensor, ...] = ()
+    if kept:
+        held_out = (*kept.data, *map(torch.from_numpy, (kept.units.order, kept.units.counts)))
+    parts = {
+        "code": CODE_CONTRACT,
+        "data": digest([*run.data, *held_out]) + run.unit_digest,
+        "model": str(run.model),
+        "loss": described(run.given_loss),
+        "optimizer": [type(run.optimizer).__name__, groups],
+        "sampling": run.sampling.to_json(),
+        "privacy": run.privacy.to_json() if run.privacy else None,
+        "physical batch size": run.physical_batch_size,
+        "gradients": run.gradients,
+        "steering": run.steering.to_json(),
+    }
+    return dict(json.loads(json.dumps(parts, default=float)))
+
+
+def refuse_changed(was: Mapping[str, Any], now: Mapping[str, Any], run: object) -> None:
+    """Refuse to resume where any part differs, by its name."""
+    for name in now:
+        before, after = was.get(name), now[name]
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys = [key for key in after if before.get(key) != after[key]]
+            before, after = ({key: part.get(key) for key in keys} for part in (before, after))
+        before, after = (" ".join(str(part).split()) for part in (before, after))
+        raise RunError(
+            f"run {run}: its {name} changed ({before} → {after}); resume with what it began with, "
+            "or start a new run"
+        )
+
+
+def digest(tensors: Iterable[torch.Tensor]) -> str:
+    """sha256 of the tensors' bytes."""
+    result = hashlib.sha256()
+    for tensor in tensors:
+        result.update(raw_bytes(tensor))
+    return result.hexdigest()
+
+
+def environment(device: torch.device) -> str:
+    """What must be the same for a step to repeat bit for bit."""
+    parts = [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    parts += [f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"]
+    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}", "float64 noise"]
+    return ", ".join(parts)

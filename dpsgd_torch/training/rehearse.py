@@ -1,0 +1,160 @@
+"""Whatever of the user's can raise, tried on what it will meet, before the first charge."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.blame import blamed
+from dpsgd_torch.gradients.losses import Loss
+from dpsgd_torch.gradients.rehearsal.draws import same_draws
+from dpsgd_torch.gradients.rehearsal.oracle import Oracle
+from dpsgd_torch.gradients.rehearsal.state import State
+from dpsgd_torch.gradients.rehearsal.synthetic import Batch, extreme_rows
+from dpsgd_torch.storage.sealed import tensors_to_bytes
+from dpsgd_torch.training.released_state import checksums, released_tensors
+from dpsgd_torch.training.state import RunState
+from dpsgd_torch.training.validation import HeldOut
+
+_VALUES = 10**7  # of made-up outputs that targets are tried against, in all
+
+
+def try_all(run: RunState, held_out: HeldOut | None, size: int) -> None:
+    """Try what training, scores and optimizer will do, on ``size`` rows at once at most.
+
+    Raises:
+        ModelError: what failed, and on what.
+    """
+    try_training(run.model, run.loss, run.data, size)
+    try_scores(run.model, run.scores, run.test, held_out, size)
+    try_optimizer(run.optimizer)
+
+
+def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
+    """The model on the rows of extreme inputs, the loss on every kind of target.
+
+    Raises:
+        ModelError: what failed, on how many rows; their values are not told.
+    """
+    oracle, state = Oracle(model, loss), State(model)
+    try:
+        with torch.no_grad(), same_draws(data[0].device):
+            _try(oracle, {"loss": loss}, data, size, "training")
+        state.refuse_changes()
+    finally:
+        state.restore()
+
+
+def try_scores(
+    model: nn.Module,
+    scores: Mapping[str, Loss],
+    test: Batch | None,
+    held_out: HeldOut | None,
+    size: int,
+) -> None:
+    """The metrics on test data and the score on validation data, as they are taken later."""
+    state, was_training = State(model), model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            if test is not None:
+                _try(Oracle(model, scores["loss"]), scores, test, size, "test")
+            if held_out is not None:
+                score = {"score": held_out.score}
+                _try(Oracle(model, held_out.score), score, held_out.data, size, "validation")
+        state.refuse_changes()
+    finally:
+        model.train(was_training)
+        state.restore()
+
+
+def try_saving(model: nn.Module) -> None:
+    """What the model holds as a file of tensors, as it is kept and compared later.
+
+    Raises:
+        ModelError: something in it fits in none.
+    """
+    hint = "; keep what is no plain tensor out of its buffers"
+    with blamed("the model's state, as it is saved", hint=hint):
+        tensors_to_bytes(released_tensors(model))
+        checksums(model)
+
+
+def try_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """A step of a copy on copies of the parameters; one that cannot be copied goes untried."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    copies = {id(p): nn.Parameter(p.detach().clone(), p.requires_grad) for p in held}
+    twin = object.__new__(type(optimizer))
+    try:
+        # not copy.deepcopy(optimizer), which leaves out what a subclass keeps beside its state
+        twin.__dict__.update(copy.deepcopy(optimizer.__dict__, dict(copies)))
+    except Exception:
+        return
+    twin.__dict__["_optimizer_step_pre_hooks"] = OrderedDict()
+    twin.__dict__["_optimizer_step_post_hooks"] = OrderedDict()
+    for p in copies.values():
+        p.grad = torch.full_like(p, 1e-3, memory_format=torch.contiguous_format)
+    with blamed(f"optimizer {type(optimizer).__name__}: a step on copies of the parameters"):
+        type(optimizer).step(twin)  # the class's own: a scheduler wraps the instance's
+
+
+def _try(oracle: Oracle, scores: Mapping[str, Loss], data: Batch, size: int, which: str) -> None:
+    size = min(size, len(data[0]))
+    outputs = oracle.outputs(data[0][:size], f"{which} rows")
+    for rows in (torch.arange(1, device=data[0].device), extreme_rows(data[0])):
+        for piece in rows.split(size):
+            oracle.outputs(data[0][piece], f"{which} rows of extreme inputs")
+    wide = sum(t[0].numel() for t in tree_leaves(outputs) if isinstance(t, torch.Tensor))
+    for rows in _kinds_of(data[1], wide).split(size):
+        like = tree_map_only(torch.Tensor, partial(_repeated, count=len(rows)), outputs)
+        for name, score in scores.items():
+            _try_score(name, score, like, data[1][rows], which, oracle.model)
+
+
+def _repeated(tensor: torch.Tensor, count: int) -> torch.Tensor:
+    return tensor[torch.arange(count, device=tensor.device) % len(tensor)]
+
+
+def _try_score(
+    name: str,
+    score: Loss,
+    outputs: Any,
+    targets: torch.Tensor,
+    which: str,
+    model: nn.Module,
+) -> None:
+    what = name if name in ("loss", "score") else f"metric {name}"
+    with blamed(f"{what} over {len(targets)} {which} rows", model):
+        values = score(outputs, targets)
+    fits = isinstance(values, torch.Tensor) and values.ndim > 0 and len(values) == len(targets)
+    if not fits:
+        given = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        raise ModelError(
+            f"{what} = {given} for {len(targets)} {which} rows: must be one value a row; return "
+            "it unreduced, the mean is taken here"
+        )
+
+
+def _kinds_of(targets: torch.Tensor, values: int) -> torch.Tensor:
+    """Rows with every kind of target: each whole number once, else all rows or the extremes."""
+    count = len(targets)
+    whole = not (targets.is_floating_point() or targets.is_complex())
+    if whole and targets[0].numel() == 1:
+        _, kinds = targets.reshape(-1).unique(return_inverse=True)
+        first = torch.full((int(kinds.max()) + 1,), count, device=targets.device)
+        places = torch.arange(count, device=targets.device)
+        return first.scatter_reduce_(0, kinds, places, "amin")
+    if count * max(1, values) <= _VALUES:
+        return torch.arange(count, device=targets.device)
+    every = math.ceil(count * values / _VALUES)
+    spread = torch.arange(0, count, every, device=targets.device)
+    return torch.cat([extreme_rows(targets), spread]).unique()
