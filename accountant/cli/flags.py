@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from accountant.calibration import WIDTH
+from accountant.cli import commands as answers
 from accountant.dpsgd import Sampler
 from accountant.events import Relation
 from accountant.methods import METHODS
