@@ -7,16 +7,18 @@ under TYPE_CHECKING instead; a test holds the two and ``__all__`` together.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
 
 def late(
-    package: str, homes: Mapping[str, str]
+    package: str, homes: Mapping[str, str], renamed: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of ``package``; ``homes``: module → names, space-separated.
 
-    Submodules are attributes too, as they are of a package that has imported them all.
+    Submodules are attributes too, as they are of a package that has imported them all. ``renamed``:
+    a name of the release before → module.name now; asking for it warns.
 
     >>> get, names = late("accountant", {"errors": "InvalidValue PrivacyError"})
     >>> get("InvalidValue")
@@ -32,6 +34,15 @@ def late(
             found: object = getattr(import_module(f"{package}.{home_of[name]}"), name)
             setattr(sys.modules[package], name, found)
             return found
+        if renamed and name in renamed:
+            module, _, now = renamed[name].rpartition(".")
+            warnings.warn(
+                f"{package}.{name}: is called {renamed[name]} now; the old name goes with "
+                "the next release",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return getattr(import_module(f"{package}.{module}"), now)
         if not name.startswith("_"):
             try:
                 return import_module(f"{package}.{name}")

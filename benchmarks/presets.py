@@ -80,7 +80,7 @@ def train(preset: str, seed: int, out: Path, more: list[str]) -> dict[str, Any]:
     if done.returncode:
         sys.exit(done.returncode)  # the run has said why on stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    epochs = [e for e in events if e["event"] == "epoch" and e["model"] != "non-private twin"]
+    epochs = [e for e in events if e["event"] == "epoch" and e["model"] != "non-private baseline"]
     return {
         "seed": seed,
         "test_accuracy": epochs[-1]["test_accuracy"],

@@ -23,7 +23,7 @@ from typing import Any
 
 from accountant import Gaussian, PldAccountant, PoissonSampled, RdpAccountant
 from accountant.cli import peers
-from accountant.cli.peers import WARM_UP, Answer, Ask, Part
+from accountant.cli.peers import WARM_UP, Answer, Ask, Fold
 
 TRUTH = Fraction(4, 10**15)  # relative, to which the golden ε are known
 START = 120.0  # seconds a tool may take to be imported and warmed
@@ -34,7 +34,7 @@ class Row:
     """One run to be priced, and its ε where that is known."""
 
     name: str
-    parts: list[Part]
+    parts: list[Fold]
     delta: float
     exact: str = "nan"
 
@@ -97,7 +97,7 @@ def release(rate: float, noise: float) -> PoissonSampled:
 
 
 def ours_exact(width: float | None = None) -> Ask:
-    def ask(parts: list[Part], delta: float) -> Answer:
+    def ask(parts: list[Fold], delta: float) -> Answer:
         accountant = PldAccountant()
         for rate, noise, steps in parts:
             accountant.compose(release(rate, noise), steps)
@@ -108,7 +108,7 @@ def ours_exact(width: float | None = None) -> Ask:
 
 
 def ours_rdp() -> Ask:
-    def ask(parts: list[Part], delta: float) -> Answer:
+    def ask(parts: list[Fold], delta: float) -> Answer:
         accountant = RdpAccountant()
         for rate, noise, steps in parts:
             accountant.compose(release(rate, noise), steps)
@@ -121,7 +121,7 @@ def dp_accounting_bracket() -> Ask:
     """Its optimistic and its pessimistic estimate, at the default interval of 1e-4."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    def estimate(parts: list[Part], delta: float, pessimistic: bool) -> float:
+    def estimate(parts: list[Fold], delta: float, pessimistic: bool) -> float:
         total = pld.identity(pessimistic_estimate=pessimistic)
         for rate, noise, steps in parts:
             one = pld.from_gaussian_mechanism(
@@ -219,7 +219,7 @@ def _serve(name: str, memory: int, pipe: Any) -> None:
             pipe.send({**answer, "peak_mib": peak, "grown_mib": peak - imported})
 
 
-def _answer(ask: Ask, package: str, parts: list[Part], delta: float) -> dict[str, Any]:
+def _answer(ask: Ask, package: str, parts: list[Fold], delta: float) -> dict[str, Any]:
     try:
         (lower, upper), seconds, busy = timed(
             lambda: ask(parts, delta), before=lambda: _forget(package)

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from dpsgd_torch.layers import WeightNormLinear
-    from dpsgd_torch.privacy.guarantee import PrivacySpent
+    from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
     from dpsgd_torch.privacy.plan import PrivacyPlan, Sampling
     from dpsgd_torch.privacy.privacy import Privacy
-    from dpsgd_torch.schedules import Constant, Cosine, Exponential, Linear, Step, Table
-    from dpsgd_torch.training.early_stopping import Watch
+    from dpsgd_torch.training.early_stopping import EarlyStopping
     from dpsgd_torch.training.replace_batchnorm import replace_batchnorm
     from dpsgd_torch.training.trainer import Trainer
     from dpsgd_torch.training.validation import Validation
@@ -30,35 +29,36 @@ else:
             "layers": "WeightNormLinear",
             "privacy.plan": "PrivacyPlan Sampling",
             "privacy.privacy": "Privacy",
-            "schedules": "Constant Cosine Exponential Linear Step Table",
-            "privacy.guarantee": "PrivacySpent",
+            "privacy.guarantee": "PrivacyGuarantee",
             "training.validation": "Validation",
             "training.replace_batchnorm": "replace_batchnorm",
             "training.trainer": "Trainer",
-            "training.early_stopping": "Watch",
+            "training.early_stopping": "EarlyStopping",
+        },
+        renamed={
+            "PrivacySpent": "privacy.guarantee.PrivacyGuarantee",
+            "Watch": "training.early_stopping.EarlyStopping",
+            **{
+                name: f"schedules.{name}"
+                for name in ("Constant", "Cosine", "Exponential", "Linear", "Step", "Table")
+            },
         },
     )
 
 __all__ = [
     "ConfigError",
-    "Constant",
-    "Cosine",
     "DataError",
-    "Exponential",
+    "EarlyStopping",
     "GuaranteeBroken",
-    "Linear",
     "ModelError",
     "Privacy",
+    "PrivacyGuarantee",
     "PrivacyPlan",
-    "PrivacySpent",
     "RunError",
     "Sampling",
-    "Step",
-    "Table",
     "Trainer",
     "TrainingError",
     "Validation",
-    "Watch",
     "WeightNormLinear",
     "replace_batchnorm",
 ]

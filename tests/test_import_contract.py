@@ -83,6 +83,7 @@ WRONG = {
         ("privacy.guarantee", "dpsgd_torch.app.report.page"),
         ("privacy.cross_check", "dpsgd_torch.gradients.vectors"),
     ],
+    "renamed": [("renamed", "dpsgd_torch.schedules")],
     "samplers": [
         ("samplers.base", "dpsgd_torch.noise.base"),
         ("samplers.poisson", "dpsgd_torch.training.streams"),

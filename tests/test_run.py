@@ -186,7 +186,7 @@ def test_json_prints_one_event_a_line(with_twin):
     folder, printed = with_twin
     events = [json.loads(line) for line in printed.splitlines()]
     assert [event["event"] for event in events] == ["start", *["epoch"] * 4, "end"]
-    assert [e["model"] for e in events[1:-1]] == ["private"] * 2 + ["non-private twin"] * 2
+    assert [e["model"] for e in events[1:-1]] == ["private"] * 2 + ["non-private baseline"] * 2
     assert events[0]["run"] == events[-1]["run"] == str(folder)
     assert events[0]["config"]["epochs"] == 2
     assert events[-1]["privacy"] == figures(folder)

@@ -4,6 +4,7 @@ import ast
 import gc
 import importlib
 import json
+import operator
 import subprocess
 import sys
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_what_is_loaded_is_seen():
 
 
 def test_a_schedule_or_an_error_loads_no_torch():
-    code = "from dpsgd_torch import ConfigError, Cosine\nCosine(1.0, 0.5, 9).at(3)"
+    code = "from dpsgd_torch import ConfigError, schedules\nschedules.Cosine(1.0, 0.5, 9).at(3)"
     assert not loaded_by(code) & HEAVY
 
 
@@ -156,3 +157,19 @@ def test_the_garbage_collector_is_left_alone_where_torch_is_loaded():
     with loading():
         assert gc.isenabled()
     assert gc.get_freeze_count() == frozen
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("Watch", "EarlyStopping"),
+        ("PrivacySpent", "PrivacyGuarantee"),
+        ("Linear", "schedules.Linear"),
+        ("Cosine", "schedules.Cosine"),
+    ],
+)
+def test_an_old_name_still_leads_to_what_it_named_and_says_the_new_one(old, now):
+    whole = importlib.import_module("dpsgd_torch")
+    with pytest.warns(DeprecationWarning, match=f"dpsgd_torch.{old}: is called .*{now} now"):
+        assert getattr(whole, old) is operator.attrgetter(now)(whole)
+    assert old not in dir(whole)

@@ -58,7 +58,7 @@ def gaussian_mu(event: Event) -> float | None:
     match event:
         case Gaussian(noise_multiplier=noise) if noise > 0:
             return 1 / noise if noise > 1e-300 else math.inf
-        case PoissonSampled(sampling_rate=1, event=Gaussian() as inner) if not reveals(inner):
+        case PoissonSampled(sampling_rate=1, event=Gaussian() as inner) if not chance_shown(inner):
             mu = gaussian_mu(inner)
             return None if mu is None else mu * event.group_size
         case FixedSizeSampled(event=inner) if event.batch_size == event.dataset_size:
@@ -68,10 +68,10 @@ def gaussian_mu(event: Event) -> float | None:
     return None
 
 
-def reveals(event: Event) -> float:
+def chance_shown(event: Event) -> float:
     """The probability that the event shows the record beyond any doubt: 0 if there is noise.
 
-    >>> reveals(PoissonSampled(sampling_rate=0.1, event=Gaussian(noise_multiplier=0.0)))
+    >>> chance_shown(PoissonSampled(sampling_rate=0.1, event=Gaussian(noise_multiplier=0.0)))
     0.1
     """
     match event:
@@ -84,14 +84,14 @@ def reveals(event: Event) -> float:
         case NoCost():
             return 0.0
         case PoissonSampled(sampling_rate=q, event=inner):
-            return reveals(inner) * -math.expm1(event.group_size * _log1p(-q))
+            return chance_shown(inner) * -math.expm1(event.group_size * _log1p(-q))
         case FixedSizeSampled(event=inner):
-            return reveals(inner) * event.sampling_rate
+            return chance_shown(inner) * event.sampling_rate
         case ShuffledEpoch(event=inner):
-            return reveals(inner)
+            return chance_shown(inner)
 
 
-def spares(event: Event) -> bool:
+def is_free(event: Event) -> bool:
     """Whether the event says nothing of any record."""
     match event:
         case NoCost() | PoissonSampled(sampling_rate=0) | FixedSizeSampled(batch_size=0):
@@ -99,7 +99,7 @@ def spares(event: Event) -> bool:
         case (
             PoissonSampled(event=inner) | FixedSizeSampled(event=inner) | ShuffledEpoch(event=inner)
         ):
-            return spares(inner)
+            return is_free(inner)
         case Gaussian() | Laplace() | DiscreteGaussian():
             return math.isinf(event.noise_multiplier)
         case RandomizedResponse(noise_parameter=p):

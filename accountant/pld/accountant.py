@@ -9,7 +9,12 @@ import numpy as np
 
 from accountant.bounds import DeltaBounds, EpsilonBounds
 from accountant.composition import Composition
-from accountant.dominating_pairs.of_events import domination, gaussian_mu, reveals, spares
+from accountant.dominating_pairs.of_events import (
+    chance_shown,
+    domination,
+    gaussian_mu,
+    is_free,
+)
 from accountant.dominating_pairs.pairs import OUT_OF_REACH
 from accountant.errors import check, check_delta
 from accountant.events import Event, ExponentialMechanism, Relation, mechanism
@@ -186,8 +191,8 @@ class _Kinds:
     """The composition, as neighbours of either kind see it."""
 
     def __init__(self, events: list[tuple[Event, int]]) -> None:
-        self.revealed = -math.expm1(sum(n * _log1p(-reveals(event)) for event, n in events))
-        heard = [] if self.revealed else [(e, n) for e, n in events if not spares(e)]
+        self.revealed = -math.expm1(sum(n * _log1p(-chance_shown(event)) for event, n in events))
+        heard = [] if self.revealed else [(e, n) for e, n in events if not is_free(e)]
         self.alone = heard[0][0] if len(heard) == 1 and heard[0][1] == 1 else None
         plain = [(mu, n) for event, n in heard if (mu := gaussian_mu(event)) is not None]
         self._mu = math.hypot(*(math.sqrt(n) * mu for mu, n in plain))

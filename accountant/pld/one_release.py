@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from accountant.dominating_pairs.of_events import domination, reveals, spares
+from accountant.dominating_pairs.of_events import chance_shown, domination, is_free
 from accountant.dominating_pairs.pairs import OUT_OF_REACH, Points
 from accountant.events import (
     DiscreteGaussian,
@@ -50,9 +50,9 @@ def lone_bounds(event: Event, delta: float) -> Bounds:
 
 def _bounds(event: Event, log_delta: float, off: float) -> Bounds:
     """At a δ whose logarithm is known to within ``off``."""
-    if isinstance(event, NoCost) or spares(event) or log_delta - off >= 0:
+    if isinstance(event, NoCost) or is_free(event) or log_delta - off >= 0:
         return 0.0, 0.0
-    assert not reveals(event)
+    assert not chance_shown(event)
     match event:
         case Gaussian(noise_multiplier=noise):
             return gaussian_bounds(1 / noise, log_delta, off) if noise > 1e-300 else OPEN

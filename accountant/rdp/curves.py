@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
 from accountant.dominating_pairs.mixture import Mixture
-from accountant.dominating_pairs.of_events import domination, reveals, spares
+from accountant.dominating_pairs.of_events import chance_shown, domination, is_free
 from accountant.dominating_pairs.pairs import OUT_OF_REACH, Nodes, Pair, TooFine, log_moment
 from accountant.events import (
     DiscreteGaussian,
@@ -72,9 +72,9 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
             return _strong_laplace(1 / noise, orders)
         case ShuffledEpoch(event=inner):
             return renyi_divergence(inner, orders)
-    if reveals(event):
+    if chance_shown(event):
         return np.full(orders.shape, math.inf)
-    if spares(event):
+    if is_free(event):
         return np.zeros(orders.shape)
     if isinstance(event, ExponentialMechanism):
         curve = [_bounded_range(event.epsilon, order) for order in orders.ravel()]

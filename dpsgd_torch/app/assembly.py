@@ -10,8 +10,8 @@ import torch
 
 from accountant import Ledger, Relation, dpsgd_steps
 from dpsgd_torch.app.config import RunConfig
-from dpsgd_torch.app.folds import Part
-from dpsgd_torch.app.preprocessing import Preparation
+from dpsgd_torch.app.folds import Fold
+from dpsgd_torch.app.preprocessing import Preprocessing
 from dpsgd_torch.app.stored_config import read_config, refuse_edited
 from dpsgd_torch.errors import ConfigError, RunError, told
 from dpsgd_torch.privacy.plan import PrivacyPlan
@@ -22,7 +22,7 @@ from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.callbacks import validation_events
 from dpsgd_torch.training.checkpoint import has_trained
-from dpsgd_torch.training.early_stopping import Watch
+from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.trainer import Trainer
@@ -30,20 +30,20 @@ from dpsgd_torch.training.trainer import Trainer
 _PLAN = "private/plan.json"
 
 
-def plan_of(part: Part, preparation: Preparation) -> PrivacyPlan | None:
+def plan_of(fold: Fold, preprocessing: Preprocessing) -> PrivacyPlan | None:
     """What is charged in all; the same plan is made again inside each trainer."""
-    privacy = part.config.privacy(_steps(part), preparation.events)
+    privacy = fold.config.privacy(_steps(fold), preprocessing.events)
     if privacy is None:
         return None
     sampling = declared_sampler(
         PoissonSampler,
         privacy,
-        dataset_size=_n(part),
-        batch_size=part.config.batch_size,
-        epochs=part.config.epochs,
-        rows_per_unit=_rows_per_unit(part),
+        dataset_size=_n(fold),
+        batch_size=fold.config.batch_size,
+        epochs=fold.config.epochs,
+        rows_per_unit=_rows_per_unit(fold),
     )
-    return privacy.plan(sampling, validation_events(part.validation, len(epoch_ends(sampling))))
+    return privacy.plan(sampling, validation_events(fold.validation, len(epoch_ends(sampling))))
 
 
 def begin(folder: RunFolder, config: RunConfig, root: int, plan: PrivacyPlan | None) -> None:
@@ -87,37 +87,39 @@ def open_ledger(folder: RunFolder, plan: PrivacyPlan) -> Ledger:
 
 
 def make_trainer(
-    part: Part,
+    fold: Fold,
     task: Task,
     root: int,
-    preparation: Preparation,
+    preprocessing: Preprocessing,
     ledger: Ledger | None,
     folder: RunFolder | None,
 ) -> Trainer:
-    config, watched = part.config, part.validation is not None
+    config, watched = fold.config, fold.validation is not None
     return Trainer(
         task.make_model(Streams(root).torch("init")),
         task.loss,
-        part.train,
-        privacy=config.privacy(_steps(part), preparation.events),
+        fold.train,
+        privacy=config.privacy(_steps(fold), preprocessing.events),
         batch_size=config.batch_size,
         epochs=config.epochs,
         optimizer=_optimizer(config),
-        rate_schedule=config.rates(_steps(part)),
+        rate_schedule=config.rates(_steps(fold)),
         test_tensors=task.test,
         metrics=task.metrics,
-        units=part.units,
-        rows_per_unit=_rows_per_unit(part),
-        validation=part.validation,
-        watch=Watch(patience=config.patience, plateau=config.plateau, keep_best=config.keep_best)
+        units=fold.units,
+        rows_per_unit=_rows_per_unit(fold),
+        validation=fold.validation,
+        early_stopping=EarlyStopping(
+            patience=config.patience, plateau=config.plateau, keep_best=config.keep_best
+        )
         if watched
         else None,
-        ledger=None if ledger is None else ledger.part(part.name),
+        ledger=None if ledger is None else ledger.part(fold.name),
         run_dir=folder,
         physical_batch_size=config.physical_batch_size,
         checkpoint_every=config.checkpoint_every,
         device=usable_device(config.device),
-        seed=own_root(root, part.name),
+        seed=own_root(root, fold.name),
     )
 
 
@@ -144,35 +146,35 @@ def start(trainer: Trainer) -> None:
         trainer.open()
 
 
-def twin_of(config: RunConfig, part: Part, task: Task, root: int) -> Trainer | None:
+def baseline_of(config: RunConfig, fold: Fold, task: Task, root: int) -> Trainer | None:
     """The same model on the same batches without privacy, where that was asked for."""
     if not (config.twin and config.dp):
         return None
-    part = dataclasses.replace(part, config=dataclasses.replace(part.config, dp=False))
-    return make_trainer(part, task, root, Preparation(), None, None)
+    fold = dataclasses.replace(fold, config=dataclasses.replace(fold.config, dp=False))
+    return make_trainer(fold, task, root, Preprocessing(), None, None)
 
 
-def folder_of(folder: RunFolder, part: Part) -> RunFolder:
-    if part.name == "training":
+def folder_of(folder: RunFolder, fold: Fold) -> RunFolder:
+    if fold.name == "training":
         return folder
-    own = RunFolder(folder.path / part.name)
+    own = RunFolder(folder.path / fold.name)
     if own.is_free:
         own.create()
     return own
 
 
-def _n(part: Part) -> int:
-    assert part.config.dataset_size is not None
-    return part.config.dataset_size
+def _n(fold: Fold) -> int:
+    assert fold.config.dataset_size is not None
+    return fold.config.dataset_size
 
 
-def _steps(part: Part) -> int:
-    config = part.config
-    return dpsgd_steps(dataset_size=_n(part), batch_size=config.batch_size, epochs=config.epochs)
+def _steps(fold: Fold) -> int:
+    config = fold.config
+    return dpsgd_steps(dataset_size=_n(fold), batch_size=config.batch_size, epochs=config.epochs)
 
 
-def _rows_per_unit(part: Part) -> int | None:
-    return None if part.config.privacy_unit == "record" else part.config.rows_per_unit
+def _rows_per_unit(fold: Fold) -> int | None:
+    return None if fold.config.privacy_unit == "record" else fold.config.rows_per_unit
 
 
 def _optimizer(
@@ -180,6 +182,12 @@ def _optimizer(
 ) -> Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]:
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[config.optimizer]
     return lambda parameters: kind(parameters, lr=config.learning_rate)
+
+
+def _early_stopping(config: RunConfig) -> EarlyStopping:
+    return EarlyStopping(
+        patience=config.patience, plateau=config.plateau, keep_best=config.keep_best
+    )
 
 
 def usable_device(name: str) -> torch.device:

@@ -103,7 +103,7 @@ class RunConfig:
     loss: str = _flag("on logits, or on probabilities against one-hot", choices=LOSSES)
     dropout: float = _flag("before the last layer; tabular: before the inner layers")
     dp: bool = _flag("train with differential privacy; --no-dp for the same run without")
-    twin: bool = _flag("train a non-private twin from the same initial weights beside it")
+    twin: bool = _flag("train a non-private baseline from the same initial weights beside it")
     physical_batch_size: int = _flag(
         "examples whose gradients are held at once; bounds memory only"
     )

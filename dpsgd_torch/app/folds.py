@@ -17,10 +17,10 @@ _HELD_OUT = 5  # one in so many is held out where there is no cross-validation
 
 
 @dataclass(frozen=True)
-class Part:
+class Fold:
     """What one model of a run is trained on, and what it is watched on.
 
-    ``config.dataset_size`` is that of this part: declared, not counted.
+    ``config.dataset_size`` is that of this fold: declared, not counted.
     """
 
     name: str
@@ -59,8 +59,8 @@ def sized(config: RunConfig, task: Task, units: torch.Tensor | None) -> RunConfi
     return dataclasses.replace(config, dataset_size=count)
 
 
-def cut(config: RunConfig, task: Task, units: torch.Tensor | None, root: int) -> list[Part]:
-    """One part for each model; ``config.dataset_size`` is the declared number of all units.
+def make_folds(config: RunConfig, task: Task, units: torch.Tensor | None, root: int) -> list[Fold]:
+    """One fold for each model; ``config.dataset_size`` is the declared number of all units.
 
     * Each unit is held out by one fold, drawn for it alone: who else is there does not matter.
 
@@ -69,7 +69,7 @@ def cut(config: RunConfig, task: Task, units: torch.Tensor | None, root: int) ->
     """
     assert config.dataset_size is not None
     if config.validation == "none":
-        return [Part("training", config, task.train, units, None)]
+        return [Fold("training", config, task.train, units, None)]
     count = len(task.train[0])
     ids = torch.arange(count) if units is None else units
     _, codes = ids.unique(return_inverse=True)
@@ -78,7 +78,7 @@ def cut(config: RunConfig, task: Task, units: torch.Tensor | None, root: int) ->
     fold = torch.from_numpy(drawn)[codes]
     size = max(1, round(config.dataset_size / number))
     smaller = dataclasses.replace(config, dataset_size=config.dataset_size - size)
-    parts = []
+    folds = []
     for held in range(config.folds):
         inside = fold == held
         train, kept = _rows(task.train, ~inside), _rows(task.train, inside)
@@ -94,8 +94,8 @@ def cut(config: RunConfig, task: Task, units: torch.Tensor | None, root: int) ->
         )
         name = f"fold-{held + 1}" if config.folds > 1 else "training"
         remaining = None if units is None else units[~inside]
-        parts.append(Part(name, smaller, train, remaining, validation))
-    return parts
+        folds.append(Fold(name, smaller, train, remaining, validation))
+    return folds
 
 
 def _rows(data: Pair, which: torch.Tensor) -> Pair:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpsgd_torch.app.predict import Predicted
-from dpsgd_torch.privacy.guarantee import PrivacySpent
+from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.training.history import History
 
 
@@ -17,7 +17,7 @@ class Outcome:
     folder: Path
     history: History
     twin: History | None
-    spent: PrivacySpent | None
+    spent: PrivacyGuarantee | None
     stopped: str
     predicted: Predicted
     label_epsilon: float | None

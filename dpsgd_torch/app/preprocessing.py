@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preprocessing:
     """Releases planned from declared numbers, so that their cost is known before any is drawn.
 
     Each is charged in full before its noise is drawn, and written to releases.json, which may be
@@ -40,7 +40,7 @@ class Preparation:
     frequencies: LabelFrequencies | None = None
 
     @classmethod
-    def of(cls, config: RunConfig, task: Task) -> Preparation:
+    def of(cls, config: RunConfig, task: Task) -> Preprocessing:
         """What ``config`` asks of ``task``, its noise calibrated to the ε stated for each."""
         table, size, delta = task.table, config.dataset_size, config.delta
         if table is None or not config.dp:
@@ -71,8 +71,8 @@ class Preparation:
     @property
     def events(self) -> Events:
         """What all of it costs."""
-        parts = (self.selection, self.statistics, self.frequencies)
-        return tuple(event for part in parts if part for event in part.events)
+        folds = (self.selection, self.statistics, self.frequencies)
+        return tuple(event for fold in folds if fold for event in fold.events)
 
     def carry_out(
         self, task: Task, units: torch.Tensor | None, ledger: Ledger | None, folder: RunFolder
@@ -82,7 +82,7 @@ class Preparation:
         if table is None or ledger is None or not self.events:
             return task
         ids = None if units is None else units.numpy()
-        draws = _Draws(ledger.part("preparation"), folder)
+        draws = _Draws(ledger.part("preprocessing"), folder)
         rows = task.train[0].double().numpy()
         columns = np.arange(rows.shape[1])
         location, scale = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
@@ -141,7 +141,7 @@ class _Draws:
 @lru_cache
 def _noise(epsilon: float, delta: float, releases: int) -> float:
     if releases == 1:
-        return 1 / epsilon  # pure differential privacy: δ would save a part in 10^4
+        return 1 / epsilon  # pure differential privacy: δ would save a fold in 10^4
     return calibrate_noise(
         epsilon, delta, lambda noise: [(Laplace(noise_multiplier=noise), releases)]
     )

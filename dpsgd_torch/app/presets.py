@@ -84,7 +84,7 @@ def mnist_long() -> Preset:
 def mnist_microbatch() -> Preset:
     return _variant(
         "mnist-microbatch",
-        "ten microbatches of five, beside a non-private twin",
+        "ten microbatches of five, beside a non-private baseline",
         "Accounted as if each example were clipped alone, the notebook's run would show ε = 0.7207 "
         "(classic) or 0.5030. Its microbatches hold five examples, so one record moves a clipped "
         "vector by up to twice the clip: the noise counts for half, and ε is 3.8027 or 3.1217.",

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dpsgd_torch.app.assembly import (
+    baseline_of,
     begin,
     folder_of,
     make_trainer,
@@ -15,22 +16,21 @@ from dpsgd_torch.app.assembly import (
     plan_of,
     read_begun,
     start,
-    twin_of,
     usable_device,
 )
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.flags import Request
-from dpsgd_torch.app.folds import chosen_units, cut, sized
+from dpsgd_torch.app.folds import chosen_units, make_folds, sized
 from dpsgd_torch.app.outcome import Outcome
 from dpsgd_torch.app.predict import predict
-from dpsgd_torch.app.preprocessing import Preparation
+from dpsgd_torch.app.preprocessing import Preprocessing
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.app.progress import Presenter
 from dpsgd_torch.app.randomized_labels import randomized
 from dpsgd_torch.app.report.page import write_report
 from dpsgd_torch.app.report.promises import Promises
 from dpsgd_torch.app.report.statement import statement
-from dpsgd_torch.privacy.guarantee import PrivacySpent, figures, priced_events
+from dpsgd_torch.privacy.guarantee import PrivacyGuarantee, figures, priced_events
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.tasks.registry import load_task
 from dpsgd_torch.tasks.task import Task
@@ -54,9 +54,9 @@ def run(request: Request, present: Presenter) -> Outcome:
     task = load_task(config, request.data_dir, request.partial)
     units = chosen_units(config, task)
     config = sized(config, task, units)
-    preparation = Preparation.of(config, task)
-    parts = cut(config, task, units, root)
-    plan = plan_of(parts[0], preparation)
+    preprocessing = Preprocessing.of(config, task)
+    folds = make_folds(config, task, units, root)
+    plan = plan_of(folds[0], preprocessing)
     if not request.resume:
         begin(folder, config, root, plan)
 
@@ -71,24 +71,24 @@ def run(request: Request, present: Presenter) -> Outcome:
             labels = None
             if config.label_epsilon:
                 task, labels = randomized(task, config, folder)
-            task = preparation.carry_out(task, units, ledger, folder)
+            task = preprocessing.carry_out(task, units, ledger, folder)
             if task is not as_loaded:
-                parts = cut(config, task, units, root)
+                folds = make_folds(config, task, units, root)
             folder.write_json("task.json", task.to_json())
             trainers = [
-                make_trainer(part, task, root, preparation, ledger, folder_of(folder, part))
-                for part in parts
+                make_trainer(fold, task, root, preprocessing, ledger, folder_of(folder, fold))
+                for fold in folds
             ]
             for trainer in trainers:
                 start(trainer)
             present.start(config, trainers[0], folder.path)
-            for part, trainer in zip(parts, trainers, strict=True):
+            for fold, trainer in zip(folds, trainers, strict=True):
                 kind = "private" if config.dp else "non-private"
-                name = kind if part.name == "training" else f"{kind} {part.name}"
+                name = kind if fold.name == "training" else f"{kind} {fold.name}"
                 present.follow(name, trainer.run())
             twin = None
-            if other := twin_of(config, parts[0], task, root):
-                present.follow("non-private twin", other.run())
+            if other := baseline_of(config, folds[0], task, root):
+                present.follow("non-private baseline", other.run())
                 twin = other.history
                 rows = (record.to_json() for record in twin.epochs)
                 folder.write_lines("private/twin-metrics.jsonl", rows)
@@ -102,7 +102,7 @@ def run(request: Request, present: Presenter) -> Outcome:
         for trainer in trainers:
             assert trainer.folder
             trainer.write_results(trainer.folder, spent, keep_privacy=labels is not None)
-    if config.validation == "selection" and (held_out := trainers[0].steering.held_out):
+    if config.validation == "selection" and (held_out := trainers[0].callbacks.held_out):
         score = {"sum": held_out.clipped_sum(trainers[0].model), "bound": held_out.asked.bound}
         folder.write_json("private/selection.json", score)
     stopped = next((t.stopped or t.ended for t in trainers if t.stopped or t.ended), "")
@@ -119,7 +119,7 @@ def run(request: Request, present: Presenter) -> Outcome:
         claim=PRESETS[config.preset]().claim,
         stopped=stopped,
         note=task.note,
-        has_twin=twin is not None,
+        has_baseline=twin is not None,
         labels=labels,
     )
     folder.write_text("statement.txt", words)
@@ -129,7 +129,7 @@ def run(request: Request, present: Presenter) -> Outcome:
 
 
 def _promises(
-    config: RunConfig, task: Task, spent: PrivacySpent | None, trainer: Trainer
+    config: RunConfig, task: Task, spent: PrivacyGuarantee | None, trainer: Trainer
 ) -> Promises | None:
     """For data whose rows belong to someone: what row and unit are promised, side by side."""
     unit = next((name for name in (config.privacy_unit, *task.units) if name != "record"), None)

@@ -16,7 +16,7 @@ from dpsgd_torch.privacy.plan import PrivacyPlan
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrivacySpent:
+class PrivacyGuarantee:
     """The guarantee in numbers; ``epsilon`` is the best valid bound, the rest is how it came.
 
     The true ε lies between ``epsilon_lower`` and ``epsilon``; Rényi accounting, ours and
@@ -68,12 +68,12 @@ class PrivacySpent:
         }
 
 
-def figures(spent: PrivacySpent | None) -> dict[str, Any]:
+def figures(spent: PrivacyGuarantee | None) -> dict[str, Any]:
     """What privacy.json says, also of a run without privacy."""
     return spent.to_json() if spent else {"epsilon": None, "delta": None, "private": False}
 
 
-def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -> PrivacySpent:
+def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -> PrivacyGuarantee:
     """Price the ledger exactly, and by both Rényi accountants as witnesses.
 
     Where a run was ``watched`` and ended by what was seen, everything planned is priced: ε of the
@@ -108,7 +108,7 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
     beside = [(event, n) for event, n in _beside(plan, accountant.events) if n]
     # Where the budget would have stopped the run was fixed beforehand: no more could be spent.
     most = plan.budget if watched and plan.budget else bounds.upper
-    return PrivacySpent(
+    return PrivacyGuarantee(
         epsilon=min(bounds.upper, most),
         epsilon_lower=min(bounds.lower, most),
         delta=plan.delta,

@@ -15,12 +15,12 @@ from dpsgd_torch.schedules import Constant, Schedule
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_from_bytes, tensors_to_bytes
 from dpsgd_torch.training.charges import Charges
-from dpsgd_torch.training.early_stopping import Watch
+from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.validation import HeldOut, Validation, checksum
 
 
-class Steering:
+class Callbacks:
     """Decisions that rest on the plan and on released scores alone, so that a resumed run makes
     the same ones."""
 
@@ -29,22 +29,25 @@ class Steering:
         optimizer: torch.optim.Optimizer,
         rate_schedule: Schedule | None,
         held_out: HeldOut | None,
-        watch: Watch | None,
+        early_stopping: EarlyStopping | None,
     ) -> None:
         self._optimizer = optimizer  # which makes its groups anew when it loads a checkpoint
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._schedule, self.watch = rate_schedule or Constant(1.0), watch or Watch()
+        self._schedule, self.early_stopping = (
+            rate_schedule or Constant(1.0),
+            early_stopping or EarlyStopping(),
+        )
         self.held_out = held_out
         self._best: dict[str, torch.Tensor] = {}
 
     def to_json(self) -> dict[str, Any]:
         held_out = self.held_out and self.held_out.to_json()
-        watch = self.watch.to_json()
+        watch = self.early_stopping.to_json()
         return {"rates": self._schedule.to_json(), "held out": held_out, "watch": watch}
 
     def set_rates(self, step: int, scores: Sequence[float]) -> None:
         """Set each group's learning rate for ``step``."""
-        factor = self._schedule.at(step) * self.watch.rate_factor(scores)
+        factor = self._schedule.at(step) * self.early_stopping.rate_factor(scores)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
 
@@ -64,7 +67,7 @@ class Steering:
 
     def keep(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> None:
         """Keep the weights of the epoch that just ended, if they are the best."""
-        if not self.watch.keep_best or self.watch.best(scores) != len(scores) - 1:
+        if not self.early_stopping.keep_best or self.early_stopping.best(scores) != len(scores) - 1:
             return
         weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         if folder:
@@ -73,10 +76,10 @@ class Steering:
 
     def restore(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> None:
         """End with the weights of the best epoch, where that was asked for."""
-        if not self.watch.keep_best or not scores:
+        if not self.early_stopping.keep_best or not scores:
             return
         if not self._best and folder:
-            path = _path(folder, self.watch.best(scores))
+            path = _path(folder, self.early_stopping.best(scores))
             if not path.is_file():
                 raise RunError(f"{path}: the best epoch's weights are gone; restore the file")
             self._best = tensors_from_bytes(path.read_bytes(), path)

@@ -12,7 +12,7 @@ from accountant.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
+class EarlyStopping:
     """Pure functions of the scores so far, so that a resumed run decides as before.
 
     Args:
@@ -22,7 +22,7 @@ class Watch:
         plateau_factor: between 0 and 1.
         keep_best: end with the weights of the best epoch instead of the last.
 
-    >>> watch = Watch(patience=2, plateau=1, plateau_factor=0.1)
+    >>> watch = EarlyStopping(patience=2, plateau=1, plateau_factor=0.1)
     >>> scores = [0.5, 0.4, 0.45]
     >>> watch.best(scores), watch.rate_factor(scores), watch.stops(scores)
     (1, 0.1, False)

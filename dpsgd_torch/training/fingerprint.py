@@ -29,7 +29,7 @@ def contract(run: RunState) -> dict[str, Any]:
         {name: value for name, value in group.items() if name != "params"}
         for group in run.optimizer.state_dict()["param_groups"]
     ]
-    kept = run.steering.held_out
+    kept = run.callbacks.held_out
     held_out: tuple[torch.Tensor, ...] = ()
     if kept:
         held_out = (*kept.data, *map(torch.from_numpy, (kept.units.order, kept.units.counts)))
@@ -43,7 +43,7 @@ def contract(run: RunState) -> dict[str, Any]:
         "privacy": run.privacy.to_json() if run.privacy else None,
         "physical batch size": run.physical_batch_size,
         "gradients": run.gradients,
-        "steering": run.steering.to_json(),
+        "steering": run.callbacks.to_json(),
     }
     return dict(json.loads(json.dumps(parts, default=float)))
 

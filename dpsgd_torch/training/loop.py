@@ -54,8 +54,10 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
     ends = epoch_ends(run.sampling)
     private, meter = PrivateRecord(), _Meter(run)
     for step in range(run.done, run.sampling.steps):
-        if run.steering.watch.stops(run.history.scores):
-            run.ended = f"no better validation score in {run.steering.watch.patience} epochs"
+        if run.callbacks.early_stopping.stops(run.history.scores):
+            run.ended = (
+                f"no better validation score in {run.callbacks.early_stopping.patience} epochs"
+            )
             break
         epoch = next(e for e, end in enumerate(ends, 1) if step < end)
         on_record = None
@@ -70,7 +72,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
         run.torn = True
         if not run.model.training:
             run.model.train()
-        run.steering.set_rates(step, run.history.scores)
+        run.callbacks.set_rates(step, run.history.scores)
         plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
         with (
             run.streams.model_rng(attempt=run.attempt, step=step, device=run.device),
@@ -85,7 +87,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
         if run.done == ends[epoch - 1]:
             try:
                 charges = run.charges if run.plan else None
-                score = run.steering.validate(
+                score = run.callbacks.validate(
                     run.model, run.streams, run.sampling.steps + epoch, charges
                 )
             except BudgetExceeded as reason:
@@ -105,7 +107,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
             _keep(run, run.folder)
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
     run.refuse_changed_state()
-    run.steering.restore(run.model, run.folder, run.history.scores)
+    run.callbacks.restore(run.model, run.folder, run.history.scores)
     run.guard.accept()
 
 
@@ -163,7 +165,7 @@ def _end_epoch(
     run.history.epochs.append(record)
     run.history.private.append(private.to_json(epoch))
     if score is not None:
-        run.steering.keep(run.model, run.folder, run.history.scores)
+        run.callbacks.keep(run.model, run.folder, run.history.scores)
     if run.folder:
         run.write_metrics(run.folder)
     return record

@@ -18,7 +18,7 @@ from dpsgd_torch.privacy.privacy import Privacy
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.rows import UnitRows
 from dpsgd_torch.storage.run_folder import RunFolder
-from dpsgd_torch.training.callbacks import Steering
+from dpsgd_torch.training.callbacks import Callbacks
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.private_optimizer import trained_by
@@ -42,7 +42,7 @@ class RunState:
     privacy: Privacy | None
     plan: PrivacyPlan | None
     optimizer: torch.optim.Optimizer
-    steering: Steering
+    callbacks: Callbacks
     guard: ReleaseGuard
     streams: Streams
     folder: RunFolder | None

@@ -17,16 +17,18 @@ from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.losses import Loss, per_example
 from dpsgd_torch.gradients.methods import choose, per_example_gradients
-from dpsgd_torch.privacy.guarantee import PrivacySpent, figures, privacy_spent
+from dpsgd_torch.privacy.guarantee import PrivacyGuarantee, figures, privacy_spent
 from dpsgd_torch.privacy.privacy import Privacy, declared_sampler
+from dpsgd_torch.renamed import renamed_arguments
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_to_bytes
-from dpsgd_torch.training.callbacks import Steering, validation_events
+from dpsgd_torch.training.arguments import refuse_unfit
+from dpsgd_torch.training.callbacks import Callbacks, validation_events
 from dpsgd_torch.training.checkpoint import load_checkpoint
-from dpsgd_torch.training.early_stopping import Watch
+from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.fingerprint import contract, digest, environment
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
@@ -37,7 +39,6 @@ from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up
 from dpsgd_torch.training.state import RunState, Shown
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
-from dpsgd_torch.training.together import refuse_unfit
 from dpsgd_torch.training.validation import HeldOut, Validation
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -73,7 +74,7 @@ class Trainer:
             normalising layers have and which store none; "auto" takes these where they exist.
         rate_schedule: by which the optimizer's learning rates are multiplied, step by step.
         validation: rows kept out of training, scored after each epoch.
-        watch: what those scores decide: stop, slow down, keep the best epoch.
+        early_stopping: what those scores decide: stop, slow down, keep the best epoch.
         ledger: one, or a part of one, that others charge too and close; None opens ``run_dir``'s.
         device: where to train; on the CPU an interrupted run repeats bit for bit.
         seed: makes the run reproducible, also for an attacker who knows it: a published one
@@ -91,6 +92,7 @@ class Trainer:
     True
     """
 
+    @renamed_arguments(watch="early_stopping")
     def __init__(
         self,
         model: nn.Module,
@@ -112,7 +114,7 @@ class Trainer:
         gradients: str = "auto",
         rate_schedule: Schedule | None = None,
         validation: Validation | None = None,
-        watch: Watch | None = None,
+        early_stopping: EarlyStopping | None = None,
         ledger: Ledger | None = None,
         device: str | torch.device = "cpu",
         seed: int | None = None,
@@ -142,7 +144,7 @@ class Trainer:
         plan = privacy.plan(sampling, also) if privacy else None
         taken = per_example(loss)
         given = {name: per_example(metric, "metric") for name, metric in (metrics or {}).items()}
-        self._spent: PrivacySpent | None = None
+        self._spent: PrivacyGuarantee | None = None
         self._begun, self._shared_ledger = isinstance(run_dir, RunFolder), ledger
 
         model = model.to(device).train()
@@ -164,7 +166,7 @@ class Trainer:
             privacy=privacy,
             plan=plan,
             optimizer=made,
-            steering=Steering(made, rate_schedule, held_out, watch),
+            callbacks=Callbacks(made, rate_schedule, held_out, early_stopping),
             guard=guard,
             streams=Streams() if seed is None else Streams(seed),
             folder=run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir)),
@@ -193,7 +195,7 @@ class Trainer:
     plan = Shown(lambda run: run.plan)
     gradients = Shown(lambda run: run.gradients)
     optimizer = Shown(lambda run: run.optimizer)
-    steering = Shown(lambda run: run.steering)
+    callbacks = Shown(lambda run: run.callbacks)
     guard = Shown(lambda run: run.guard)
     streams = Shown(lambda run: run.streams)
     folder = Shown(lambda run: run.folder)
@@ -270,7 +272,7 @@ class Trainer:
             refuse_old_copy(self.ledger, self.folder, done, charges)
         return self
 
-    def privacy_spent(self) -> PrivacySpent:
+    def privacy_spent(self) -> PrivacyGuarantee:
         """What has been spent so far, by both accountants.
 
         Raises:
@@ -310,7 +312,7 @@ class Trainer:
         return folder.path
 
     def write_results(
-        self, folder: RunFolder, spent: PrivacySpent | None, *, keep_privacy: bool = False
+        self, folder: RunFolder, spent: PrivacyGuarantee | None, *, keep_privacy: bool = False
     ) -> None:
         """Weights, metrics and (unless another's is to be kept) privacy.json, atomically."""
         self.state.refuse_changed_state()

@@ -133,7 +133,7 @@ def test_privacy_json_and_the_statement_tell_it(tmp_path):
         plan=trainer.plan,
         claim="",
         stopped="",
-        has_twin=False,
+        has_baseline=False,
     )
     assert "noise of 20 was added and paid as one" in " ".join(words.split())
     assert "what is whispered" in words

@@ -82,7 +82,7 @@ def test_privacy_json_and_the_statement_tell_it_in_its_own_words(tmp_path):
 def _words(plan, spent):
     config = PRESETS["digits"]().config
     return " ".join(
-        statement(config, spent, plan=plan, claim="", stopped="", has_twin=False).split()
+        statement(config, spent, plan=plan, claim="", stopped="", has_baseline=False).split()
     )
 
 

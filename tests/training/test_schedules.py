@@ -5,8 +5,16 @@ import torch
 from small_problem import make_trainer, weights
 
 from accountant import count_runs
-from dpsgd_torch import Cosine, Exponential, Linear, Privacy, Step, Table
-from dpsgd_torch.schedules import schedule_from_json, shape_from_text
+from dpsgd_torch import Privacy
+from dpsgd_torch.schedules import (
+    Cosine,
+    Exponential,
+    Linear,
+    Step,
+    Table,
+    schedule_from_json,
+    shape_from_text,
+)
 
 SHAPES = [
     Linear(2.0, 1.0, 30),

@@ -17,7 +17,7 @@ from dpsgd_torch.app.report.plots import (
     schedules,
 )
 from dpsgd_torch.app.report.promises import Promises
-from dpsgd_torch.privacy.guarantee import PrivacySpent
+from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.history import History
 
@@ -27,7 +27,7 @@ def write_report(
     config: RunConfig,
     history: History,
     twin: History | None,
-    spent: PrivacySpent | None,
+    spent: PrivacyGuarantee | None,
     words: str,
     predicted: Predicted,
     promises: Promises | None,
@@ -65,7 +65,7 @@ def write_report(
 def _pictures(
     history: History,
     twin: History | None,
-    spent: PrivacySpent | None,
+    spent: PrivacyGuarantee | None,
     predicted: Predicted,
     promises: Promises | None,
 ) -> dict[str, str]:
@@ -83,7 +83,7 @@ def _pictures(
 
 
 def _figures(
-    history: History, twin: History | None, spent: PrivacySpent | None, predicted: Predicted
+    history: History, twin: History | None, spent: PrivacyGuarantee | None, predicted: Predicted
 ) -> list[tuple[str, str]]:
     """The few numbers a reader looks for first."""
     last = history.epochs[-1].test
@@ -91,7 +91,7 @@ def _figures(
     if "accuracy" in last:
         figures.append(("test accuracy", f"{last['accuracy']:.2%}"))
     if twin and "accuracy" in twin.epochs[-1].test:
-        figures.append(("of the non-private twin", f"{twin.epochs[-1].test['accuracy']:.2%}"))
+        figures.append(("of the non-private baseline", f"{twin.epochs[-1].test['accuracy']:.2%}"))
     if predicted.log_loss is not None:
         figures.append(("test log loss", f"{predicted.log_loss:.5f}"))
     if spent:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dpsgd_torch.privacy.guarantee import PrivacySpent
+from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.training.history import NORM_EDGES, History
 
@@ -32,7 +32,7 @@ def curves(history: History, twin: History | None, *, private: bool) -> dict[str
         _line(axes, epochs, [r.test[score] for r in history.epochs], _PRIVATE, name)
         if twin:
             values = [r.test[score] for r in twin.epochs]
-            _line(axes, [r.epoch for r in twin.epochs], values, _TWIN, "non-private twin")
+            _line(axes, [r.epoch for r in twin.epochs], values, _TWIN, "non-private baseline")
             axes.legend(frameon=False)
         pictures[f"Test {score} by epoch"] = _svg(figure)
         if epochs[-1] > _LONG:
@@ -57,7 +57,7 @@ def curves(history: History, twin: History | None, *, private: bool) -> dict[str
     return pictures
 
 
-def schedules(spent: PrivacySpent) -> dict[str, str]:
+def schedules(spent: PrivacyGuarantee) -> dict[str, str]:
     """Title → SVG: noise multiplier and clip norm by step, where they vary."""
     steps = range(spent.planned_steps // spent.runs)
     pictures = {}

@@ -15,7 +15,7 @@ from accountant import (
     for_group,
 )
 from accountant.calibration import cost
-from dpsgd_torch.privacy.guarantee import PrivacySpent
+from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 
 SIZES = (2, 3, 6, 12, 18)
 
@@ -34,7 +34,7 @@ class Promises:
     altered: float | None
 
     @classmethod
-    def of(cls, spent: PrivacySpent, events: list[tuple[Event, int]], unit: str) -> Promises:
+    def of(cls, spent: PrivacyGuarantee, events: list[tuple[Event, int]], unit: str) -> Promises:
         """Of a run's ledger, beside what the same noise would promise the other way."""
         protects = spent.unit != "record"
         return cls(

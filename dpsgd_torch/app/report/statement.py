@@ -7,7 +7,7 @@ import textwrap
 from accountant import Relation, event_from_json
 from accountant.statement import describe_event, round_down, round_up
 from dpsgd_torch.app.config import RunConfig
-from dpsgd_torch.privacy.guarantee import PrivacySpent
+from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.privacy.plan import PrivacyPlan
 
 _NEIGHBOURS = {
@@ -43,12 +43,12 @@ _FEW = 1000  # records
 
 def statement(
     config: RunConfig,
-    spent: PrivacySpent | None,
+    spent: PrivacyGuarantee | None,
     *,
     plan: PrivacyPlan | None = None,
     claim: str,
     stopped: str,
-    has_twin: bool,
+    has_baseline: bool,
     note: str = "",
     labels: float | None = None,
 ) -> str:
@@ -68,7 +68,7 @@ def statement(
                 _guarantee(spent, plan),
                 _proof(spent),
                 _listed("Covered by ε:", _COVERED),
-                _listed("Not covered by ε:", _exceptions(config, plan, has_twin)),
+                _listed("Not covered by ε:", _exceptions(config, plan, has_baseline)),
                 *_remarks(spent, claim, stopped, note),
             ]
         )
@@ -101,7 +101,7 @@ def _labels_only(config: RunConfig, epsilon: float, note: str) -> str:
     )
 
 
-def _guarantee(spent: PrivacySpent, plan: PrivacyPlan) -> str:
+def _guarantee(spent: PrivacyGuarantee, plan: PrivacyPlan) -> str:
     sampler, unit = plan.sampling, spent.unit
     rows = f" (the unit of privacy is one {unit})"
     if spent.rows_per_unit:
@@ -115,7 +115,7 @@ def _guarantee(spent: PrivacySpent, plan: PrivacyPlan) -> str:
     )
 
 
-def _also(spent: PrivacySpent) -> str:
+def _also(spent: PrivacyGuarantee) -> str:
     """What the same ε pays besides."""
     words = []
     for row in spent.also:
@@ -133,7 +133,7 @@ def _clip_and_noise(plan: PrivacyPlan) -> str:
     return " and ".join([*words, plan.noise.describe(first, last)])
 
 
-def _proof(spent: PrivacySpent) -> str:
+def _proof(spent: PrivacyGuarantee) -> str:
     return _wrap(
         f"Proof: the exact privacy loss, composed between certified bounds, puts ε between "
         f"{round_down(spent.epsilon_lower, 7)} and {round_up(spent.epsilon, 7)}. Witness: Rényi "
@@ -145,13 +145,13 @@ def _proof(spent: PrivacySpent) -> str:
     )
 
 
-def _exceptions(config: RunConfig, plan: PrivacyPlan, has_twin: bool) -> list[str]:
+def _exceptions(config: RunConfig, plan: PrivacyPlan, has_baseline: bool) -> list[str]:
     items = [*_NOT_COVERED[:4], plan.noise.not_covered, *_NOT_COVERED[4:]]
-    if has_twin:
+    if has_baseline:
         items.insert(
             1,
-            "the non-private twin, whose curves report.html shows: where the data is private, do "
-            "not publish that page.",
+            "the non-private baseline, whose curves report.html shows: where the data is private, "
+            "do not publish that page.",
         )
     if config.folds > 1 or config.validation != "none" or config.privacy_unit != "record":
         items.append(
@@ -165,7 +165,7 @@ def _exceptions(config: RunConfig, plan: PrivacyPlan, has_twin: bool) -> list[st
     return items
 
 
-def _remarks(spent: PrivacySpent, claim: str, stopped: str, note: str) -> list[str]:
+def _remarks(spent: PrivacyGuarantee, claim: str, stopped: str, note: str) -> list[str]:
     remarks = [_wrap(f"About the data: {note}")] if note else []
     if claim:
         remarks.append(_wrap(f"What its notebook claimed, and what holds: {claim}"))

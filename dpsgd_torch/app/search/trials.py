@@ -14,9 +14,9 @@ from accountant.selection import SearchBound
 from dpsgd_torch.app.assembly import plan_of
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.flags import Request
-from dpsgd_torch.app.folds import chosen_units, cut, sized
+from dpsgd_torch.app.folds import chosen_units, make_folds, sized
 from dpsgd_torch.app.outcome import Outcome
-from dpsgd_torch.app.preprocessing import Preparation
+from dpsgd_torch.app.preprocessing import Preprocessing
 from dpsgd_torch.app.presets import Preset
 from dpsgd_torch.app.run import run
 from dpsgd_torch.app.search.allowance import Events, noise_within, within
@@ -119,18 +119,18 @@ def events_of(config: RunConfig, task: Task) -> Callable[[RunConfig, float], Eve
     """
     units = chosen_units(config, task)
     whole = sized(config, task, units)
-    part = cut(whole, task, units, 0)[0]
+    fold = make_folds(whole, task, units, 0)[0]
 
     def events_at(candidate: RunConfig, noise: float) -> Events:
         asked = dataclasses.replace(
             candidate, dataset_size=whole.dataset_size, noise_multiplier=noise, epsilon=None
         )
-        preparation = Preparation.of(asked, task)
-        mine = dataclasses.replace(asked, dataset_size=part.config.dataset_size)
-        watched = part.validation and dataclasses.replace(
-            part.validation, noise_multiplier=candidate.validation_noise
+        preprocessing = Preprocessing.of(asked, task)
+        mine = dataclasses.replace(asked, dataset_size=fold.config.dataset_size)
+        watched = fold.validation and dataclasses.replace(
+            fold.validation, noise_multiplier=candidate.validation_noise
         )
-        plan = plan_of(dataclasses.replace(part, config=mine, validation=watched), preparation)
+        plan = plan_of(dataclasses.replace(fold, config=mine, validation=watched), preprocessing)
         assert plan is not None
         return plan.events()
 

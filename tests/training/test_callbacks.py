@@ -8,11 +8,12 @@ from small_problem import make_trainer, small_data, weights
 from torch import nn
 
 from accountant import Gaussian, Ledger, exact
-from dpsgd_torch import Cosine, Linear, Privacy, Table
+from dpsgd_torch import Privacy
 from dpsgd_torch.app.report.promises import Promises
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.privacy.guarantee import priced_events
-from dpsgd_torch.training.early_stopping import Watch
+from dpsgd_torch.schedules import Cosine, Linear, Table
+from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.validation import HeldOut, Validation, noisy_mean
 
 LOSS = per_example(nn.CrossEntropyLoss())
@@ -92,7 +93,7 @@ def test_a_unit_moves_the_sum_by_at_most_the_bound_however_many_rows_it_has():
 def test_a_resumed_run_validates_slows_and_stops_as_an_uninterrupted_one(tmp_path, broken_at):
     settings = {
         "validation": private_rows(),
-        "watch": Watch(plateau=1, plateau_factor=0.5, keep_best=True),
+        "early_stopping": EarlyStopping(plateau=1, plateau_factor=0.5, keep_best=True),
         "rate_schedule": Cosine(1.0, 0.1, 30),
     }
     whole = make_trainer(run_dir=tmp_path / "whole", **settings).fit()
@@ -117,11 +118,11 @@ def test_learning_rates_follow_their_schedule_step_by_step():
 
 
 def test_training_stops_when_the_score_has_not_improved_for_so_long():
-    watch = Watch(patience=2)
+    watch = EarlyStopping(patience=2)
     trainer = make_trainer(
         epochs=20,
         validation=private_rows(public=True, score=lambda out, _: torch.ones(len(out))),
-        watch=watch,
+        early_stopping=watch,
     ).fit()
     assert len(trainer.history.epochs) == 3
     assert "no better validation score in 2 epochs" in trainer.ended
@@ -133,7 +134,9 @@ def test_training_stops_when_the_score_has_not_improved_for_so_long():
 
 
 def test_the_best_epochs_weights_are_kept():
-    trainer = make_trainer(validation=private_rows(public=True), watch=Watch(keep_best=True))
+    trainer = make_trainer(
+        validation=private_rows(public=True), early_stopping=EarlyStopping(keep_best=True)
+    )
     kept = {}
     for at in trainer.run():
         if at.record:
@@ -173,7 +176,7 @@ def test_a_hard_stop_bounds_what_an_early_stop_is_priced_at():
     """Without it the whole plan is priced; the budget would have ended that plan before."""
     stops_at_once = {
         "validation": private_rows(public=True, score=lambda out, _: torch.ones(len(out))),
-        "watch": Watch(patience=1),
+        "early_stopping": EarlyStopping(patience=1),
         "epochs": 20,
     }
     tight = Privacy(epsilon=2.6, noise_multiplier=1.0, delta=1e-3, clip_norm=0.5)
@@ -188,7 +191,7 @@ def test_what_many_rows_are_promised_after_an_early_stop_is_above_what_one_is():
     trainer = make_trainer(
         epochs=20,
         validation=private_rows(public=True, score=lambda out, _: torch.ones(len(out))),
-        watch=Watch(patience=1),
+        early_stopping=EarlyStopping(patience=1),
     ).fit()
     spent = trainer.privacy_spent()
     events = priced_events(trainer.plan, trainer.ledger, watched=spent.watched)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpsgd_torch.app.folds import cut
+from dpsgd_torch.app.folds import make_folds
 from dpsgd_torch.app.presets import moa
 from dpsgd_torch.tasks.made_up_responses import made_up_responses
 from dpsgd_torch.tasks.response_files import write_responses
@@ -33,7 +33,7 @@ def test_no_unit_is_on_both_sides_of_a_fold_and_each_is_held_out_once(data):
     task = response_task(data, (), "all")
     units = task.units["drug_id"]
     held = []
-    for part in cut(config(folds=3, privacy_unit="drug_id"), task, units, root=1):
+    for part in make_folds(config(folds=3, privacy_unit="drug_id"), task, units, root=1):
         outside = set(np.asarray(part.validation.units).tolist())
         inside = set(part.units.tolist())
         assert not outside & inside
@@ -56,7 +56,7 @@ def test_the_declared_sizes_do_not_depend_on_the_draw(data):
     declared = {
         (part.config.dataset_size, part.validation.size)
         for root in range(4)
-        for part in cut(config(folds=3), task, None, root)
+        for part in make_folds(config(folds=3), task, None, root)
     }
     assert declared == {(400, 200)}
 
@@ -78,6 +78,6 @@ def test_folds_share_no_randomness(data, tmp_path):
 
 def test_without_validation_all_rows_train(data):
     task = response_task(data, (), "all")
-    (part,) = cut(config(validation="none"), task, None, root=1)
+    (part,) = make_folds(config(validation="none"), task, None, root=1)
     assert part.validation is None
     assert torch.equal(part.train[0], task.train[0])

@@ -1,0 +1,40 @@
+"""Old names of arguments, which work for one release and say what they are called now."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Called = TypeVar("Called", bound=Callable[..., Any])
+
+
+def renamed_arguments(**now: str) -> Callable[[Called], Called]:
+    """A decorator that takes arguments by their old names too: ``old="new"``.
+
+    >>> @renamed_arguments(watch="early_stopping")
+    ... def train(*, early_stopping):
+    ...     return early_stopping
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     train(watch=3), str(caught[0].message)
+    (3, 'watch: is called early_stopping now; the old name goes with the next release')
+    """
+
+    def wrap(function: Called) -> Called:
+        @functools.wraps(function)
+        def taken(*args: Any, **given: Any) -> Any:
+            for old, new in now.items():
+                if old in given and new not in given:
+                    warnings.warn(
+                        f"{old}: is called {new} now; the old name goes with the next release",
+                        DeprecationWarning,
+                        stacklevel=2,
+                    )
+                    given[new] = given.pop(old)
+            return function(*args, **given)
+
+        return taken  # type: ignore[return-value]
+
+    return wrap
