@@ -39,7 +39,7 @@ from dpsgd_torch.export.emulate import available_boards, missing_tools, run_on
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_onnx import to_onnx
-from dpsgd_torch.tasks.mnist import mnist_cnn
+from dpsgd_torch.tasks.mnist.task import mnist_cnn
 
 SEED = 0
 GOALS = {"gesture": (41_000, 1_100, 60_000), "mnist": (30_000, 5_000, 900_000)}

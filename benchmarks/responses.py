@@ -26,7 +26,7 @@ import numpy as np
 from step import conditions
 
 from dpsgd_torch.mechanisms.statistics import LabelFrequencies
-from dpsgd_torch.tasks.made_up_responses import made_up_responses
+from dpsgd_torch.tasks.drug_responses.synthetic import synthetic_responses
 from dpsgd_torch.train import main as train
 
 RUNS = {
@@ -40,7 +40,7 @@ RUNS = {
 
 def main() -> int:
     options = parse()
-    part, test = made_up_responses()
+    part, test = synthetic_responses()
     assert part.targets is not None
     assert test.targets is not None
     truth, controls = test.targets.astype(float), test.inputs[:, 0] == 1

@@ -41,7 +41,7 @@ from dpsgd_torch.app.presets import mnist_tutorial
 from dpsgd_torch.gradients.grad_sample import PerExampleGradients
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.privacy.plan import StepPlan
-from dpsgd_torch.tasks.mnist import mnist_cnn
+from dpsgd_torch.tasks.mnist.task import mnist_cnn
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.steps import Draw, PrivateStep
 from dpsgd_torch.training.streams import Streams

@@ -33,7 +33,7 @@ from torch import nn
 from dpsgd_torch.gradients.ghost import GhostGradients
 from dpsgd_torch.layers import WeightNormLinear
 from dpsgd_torch.privacy.plan import StepPlan
-from dpsgd_torch.tasks.response_model import log_loss, response_mlp
+from dpsgd_torch.tasks.drug_responses.model import log_loss, response_mlp
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.steps import Draw, PrivateStep
 from dpsgd_torch.training.streams import Streams

@@ -12,7 +12,7 @@ import pytest
 
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.storage.run_folder import RunFolder
-from dpsgd_torch.tasks.idx import FILES
+from dpsgd_torch.tasks.mnist.idx import FILES
 from dpsgd_torch.train import main
 
 DIGITS = ["--preset", "digits", "--epochs", "1"]

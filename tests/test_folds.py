@@ -8,9 +8,9 @@ import torch
 
 from dpsgd_torch.app.folds import make_folds
 from dpsgd_torch.app.presets import moa
-from dpsgd_torch.tasks.made_up_responses import made_up_responses
-from dpsgd_torch.tasks.response_files import write_responses
-from dpsgd_torch.tasks.responses import response_task
+from dpsgd_torch.tasks.drug_responses.files import write_responses
+from dpsgd_torch.tasks.drug_responses.synthetic import synthetic_responses
+from dpsgd_torch.tasks.drug_responses.task import response_task
 from dpsgd_torch.train import main
 from dpsgd_torch.training.streams import Streams
 
@@ -18,7 +18,7 @@ from dpsgd_torch.training.streams import Streams
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lish-moa")
-    write_responses(folder, *made_up_responses(600, 150, 12))
+    write_responses(folder, *synthetic_responses(600, 150, 12))
     return folder
 
 

@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from dpsgd_torch import DataError
-from dpsgd_torch.tasks.fetch import load_splits
+from dpsgd_torch.tasks.mnist.fetch import load_splits
 from dpsgd_torch.train import main
 
 

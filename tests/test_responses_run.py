@@ -13,8 +13,8 @@ from accountant import ExponentialMechanism, Gaussian, Laplace, PoissonSampled
 from accountant.__main__ import main as accountant
 from accountant.ledger.recorded import read_events
 from dpsgd_torch.export.__main__ import main as export
-from dpsgd_torch.tasks.made_up_responses import made_up_responses
-from dpsgd_torch.tasks.response_files import write_responses
+from dpsgd_torch.tasks.drug_responses.files import write_responses
+from dpsgd_torch.tasks.drug_responses.synthetic import synthetic_responses
 from dpsgd_torch.train import main
 from dpsgd_torch.training.charges import Charges
 
@@ -25,7 +25,7 @@ SMALL = ["--epochs", "2", "--batch-size", "64", "--hidden", "16", "--seed", "4"]
 def data(tmp_path_factory):
     """600 rows of 12 labels, with their drugs."""
     folder = tmp_path_factory.mktemp("lish-moa")
-    train, test = made_up_responses(600, 150, 12)
+    train, test = synthetic_responses(600, 150, 12)
     write_responses(folder, train, test)
     return folder
 

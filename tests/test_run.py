@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from accountant import RdpAccountant, dpsgd_event
 from dpsgd_torch.app.presets import PRESETS
-from dpsgd_torch.tasks.digits import digits_task
+from dpsgd_torch.tasks.digits.task import digits_task
 from dpsgd_torch.tasks.task import accuracy
 from dpsgd_torch.train import main
 

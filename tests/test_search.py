@@ -15,9 +15,9 @@ from dpsgd_torch.app.search.space import Dimension, proposal
 from dpsgd_torch.app.search.trials import Silent, events_of
 from dpsgd_torch.mechanisms.exponential import choice_event
 from dpsgd_torch.search import main
-from dpsgd_torch.tasks.made_up_responses import made_up_responses
+from dpsgd_torch.tasks.drug_responses.files import write_responses
+from dpsgd_torch.tasks.drug_responses.synthetic import synthetic_responses
 from dpsgd_torch.tasks.registry import load_task
-from dpsgd_torch.tasks.response_files import write_responses
 
 RANDOM = ["--trials", "4", "--seed", "7", "--vary", "batch_size=64,256", "--vary",
           "learning_rate=0.1:2:log"]  # fmt: skip
@@ -265,7 +265,7 @@ def test_help_is_worth_reading(capsys):
 
 
 def test_drug_responses_are_searched_with_their_statistics_inside(tmp_path, capsys):
-    train, test = made_up_responses(600, 150, 12)
+    train, test = synthetic_responses(600, 150, 12)
     data = tmp_path / "lish-moa"
     write_responses(data, train, test)
     words = ["--preset", "moa", "--epsilon", "3", "--trials", "2", "--stopping", "fixed"]

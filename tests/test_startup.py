@@ -89,7 +89,7 @@ def test_an_epsilon_from_the_shell_loads_no_more_of_scipy_than_its_functions():
 
 def test_a_run_on_digits_loads_none_of_what_other_tasks_need():
     code = "import dpsgd_torch.app.run, dpsgd_torch.app.progress\n"
-    code += "from dpsgd_torch.tasks.digits import digits_task; digits_task(0.0)"
+    code += "from dpsgd_torch.tasks.digits.task import digits_task; digits_task(0.0)"
     assert not loaded_by(code) & {"opendp", "pandas", "sklearn", "rich", "optuna", "onnx"}
 
 

@@ -15,7 +15,7 @@ from dpsgd_torch.export.deliver import Delivery, Subject, deliver
 from dpsgd_torch.export.deliver import Exported as Exported
 from dpsgd_torch.export.module_graph import module_graph
 from dpsgd_torch.export.statement import exported
-from dpsgd_torch.export.synthetic import made_up_inputs
+from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import Target
 
 MADE_UP = 400  # inputs, from which ranges are read
@@ -100,7 +100,7 @@ def export_model(
 
 def _inputs(given: torch.Tensor | None, declared: Declared) -> torch.Tensor:
     if given is None:
-        return made_up_inputs(MADE_UP, declared.input_shape, declared.input_range)
+        return synthetic_inputs(MADE_UP, declared.input_shape, declared.input_range)
     if given.shape[1:] != torch.Size(declared.input_shape) or not len(given):
         raise ExportError(
             f"public_inputs = {tuple(given.shape)}: must be (count, *{declared.input_shape})"

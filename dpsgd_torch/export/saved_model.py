@@ -25,7 +25,7 @@ from dpsgd_torch.export.declared import is_plain
 from dpsgd_torch.export.deliver import Subject
 from dpsgd_torch.export.module_graph import module_graph
 from dpsgd_torch.export.promise import Promise, Promised, privacy_told
-from dpsgd_torch.export.synthetic import made_up_inputs
+from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_from_bytes
 from dpsgd_torch.version import __version__
@@ -55,7 +55,7 @@ def write_saved_model(
         declared: what its numbers mean.
         unit: of privacy; None where the training was not private.
     """
-    inputs = made_up_inputs(32, declared.input_shape, declared.input_range)
+    inputs = synthetic_inputs(32, declared.input_shape, declared.input_range)
     graph = module_graph(model, declared, {}, inputs)[1].SerializeToString()
     write_durably(folder.path / GRAPH, graph)
     folder.write_sealed(

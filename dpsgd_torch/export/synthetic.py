@@ -15,12 +15,12 @@ _SEED = 20261129
 _COARSE = 4  # cells a side, between which smooth inputs are drawn out
 
 
-def made_up_inputs(
+def synthetic_inputs(
     count: int, input_shape: tuple[int, ...], input_range: tuple[float, float]
 ) -> torch.Tensor:
     """(count, *input_shape) in float32, the same at every call.
 
-    >>> made_up_inputs(8, (3, 5, 5), (-1, 1)).shape
+    >>> synthetic_inputs(8, (3, 5, 5), (-1, 1)).shape
     torch.Size([8, 3, 5, 5])
     """
     generator = np.random.Generator(np.random.PCG64(_SEED))

@@ -9,16 +9,16 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from dpsgd_torch.tasks.digits import digits_cnn, digits_task
-from dpsgd_torch.tasks.gesture_motion import made_up_recordings
-from dpsgd_torch.tasks.gestures import (
+from dpsgd_torch.tasks.digits.task import digits_cnn, digits_task
+from dpsgd_torch.tasks.drug_responses.task import response_task
+from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
+from dpsgd_torch.tasks.gestures.task import (
     gesture_inputs,
     gesture_mlp,
     gesture_task,
     input_range_of,
 )
-from dpsgd_torch.tasks.mnist import mnist_cnn, mnist_task
-from dpsgd_torch.tasks.responses import response_task
+from dpsgd_torch.tasks.mnist.task import mnist_cnn, mnist_task
 from dpsgd_torch.tasks.strokes import stroke_images
 from dpsgd_torch.tasks.task import Task
 
@@ -68,11 +68,11 @@ def architecture(choice: Choice, labels: tuple[str, ...]) -> nn.Module:
 def public_inputs(choice: Choice) -> Callable[[int], torch.Tensor]:
     """count → so many inputs of the task's kind, made up without its data."""
     if choice.dataset == "gestures":
-        return lambda count: _made_up_gestures(count, input_range_of(choice.loss))
+        return lambda count: _synthetic_gestures(count, input_range_of(choice.loss))
     return lambda count: stroke_images(count, size=8 if choice.dataset == "digits" else 28)
 
 
-def _made_up_gestures(count: int, input_range: tuple[float, float]) -> torch.Tensor:
+def _synthetic_gestures(count: int, input_range: tuple[float, float]) -> torch.Tensor:
     half = count // 2
-    motion = made_up_recordings((half, count - half), _OTHER_SEED).motion
+    motion = synthetic_recordings((half, count - half), _OTHER_SEED).motion
     return gesture_inputs(motion, input_range)

@@ -14,7 +14,7 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export import export_model
 from dpsgd_torch.export.check import compare
 from dpsgd_torch.export.compiler import compile_model
-from dpsgd_torch.export.synthetic import made_up_inputs
+from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import TARGETS
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_onnx import answers, to_onnx
@@ -88,7 +88,7 @@ def test_the_model_itself_stays_as_it_was(tmp_path):
 def test_a_model_in_training_mode_is_exported_as_it_answers_in_evaluation(tmp_path):
     model = network(lambda: nn.Linear(6, 4), lambda: nn.BatchNorm1d(4), lambda: nn.Linear(4, 2))
     model[1].running_mean += 3
-    inputs = made_up_inputs(20, (6,), (-1, 1))
+    inputs = synthetic_inputs(20, (6,), (-1, 1))
     made(model.train(), tmp_path, to="onnx")
     assert model[1].running_mean.min() == 3
     with torch.no_grad():
@@ -163,13 +163,13 @@ def test_public_inputs_give_the_ranges_and_are_told(tmp_path):
 
 @pytest.mark.parametrize("shape", [(5,), (1,), (1, 6, 6), (3, 2, 9), (2, 7)])
 def test_made_up_inputs_lie_in_the_declared_range_and_are_the_same_again(shape):
-    inputs = made_up_inputs(40, shape, (-3, 5))
+    inputs = synthetic_inputs(40, shape, (-3, 5))
     assert inputs.shape == (40, *shape)
     assert inputs.dtype == torch.float32
     assert inputs.min() >= -3
     assert inputs.max() <= 5
     assert inputs.max() - inputs.min() > 6
-    assert torch.equal(inputs, made_up_inputs(40, shape, (-3, 5)))
+    assert torch.equal(inputs, synthetic_inputs(40, shape, (-3, 5)))
 
 
 def test_ranges_from_made_up_inputs_carry_a_network_that_sees_strokes(tmp_path):
@@ -180,7 +180,7 @@ def test_ranges_from_made_up_inputs_carry_a_network_that_sees_strokes(tmp_path):
     ).eval()  # fmt: skip
     generator = torch.Generator().manual_seed(1)
     images = (torch.rand(60, 1, 8, 8, generator=generator) < 0.25).float()
-    public = made_up_inputs(400, (1, 8, 8), (0, 1)).numpy()
+    public = synthetic_inputs(400, (1, 8, 8), (0, 1)).numpy()
     program = compile_model(to_onnx(model, (1, 8, 8), {}), input_range=(0, 1), public_inputs=public)
     with torch.no_grad():
         first = next(compare(program, images.numpy(), model(images).numpy()))

@@ -18,7 +18,7 @@ from dpsgd_torch.export.compiler import compile_model, to_channels_last
 from dpsgd_torch.export.reference import trace
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_onnx import to_onnx
-from dpsgd_torch.tasks.gesture_motion import made_up_recordings
+from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
 from dpsgd_torch.tasks.registry import public_inputs
 from dpsgd_torch.train import main as train
 
@@ -191,7 +191,7 @@ def test_weights_of_another_model_are_refused(runs, tmp_path, capsys):
 def test_data_that_the_run_was_not_trained_on_is_never_taken_for_it(tmp_path, flag, capsys):
     folder, run, out = tmp_path / "mine", tmp_path / "run", tmp_path / "out"
     folder.mkdir()
-    recordings = made_up_recordings((20, 30), seed=5)
+    recordings = synthetic_recordings((20, 30), seed=5)
     for index, name in enumerate(("left", "right")):
         table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
         np.savetxt(folder / f"{name}.csv", table, "%.4f", ",", header="aX,aY,aZ,gX,gY,gZ",

@@ -15,8 +15,8 @@ from dpsgd_torch.export.compiler import compile_model
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.to_arduino import to_arduino
 from dpsgd_torch.export.to_onnx import to_onnx
-from dpsgd_torch.tasks.gesture_motion import made_up_recordings
-from dpsgd_torch.tasks.gestures import gesture_inputs, gesture_mlp
+from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
+from dpsgd_torch.tasks.gestures.task import gesture_inputs, gesture_mlp
 
 BOARD = r"""
 #include <cstdio>
@@ -89,7 +89,7 @@ def said_by(sketch, fed):
 def trained(softmax):
     """A network that tells made-up gestures apart; without privacy, which is not the point here."""
     low = 0.0 if softmax else -1.0
-    recordings = made_up_recordings((60, 60), seed=3)
+    recordings = synthetic_recordings((60, 60), seed=3)
     inputs = gesture_inputs(recordings.motion, (low, 1.0))
     targets = torch.from_numpy(recordings.gesture)
     model = gesture_mlp(torch.Generator().manual_seed(0), 2, softmax=softmax)
@@ -117,7 +117,7 @@ def test_the_sketch_says_what_the_integers_say(tmp_path, softmax):
     output = "probabilities" if softmax else "logits"
     texts = to_arduino(program, "wave", output=output, input_range=input_range)
     sketch = build(tmp_path, texts, "wave")
-    motion = made_up_recordings((8, 8), seed=4).motion.astype(np.float32)
+    motion = synthetic_recordings((8, 8), seed=4).motion.astype(np.float32)
     fed, expected = "", []
     for recording in motion:
         fed += "3 0 0 0 0 0\n"  # a movement begins, and this is its first sample

@@ -3,7 +3,7 @@
 import pytest
 
 from dpsgd_torch.errors import DataError
-from dpsgd_torch.tasks.csv_table import read_header, read_table
+from dpsgd_torch.tasks.drug_responses.csv_table import read_header, read_table
 
 NOT_MISSING = [
     *("None", "NA", "nan", "NaN", "null", "NULL", "N/A", "n/a", "<NA>", "#N/A", "-nan", "1.#IND"),

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from dpsgd_torch.errors import DataError
-from dpsgd_torch.tasks.fetch import load_splits
-from dpsgd_torch.tasks.idx import FILES, MNIST_SHA256
-from dpsgd_torch.tasks.mnist import mnist_task
-from dpsgd_torch.tasks.torchvision_import import torchvision_datasets
+from dpsgd_torch.tasks.mnist.fetch import load_splits
+from dpsgd_torch.tasks.mnist.idx import FILES, MNIST_SHA256
+from dpsgd_torch.tasks.mnist.task import mnist_task
+from dpsgd_torch.tasks.mnist.torchvision_import import torchvision_datasets
 
 NOBODY = "http://127.0.0.1:9/"  # the discard port: refused at once, and nothing leaves the machine
 FIRST, LAST = next(iter(FILES)), list(FILES)[-1]
@@ -144,7 +144,7 @@ def test_mnist_pixels_are_bytes_over_255_and_fill_the_range_from_0_to_1(mnist):
 
 
 def test_torchvision_data_sets_import_in_a_fresh_process():
-    code = "from dpsgd_torch.tasks.torchvision_import import torchvision_datasets as load\n"
+    code = "from dpsgd_torch.tasks.mnist.torchvision_import import torchvision_datasets as load\n"
     code += "assert load() is load(); print(load().MNIST.__name__, load().FashionMNIST.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "MNIST FashionMNIST\n", done.stderr

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dpsgd_torch.errors import DataError
-from dpsgd_torch.tasks.gesture_files import AXES, SAMPLES, read_gestures
+from dpsgd_torch.tasks.gestures.files import AXES, SAMPLES, read_gestures
 
 HEADER = ",".join(AXES)
 REAL = Path(__file__).parents[3] / "shared" / "data" / "gestures" / "nano-gestures"

@@ -13,8 +13,8 @@ from dpsgd_torch.app.flags import parse
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.app.progress import JsonPresenter
 from dpsgd_torch.app.run import run
-from dpsgd_torch.tasks.gesture_motion import made_up_recordings
-from dpsgd_torch.tasks.gestures import gesture_inputs, gesture_task
+from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
+from dpsgd_torch.tasks.gestures.task import gesture_inputs, gesture_task
 from dpsgd_torch.tasks.registry import architecture, public_inputs
 from dpsgd_torch.tasks.strokes import stroke_images
 from dpsgd_torch.train import main
@@ -26,27 +26,27 @@ def _hook(monkeypatch):
 
 
 def test_made_up_recordings_are_the_same_for_one_seed_and_others_for_another():
-    first, again = made_up_recordings((4, 4)), made_up_recordings((4, 4))
+    first, again = synthetic_recordings((4, 4)), synthetic_recordings((4, 4))
     assert (first.motion == again.motion).all()
-    assert (first.motion != made_up_recordings((4, 4), seed=1).motion).any()
+    assert (first.motion != synthetic_recordings((4, 4), seed=1).motion).any()
 
 
 def test_a_nod_begins_and_ends_with_gravity_alone():
-    recordings = made_up_recordings()
+    recordings = synthetic_recordings()
     size = np.linalg.norm(recordings.motion[recordings.gesture == 1, :, :3], axis=2)
     assert np.median(size[:, [0, 1, -2, -1]]) == pytest.approx(1, abs=0.1)
     assert size.max(axis=1).min() > 1.05
 
 
 def test_motion_stays_within_the_sensor_and_mostly_below_where_it_saturates():
-    motion = made_up_recordings().motion
+    motion = synthetic_recordings().motion
     assert np.abs(motion[:, :, :3]).max() <= 4
     assert (np.abs(motion[:, :, :3]) == 4).mean() < 0.01
     assert np.abs(motion[:, :, 3:]).max() < 2000
 
 
 def test_a_wave_turns_to_and_fro_and_a_nod_up_and_down():
-    recordings = made_up_recordings()
+    recordings = synthetic_recordings()
     motion, gesture = recordings.motion, recordings.gesture
     yaw, pitch = (motion[:, :, axis].std(axis=1) for axis in (5, 4))
     assert (yaw > pitch)[gesture == 0].mean() > 0.9
@@ -127,7 +127,7 @@ def test_the_run_says_what_its_numbers_mean(notebook):
 def recorded(folder):
     """A folder of 50 recordings of two gestures, 30 of them for training."""
     folder.mkdir()
-    recordings = made_up_recordings((20, 30), seed=5)
+    recordings = synthetic_recordings((20, 30), seed=5)
     for index, name in enumerate(("left", "right")):
         table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
         np.savetxt(folder / f"{name}.csv", table, "%.4f", ",", header="aX,aY,aZ,gX,gY,gZ",
@@ -181,7 +181,7 @@ def test_a_loss_that_does_not_fit_is_refused(capsys):
 
 @pytest.mark.filterwarnings("default")
 def test_rows_over_are_dropped_by_the_command_line_when_asked(tmp_path, capsys):
-    recordings = made_up_recordings((6, 6), seed=6)
+    recordings = synthetic_recordings((6, 6), seed=6)
     for index, name in enumerate(("left", "right")):
         table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
         np.savetxt(tmp_path / f"{name}.csv", table[: 700 + 14 * index], "%.4f", ",",

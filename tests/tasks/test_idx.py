@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpsgd_torch.errors import DataError
-from dpsgd_torch.tasks.idx import FILES, MNIST_SHA256, check_idx
+from dpsgd_torch.tasks.mnist.idx import FILES, MNIST_SHA256, check_idx
 
 SHAPE = (3, 2, 2)
 CONTENT = bytes([0, 0, 8, 3]) + struct.pack(">3I", *SHAPE) + bytes(range(12))

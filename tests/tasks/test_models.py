@@ -9,9 +9,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
-from dpsgd_torch.tasks import digits as digits_module
-from dpsgd_torch.tasks.digits import TRAIN_SIZE, digits_cnn, digits_task
-from dpsgd_torch.tasks.mnist import mnist_cnn
+from dpsgd_torch.tasks.digits import task as digits_module
+from dpsgd_torch.tasks.digits.task import TRAIN_SIZE, digits_cnn, digits_task
+from dpsgd_torch.tasks.mnist.task import mnist_cnn
 
 MODELS = {"mnist": (mnist_cnn, 28), "digits": (digits_cnn, 8)}
 

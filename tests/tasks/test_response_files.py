@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dpsgd_torch.errors import DataError
-from dpsgd_torch.tasks.made_up_responses import made_up_responses
-from dpsgd_torch.tasks.response_files import COLUMNS, read_responses, write_responses
+from dpsgd_torch.tasks.drug_responses.files import COLUMNS, read_responses, write_responses
+from dpsgd_torch.tasks.drug_responses.synthetic import synthetic_responses
 
 TRAIN, TARGETS, TEST, DRUGS, SAMPLE = (
     "train_features.csv",
@@ -18,7 +18,7 @@ TRAIN, TARGETS, TEST, DRUGS, SAMPLE = (
     "train_drug.csv",
     "sample_submission.csv",
 )
-MADE = made_up_responses(150, 120, 4)
+MADE = synthetic_responses(150, 120, 4)
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +308,7 @@ def test_training_rows_without_targets_are_not_written(tmp_path):
 
 @pytest.mark.long
 def test_the_full_size_comes_back_equal(tmp_path):
-    train, test = made_up_responses()
+    train, test = synthetic_responses()
     write_responses(tmp_path, train, test)
     found, new = read_responses(tmp_path)
     same(found, train)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from dpsgd_torch.errors import DataError
-from dpsgd_torch.tasks.response_files import write_submission
+from dpsgd_torch.tasks.drug_responses.files import write_submission
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -17,7 +17,7 @@ from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.errors import RunError, shown, told
 from dpsgd_torch.export.declared import is_plain
 from dpsgd_torch.export.promise import ADVICE, Promise
-from dpsgd_torch.tasks.gestures import input_range_of
+from dpsgd_torch.tasks.gestures.task import input_range_of
 from dpsgd_torch.tasks.registry import public_inputs
 
 _UNITS = ("record",)  # tasks that are exported have no ids

@@ -17,7 +17,7 @@ from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.deliver import Delivery, Subject, deliver, write_files
 from dpsgd_torch.export.saved_model import is_saved_model, read_saved_model
 from dpsgd_torch.export.statement import exported
-from dpsgd_torch.export.synthetic import made_up_inputs
+from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import Target
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
 from dpsgd_torch.tasks.registry import public_inputs
@@ -73,8 +73,8 @@ def _of_saved_model(order: Order, say: Callable[[str], None]) -> tuple[Subject, 
             )
     saved = read_saved_model(order.run)
     declared = saved.subject.declared
-    inputs = made_up_inputs(MADE_UP, declared.input_shape, declared.input_range)
-    checked = made_up_inputs(order.inputs, declared.input_shape, declared.input_range)
+    inputs = synthetic_inputs(MADE_UP, declared.input_shape, declared.input_range)
+    checked = synthetic_inputs(order.inputs, declared.input_shape, declared.input_range)
 
     def statement(names: list[str]) -> str:
         integers = order.target.in_integers

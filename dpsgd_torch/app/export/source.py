@@ -73,7 +73,7 @@ def read_run(path: Path) -> Source:
     if config.dataset == "responses":
         raise ExportError(
             f"preset = {config.preset}: its layer norms cannot be carried to a microcontroller; "
-            "load model.safetensors into dpsgd_torch.tasks.response_model.response_mlp"
+            "load model.safetensors into dpsgd_torch.tasks.drug_responses.model.response_mlp"
         )
     known = Facts.of(facts, config, path / "task.json")
     file = path / "model.safetensors"

@@ -7,8 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from dpsgd_torch.errors import ConfigError
-from dpsgd_torch.tasks.made_up_responses import made_up_responses
-from dpsgd_torch.tasks.response_files import COLUMNS
+from dpsgd_torch.tasks.drug_responses.files import COLUMNS
+from dpsgd_torch.tasks.drug_responses.synthetic import synthetic_responses
 
 GENES, CELLS = slice(3, 775), slice(775, 875)
 
@@ -16,23 +16,23 @@ GENES, CELLS = slice(3, 775), slice(775, 875)
 @pytest.fixture(scope="module")
 def full():
     """Both parts at full size: some seconds."""
-    return made_up_responses()
+    return synthetic_responses()
 
 
 @pytest.fixture(scope="module")
 def small():
-    return made_up_responses(600, 200, 12)
+    return synthetic_responses(600, 200, 12)
 
 
 def test_one_seed_makes_one_data_set(small):
-    again = made_up_responses(600, 200, 12)
+    again = synthetic_responses(600, 200, 12)
     for part, other in zip(small, again, strict=True):
         assert part.ids == other.ids
         assert part.labels == other.labels
         for name in ("inputs", "targets"):
             assert (getattr(part, name) == getattr(other, name)).all()
         assert (part.units["drug_id"] == other.units["drug_id"]).all()
-    train, _ = made_up_responses(600, 200, 12, seed=1)
+    train, _ = synthetic_responses(600, 200, 12, seed=1)
     assert train.ids != small[0].ids
     assert (train.inputs != small[0].inputs).any()
 
@@ -52,7 +52,7 @@ def test_small_parts_have_the_same_columns_in_proportion(small):
 
 @pytest.mark.parametrize(("rows", "labels"), [(600, 206), (120, 1), (1000, 40), (3001, 206)])
 def test_every_label_has_a_positive_whatever_the_size(rows, labels):
-    train, test = made_up_responses(rows, 150, labels)
+    train, test = synthetic_responses(rows, 150, labels)
     assert len(train.ids) == rows
     assert len(test.ids) == 150
     assert (train.targets.sum(axis=0) > 0).all()
@@ -69,7 +69,7 @@ def test_every_label_has_a_positive_whatever_the_size(rows, labels):
 )
 def test_sizes_too_small_are_refused(sizes, words):
     with pytest.raises(ConfigError, match=f"{words}: must be at least"):
-        made_up_responses(*sizes)
+        synthetic_responses(*sizes)
 
 
 def test_a_drug_has_its_labels_in_all_of_its_rows(small):

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsgd_torch.tasks.made_up_drugs import TEST_ROWS, TRAIN_ROWS, Drugs, made_up_drugs
-from dpsgd_torch.tasks.response_files import CELLS, GENES, LIMIT, Responses
+from dpsgd_torch.tasks.drug_responses.files import CELLS, GENES, LIMIT, Responses
+from dpsgd_torch.tasks.drug_responses.synthetic_drugs import (
+    TEST_ROWS,
+    TRAIN_ROWS,
+    Drugs,
+    synthetic_drugs,
+)
 
 NOTE = (
     "The drug responses were made up by a model, not measured: nobody's privacy is at stake and "
@@ -46,7 +51,7 @@ class _World:
     cell_gain: Floats
 
 
-def made_up_responses(
+def synthetic_responses(
     train_rows: int = TRAIN_ROWS,
     test_rows: int = TEST_ROWS,
     labels: int = 206,
@@ -55,7 +60,7 @@ def made_up_responses(
     """Training and test rows of the public data set's schema and statistics, the same for one seed.
 
     Counts are the public ones, in proportion: controls, drugs and their rows, label frequencies
-    with a long tail (see made_up_drugs). Unlike files, the test rows have targets and units.
+    with a long tail (see synthetic_drugs). Unlike files, the test rows have targets and units.
 
     A row's factors are normal, and moved by its drug's own signature and by its labels, each along
     a direction of its own; potency varies by drug and replicate and grows with dose and time. Genes
@@ -72,12 +77,12 @@ def made_up_responses(
     Raises:
         ConfigError: fewer than 120 rows in either part, or no label.
 
-    >>> train, test = made_up_responses(300, 120, 4)
+    >>> train, test = synthetic_responses(300, 120, 4)
     >>> train.inputs.shape, test.targets.shape, train.labels[0][:9]
     ((300, 875), (120, 4), 'label_000')
     """
     rng = np.random.default_rng(seed)
-    drugs = made_up_drugs(rng, train_rows, test_rows, labels)
+    drugs = synthetic_drugs(rng, train_rows, test_rows, labels)
     world = _world(rng, drugs)
     names, column = _label_names(rng, labels)
     numbers = rng.choice(16**9, train_rows + test_rows, replace=False)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.errors import DataError
-from dpsgd_torch.tasks.gesture_files import AXES, LIMITS, SAMPLES, Recordings, read_gestures
-from dpsgd_torch.tasks.gesture_motion import made_up_recordings
+from dpsgd_torch.tasks.gestures.files import AXES, LIMITS, SAMPLES, Recordings, read_gestures
+from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
 from dpsgd_torch.tasks.task import Pair, Task, accuracy, glorot_
 
 Range = tuple[float, float]
@@ -77,7 +77,7 @@ def gesture_task(data_dir: Path | None, loss: str, partial: str = "refuse") -> T
         loss: "cross-entropy" on logits, or "mean-squared" on probabilities, as the notebook has it.
         partial: "drop" or "refuse" rows after the last whole recording.
     """
-    recordings = read_gestures(data_dir, partial) if data_dir else made_up_recordings()
+    recordings = read_gestures(data_dir, partial) if data_dir else synthetic_recordings()
     input_range = input_range_of(loss)
     train, test, validation = _split(recordings, input_range)
     squared = loss == "mean-squared"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsgd_torch.tasks.gesture_files import LIMITS, SAMPLES, Recordings
+from dpsgd_torch.tasks.gestures.files import LIMITS, SAMPLES, Recordings
 
 NAMES = ("hi", "sup")
 COUNTS = (133, 132)  # so that 159 of 265 are for training, as of the recordings it stands in for
@@ -14,7 +14,7 @@ _EARTH = 9.80665  # m/s²
 _SEED = 20260102
 
 
-def made_up_recordings(counts: tuple[int, int] = COUNTS, seed: int = _SEED) -> Recordings:
+def synthetic_recordings(counts: tuple[int, int] = COUNTS, seed: int = _SEED) -> Recordings:
     """``counts`` recordings of "hi", a wave, and of "sup", an upward nod; the same for one seed.
 
     The board turns about the elbow or wrist, r = 0.1 … 0.3 m away, by angles that are smooth in
@@ -24,7 +24,7 @@ def made_up_recordings(counts: tuple[int, int] = COUNTS, seed: int = _SEED) -> R
     turned, r times angular acceleration along the path and r times angular velocity squared
     inwards, and 0.03 g of noise; the gyroscope the angles' rates and 3 °/s of noise. Both saturate.
 
-    >>> recordings = made_up_recordings((2, 3))
+    >>> recordings = synthetic_recordings((2, 3))
     >>> recordings.motion.shape, recordings.gesture.tolist(), recordings.names
     ((5, 119, 6), [0, 0, 1, 1, 1], ('hi', 'sup'))
     """

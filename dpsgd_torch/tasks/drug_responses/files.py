@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsgd_torch.errors import DataError
-from dpsgd_torch.tasks.csv_table import CsvTable, read_header, read_table, write_table
+from dpsgd_torch.tasks.drug_responses.csv_table import (
+    CsvTable,
+    read_header,
+    read_table,
+    write_table,
+)
 
 GENES = tuple(f"g-{i}" for i in range(772))
 CELLS = tuple(f"c-{i}" for i in range(100))

@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from dpsgd_torch.errors import ConfigError
-from dpsgd_torch.tasks.made_up_responses import NOTE, made_up_responses
-from dpsgd_torch.tasks.response_files import (
+from dpsgd_torch.tasks.drug_responses.files import (
     COLUMNS,
     LIMIT,
     Responses,
     read_responses,
     write_submission,
 )
-from dpsgd_torch.tasks.response_model import log_loss, response_mlp
+from dpsgd_torch.tasks.drug_responses.model import log_loss, response_mlp
+from dpsgd_torch.tasks.drug_responses.synthetic import NOTE, synthetic_responses
 from dpsgd_torch.tasks.task import Pair, Predictions, Table, Task
 
 FEATURES = ("all", "notebook")
@@ -44,7 +44,7 @@ def response_task(
     """
     if features not in FEATURES:
         raise ConfigError(f"features = {features}: must be one of {', '.join(FEATURES)}")
-    train, test = read_responses(data_dir) if data_dir else made_up_responses()
+    train, test = read_responses(data_dir) if data_dir else synthetic_responses()
     kept = _notebook_columns() if features == "notebook" else np.arange(len(COLUMNS))
     notes = [] if data_dir else [NOTE]
     if data_dir and features == "notebook":
@@ -104,5 +104,9 @@ def _ranges(kept: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def _notebook_columns() -> NDArray[np.int64]:
-    text = resources.files("dpsgd_torch.tasks").joinpath("notebook_columns.json").read_text()
+    text = (
+        resources.files("dpsgd_torch.tasks.drug_responses")
+        .joinpath("notebook_columns.json")
+        .read_text()
+    )
     return np.array(json.loads(text), dtype=np.int64)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dpsgd_torch.tasks.fetch import load_splits
+from dpsgd_torch.tasks.mnist.fetch import load_splits
 from dpsgd_torch.tasks.task import Pair, Task, accuracy, glorot_
 
 _DIGITS = tuple("0123456789")

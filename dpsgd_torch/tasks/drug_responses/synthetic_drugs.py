@@ -37,7 +37,9 @@ class Drugs:
     has: Bools
 
 
-def made_up_drugs(rng: np.random.Generator, train_rows: int, test_rows: int, labels: int) -> Drugs:
+def synthetic_drugs(
+    rng: np.random.Generator, train_rows: int, test_rows: int, labels: int
+) -> Drugs:
     """Drugs for so many rows, in proportion to the public data set.
 
     Eight reference drugs have hundreds of rows each, in training and test; all other test drugs
@@ -47,7 +49,7 @@ def made_up_drugs(rng: np.random.Generator, train_rows: int, test_rows: int, lab
     Raises:
         ConfigError: fewer than 120 rows in either part, or no label.
 
-    >>> drugs = made_up_drugs(np.random.default_rng(1), 2_381, 398, 20)
+    >>> drugs = synthetic_drugs(np.random.default_rng(1), 2_381, 398, 20)
     >>> drugs.train_rows[:4].tolist(), drugs.has[1].nonzero()[0].tolist()
     ([187, 72, 25, 20], [0, 1])
     """

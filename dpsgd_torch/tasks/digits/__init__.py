@@ -1,0 +1,1 @@
+"""scikit-learn's 8×8 digits."""

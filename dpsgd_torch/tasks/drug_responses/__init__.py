@@ -1,0 +1,1 @@
+"""Drug responses: a table with several labels a row."""

@@ -1,0 +1,1 @@
+"""Gestures recorded with an Arduino's motion sensor."""
