@@ -37,7 +37,7 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
-from dpsgd_torch.app.presets import mnist_tutorial
+from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.gradients.grad_sample import PerExampleGradients
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.privacy.plan import StepPlan
@@ -51,7 +51,7 @@ VIRTUAL_BATCHES = (512, 8192)
 MEMORY_CLAIM = 1.5
 WARM_UP = 3
 SEED = 0
-CONFIG = mnist_tutorial().config
+CONFIG = PRESETS["mnist-tutorial"]().config
 
 Data = tuple[torch.Tensor, torch.Tensor]
 Step = Callable[[], object]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dpsgd_torch.app.folds import make_folds
-from dpsgd_torch.app.presets import moa
+from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.tasks.drug_responses.files import write_responses
 from dpsgd_torch.tasks.drug_responses.synthetic import synthetic_responses
 from dpsgd_torch.tasks.drug_responses.task import response_task
@@ -23,10 +23,8 @@ def data(tmp_path_factory):
 
 
 def config(**changes):
-    import dataclasses
-
     settings = {"batch_size": 16, "dataset_size": 600, "validation": "private", **changes}
-    return dataclasses.replace(moa().config, **settings)
+    return PRESETS["moa"]().config.changed(**settings)
 
 
 def test_no_unit_is_on_both_sides_of_a_fold_and_each_is_held_out_once(data):

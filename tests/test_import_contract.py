@@ -34,6 +34,7 @@ WRONG = {
         ("app.run", "dpsgd_torch.app.search.story"),
         ("app.run", "dpsgd_torch.train"),
         ("app.search.story", "dpsgd_torch.search"),
+        ("app.settings", "dpsgd_torch.app.config"),
         ("app.stored_config", "dpsgd_torch.app.export.source"),
     ],
     "data": [

@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dpsgd_torch.app.stored_config import read_config
 from dpsgd_torch.export.__main__ import main as export
+from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.train import main as train
 from dpsgd_torch.training.fingerprint import environment
 
@@ -97,3 +99,48 @@ def assert_drawn_afresh(run, charged):
     assert charged == 25
     assert epsilon(run) > epsilon(RUNS / "finished")
     assert not ends_as(run, RUNS / "finished")
+
+
+def edit(path, **changes):
+    """The JSON file with other values, and without those that are None."""
+    fields = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({k: v for k, v in fields.items() if v != "gone"}))
+
+
+def test_what_an_old_run_asked_is_what_it_asks_now(old):
+    fields = json.loads((old / "finished" / "config.json").read_text())
+    config = read_config(RunFolder(old / "finished"))
+    now = config.to_json()
+    flat = {**now, **now.pop("task")}
+    assert now["version"] == 2
+    assert {name: value for name, value in fields.items() if flat.get(name, value) != value} == {}
+    assert {*fields} - {*flat} == {"hidden", "features", "loss"}  # knobs of other tasks
+
+
+def test_a_setting_of_an_earlier_version_that_asked_for_nothing_is_let_pass(old):
+    edit(old / "finished" / "config.json", dreams=False)
+    assert read_config(RunFolder(old / "finished")).dataset == "digits"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"dreams": 3}, "'dreams' = 3 is unknown"),
+        ({"delta": "gone"}, "lacks 'delta'"),
+        ({"dropout": "gone"}, "lacks 'dropout'"),
+        ({"version": 3}, "version = 3 is unknown"),
+        ({"version": 2}, "lacks 'task'"),
+        ({"dropout": "much"}, "dropout = 'much' has another type"),
+    ],
+)
+def test_what_really_changed_is_named(old, changes, why, capsys):
+    edit(old / "interrupted" / "config.json", **changes)
+    assert train(["--resume", str(old / "interrupted")]) == 2
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("dropout", 0.5), ("clip_norm", 2.0)])
+def test_an_old_run_goes_on_as_it_began(old, name, value, capsys):
+    edit(old / "interrupted" / "config.json", **{name: value})
+    assert train(["--resume", str(old / "interrupted")]) == 2
+    assert f"{name} changed" in capsys.readouterr().err

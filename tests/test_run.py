@@ -278,7 +278,7 @@ def test_the_presets_are_what_the_notebooks_published(name):
         config.clip_norm,
         config.noise_multiplier,
         config.learning_rate,
-        config.dropout,
+        config.task.dropout,
         config.twin,
     ) == NOTEBOOKS[name]
     assert (config.preset, config.dataset, config.dataset_size) == (name, "mnist", 60000)

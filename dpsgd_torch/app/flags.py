@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.presets import PRESETS, Preset
+from dpsgd_torch.app.settings import GROUPS
 from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.tasks.base import Knobs
+from dpsgd_torch.tasks.registry import TASKS, kind_of
 
 _DEFAULT = "mnist-tutorial"
 
@@ -61,7 +64,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     if given.get("folds", 1) > 1:
         given.setdefault("validation", "private")
     dataset, default = given.get("dataset"), preset.config.dataset
-    if dataset and dataset != default and not {dataset, default} <= {"mnist", "fashion-mnist"}:
+    if dataset and not kind_of(dataset).takes_presets_of(kind_of(default)):
         raise ConfigError(
             f"dataset = {dataset}: does not fit preset {name}, which is for {default}; choose a "
             "preset of that data (--help lists them)"
@@ -69,7 +72,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     for schedule in ("clip_schedule", "noise_schedule", "rate_schedule"):
         if given.get(schedule, "").startswith("@"):
             given[schedule] = _table(Path(given[schedule][1:]))
-    config = dataclasses.replace(preset.config, **given)
+    config = preset.config.changed(**given)
     preset = dataclasses.replace(preset, config=config)
     own |= {"json": bool(own["json"]), "partial": own["partial"] or "refuse"}
     return Request(preset=preset, **own)
@@ -108,7 +111,8 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
-        epilog="Defaults shown are those of the preset named. A run leaves runs/NAME with "
+        epilog=f"Defaults shown are those of {preset.config.preset}; name another --preset for its "
+        "own, and for its task's flags. A run leaves runs/NAME with "
         "report.html, statement.txt and privacy.json.",
     )
     where = parser.add_argument_group("where")
@@ -118,18 +122,39 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
     where.add_argument("--out", type=Path, help="a new folder for the run (default: runs/NAME)")
     where.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
     where.add_argument("--json", action="store_true", help="progress as JSON lines on stdout")
-    what = parser.add_argument_group(f"what, as in {preset.config.preset} unless given")
-    types = get_type_hints(RunConfig)
-    for field in dataclasses.fields(RunConfig):
-        default = getattr(preset.config, field.name)
+    config, own = preset.config, type(preset.config.task)
+    for group in GROUPS:
+        _add(parser.add_argument_group(group.__doc__), group, config)
+    _add(parser.add_argument_group(f"{kind_of(config.dataset).what} alone"), own, config.task)
+    known = {field.name for field in dataclasses.fields(own)}
+    for kind in TASKS.values():  # known, to be refused by the name of the task they are for
+        known |= _add(parser, kind.knobs, kind.knobs(), hidden=True, but=known)
+    return parser
+
+
+def _add(
+    to: argparse._ActionsContainer,
+    group: type,
+    defaults: RunConfig | Knobs,
+    *,
+    hidden: bool = False,
+    but: Iterable[str] = (),
+) -> set[str]:
+    """A flag for each field of a dataclass; returns their names."""
+    types = get_type_hints(group)
+    fields = [field for field in dataclasses.fields(group) if field.name not in but]
+    for field in fields:
+        default = getattr(defaults, field.name)
         text = f"{field.metadata['help']} (default: {'none' if default is None else default})"
-        options: dict[str, Any] = {"help": text.replace("%", "%%")}
+        options: dict[str, Any] = {"help": argparse.SUPPRESS if hidden else text.replace("%", "%%")}
         if types[field.name] is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
             options["type"] = next(iter(get_args(types[field.name])), types[field.name])
             options["choices"] = field.metadata.get("choices")
+            if field.name == "dataset":
+                options["choices"] = tuple(TASKS)
             if not options["choices"]:
                 options["metavar"] = options["type"].__name__.upper()
-        what.add_argument(_flag(field.name), **options)
-    return parser
+        to.add_argument(_flag(field.name), **options)
+    return {field.name for field in fields}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from accountant import PrivacyError
-from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.config import VERSION, RunConfig, is_knob
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.errors import RunError, shown
 from dpsgd_torch.storage.run_folder import RunFolder
+from dpsgd_torch.tasks.registry import kind_of
 
 _LONGEST = 300  # of a reason that quotes one
 
@@ -24,15 +27,29 @@ def read_config(folder: RunFolder, root: int = 0) -> RunConfig:
 
 
 def config_from_json(fields: Any, where: Path, seed: int | None) -> RunConfig:
-    """What ``RunConfig.to_json`` wrote, with ``seed`` in place of whether there was one."""
+    """What ``RunConfig.to_json`` wrote, with ``seed`` in place of whether there was one.
+
+    * A setting that a later version brought has its default.
+    * One that is not known any more is let pass where it asked for nothing (null or false).
+    * Version 1 had the tasks' knobs among the rest, those of other tasks too.
+    """
     try:
         if not isinstance(fields, dict):
             raise TypeError("it is no object")
-        for name, kind in get_type_hints(RunConfig).items():
-            _refuse_type(name, fields[name], bool if name == "seed" else kind)
+        version = fields.get("version", 1)
+        if type(version) is not int or not 1 <= version <= VERSION:
+            raise ValueError(f"version = {shown(version)} is unknown")
+        if not isinstance(fields["dataset"], str):
+            raise TypeError(f"dataset = {shown(fields['dataset'])} has another type")
         if fields["preset"] not in PRESETS:
             raise ValueError(f"preset = {shown(fields['preset'])} is unknown")
-        return RunConfig(**{**fields, "seed": seed if fields["seed"] else None})
+        kind = kind_of(fields["dataset"])
+        flat = {n: v for n, v in fields.items() if n not in ("version", "task")}
+        own = {n: v for n, v in flat.items() if is_knob(n)} if version == 1 else fields["task"]
+        flat = {n: v for n, v in flat.items() if n not in own}
+        knobs = kind.knobs(**_taken(own, kind.knobs, version, is_knob if version == 1 else None))
+        settings = _taken(flat, RunConfig, version)
+        return RunConfig(**{**settings, "task": knobs, "seed": seed if fields["seed"] else None})
     except (TypeError, KeyError, ValueError, OverflowError, PrivacyError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}…"
@@ -42,15 +59,41 @@ def config_from_json(fields: Any, where: Path, seed: int | None) -> RunConfig:
         ) from error
 
 
+def _taken(
+    given: Any, kind: type, version: int, others: Callable[[str], bool] | None = None
+) -> dict[str, Any]:
+    """The fields of a dataclass that are in ``given``, by name and type."""
+    if not isinstance(given, dict):
+        raise TypeError(f"task = {shown(given)} is no object")
+    types, taken = get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        if field.name == "task":
+            continue
+        if field.name not in given and field.metadata.get("since", 1) > version:
+            continue
+        value = given[field.name]
+        _refuse_type(field.name, value, bool if field.name == "seed" else types[field.name])
+        taken[field.name] = value
+    for name, value in given.items():
+        if name not in types and value not in (None, False) and not (others and others(name)):
+            raise ValueError(f"{shown(name)} = {shown(value)} is unknown")
+    return taken
+
+
 def refuse_edited(config: RunConfig, kept: Any, where: Path) -> None:
     """Refuse a config.json that is not what the run began with, by the field that differs."""
-    for name, value in config.to_json().items():
-        before = kept.get(name) if isinstance(kept, dict) else None
+    began = _flat(config_from_json(kept, where, 0).to_json())
+    for name, value in _flat(config.to_json()).items():
+        before = began.get(name)
         if before != value:
             raise RunError(
                 f"{where}: {name} changed ({shown(before)} → {shown(value)}); resume with what the "
                 "run began with, or start a new run"
             )
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**{name: value for name, value in fields.items() if name != "task"}, **fields["task"]}
 
 
 def _refuse_type(name: str, value: object, kind: Any) -> None:

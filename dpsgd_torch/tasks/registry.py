@@ -1,28 +1,39 @@
-"""Tasks by the name of their data: loaded, or only what they are made of."""
+"""The registry of tasks, by the name of their data; it loads none of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import nn
+from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.tasks.base import Knobs, TaskKind
+from dpsgd_torch.tasks.digits.kind import Digits
+from dpsgd_torch.tasks.drug_responses.kind import DrugResponses
+from dpsgd_torch.tasks.gestures.kind import Gestures
+from dpsgd_torch.tasks.mnist.kind import FashionMnist, Mnist
 
-from dpsgd_torch.tasks.digits.task import digits_cnn, digits_task
-from dpsgd_torch.tasks.drug_responses.task import response_task
-from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
-from dpsgd_torch.tasks.gestures.task import (
-    gesture_inputs,
-    gesture_mlp,
-    gesture_task,
-    input_range_of,
-)
-from dpsgd_torch.tasks.mnist.task import mnist_cnn, mnist_task
-from dpsgd_torch.tasks.strokes import stroke_images
-from dpsgd_torch.tasks.task import Task
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-_OTHER_SEED = 20260103  # made-up inputs are not the recordings that a run was trained on
+    from dpsgd_torch.tasks.task import Task
+
+TASKS: dict[str, TaskKind] = {}
+
+
+def register(kind: TaskKind) -> TaskKind:
+    """Make a task known by its name.
+
+    >>> register(Digits()).name
+    'digits'
+    """
+    TASKS[kind.name] = kind
+    return kind
+
+
+for _kind in (Mnist(), FashionMnist(), Digits(), Gestures(), DrugResponses()):
+    register(_kind)
 
 
 class Choice(Protocol):
@@ -31,13 +42,18 @@ class Choice(Protocol):
     @property
     def dataset(self) -> str: ...
     @property
-    def dropout(self) -> float: ...
-    @property
-    def loss(self) -> str: ...
-    @property
-    def hidden_widths(self) -> tuple[int, ...]: ...
-    @property
-    def features(self) -> str: ...
+    def task(self) -> Knobs: ...
+
+
+def kind_of(dataset: str) -> TaskKind:
+    """The task of that name.
+
+    Raises:
+        ConfigError: none is known by it.
+    """
+    if dataset not in TASKS:
+        raise ConfigError(f"dataset = {dataset}: must be one of {', '.join(TASKS)}")
+    return TASKS[dataset]
 
 
 def load_task(choice: Choice, data_dir: Path | None, partial: str = "refuse") -> Task:
@@ -46,33 +62,14 @@ def load_task(choice: Choice, data_dir: Path | None, partial: str = "refuse") ->
     Raises:
         DataError: data that is missing, damaged or not what it claims.
     """
-    if choice.dataset == "digits":
-        return digits_task(choice.dropout)
-    if choice.dataset == "responses":
-        return response_task(data_dir, choice.hidden_widths, choice.features, choice.dropout)
-    if choice.dataset == "gestures":
-        return gesture_task(data_dir, choice.loss, partial)
-    return mnist_task(choice.dataset, data_dir, choice.dropout)
+    return kind_of(choice.dataset).load(choice.task, data_dir, partial)
 
 
 def architecture(choice: Choice, labels: tuple[str, ...]) -> nn.Module:
     """The model of a task, untrained; no data is loaded."""
-    generator = torch.Generator()
-    if choice.dataset == "digits":
-        return digits_cnn(generator, choice.dropout)
-    if choice.dataset == "gestures":
-        return gesture_mlp(generator, len(labels), softmax=choice.loss == "mean-squared")
-    return mnist_cnn(generator, choice.dropout)
+    return kind_of(choice.dataset).architecture(choice.task, labels)
 
 
 def public_inputs(choice: Choice) -> Callable[[int], torch.Tensor]:
-    """count → so many inputs of the task's kind, made up without its data."""
-    if choice.dataset == "gestures":
-        return lambda count: _synthetic_gestures(count, input_range_of(choice.loss))
-    return lambda count: stroke_images(count, size=8 if choice.dataset == "digits" else 28)
-
-
-def _synthetic_gestures(count: int, input_range: tuple[float, float]) -> torch.Tensor:
-    half = count // 2
-    motion = synthetic_recordings((half, count - half), _OTHER_SEED).motion
-    return gesture_inputs(motion, input_range)
+    """count → so many inputs of the task's kind, made without its data."""
+    return kind_of(choice.dataset).public_inputs(choice.task)

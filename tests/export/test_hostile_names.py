@@ -94,7 +94,7 @@ def test_no_name_becomes_part_of_a_page(tmp_path, name):
     """Presets, data sets and columns of ids, wherever they stand: text, title, picture, comment."""
     folder = RunFolder(tmp_path / "run")
     folder.create()
-    config = dataclasses.replace(PRESETS["digits"]().config, preset=name, features=name)
+    config = dataclasses.replace(PRESETS["digits"]().config, preset=name, device=name)
     promises = Promises(name, ((1, 1.0), (2, 2.0)), 1.0, True, 2.0)
     history = History([EpochRecord(epoch=1, step=9, epsilon=1.0, test={name: 0.5})])
     write_report(folder, config, history, None, None, f"about {name}", Predicted(), promises, 3.0)

@@ -73,7 +73,7 @@ def refused(capsys, run, *words):
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, *NO_NAMES], ids=short)
-@pytest.mark.parametrize("field", ["preset", "dataset", "loss", "privacy_unit"])
+@pytest.mark.parametrize("field", ["preset", "dataset", "optimizer", "privacy_unit"])
 def test_a_name_that_is_not_known_is_refused_by_its_file(run, capsys, field, name):
     edit(run / "config.json", **{field: name})
     line = refused(capsys, run, "arduino")

@@ -17,8 +17,7 @@ from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.errors import RunError, shown, told
 from dpsgd_torch.export.declared import is_plain
 from dpsgd_torch.export.promise import ADVICE, Promise
-from dpsgd_torch.tasks.gestures.task import input_range_of
-from dpsgd_torch.tasks.registry import public_inputs
+from dpsgd_torch.tasks.registry import kind_of
 
 _UNITS = ("record",)  # tasks that are exported have no ids
 
@@ -40,13 +39,13 @@ class Facts:
         Raises:
             RunError: something that no run of ``config`` would have left.
         """
-        gestures = config.dataset == "gestures"
-        squared = gestures and config.loss == "mean-squared"
-        low, high = input_range_of(config.loss) if gestures else (0.0, 1.0)
+        kind = kind_of(config.dataset)
+        low, high = kind.input_range(config.task)
+        shape = tuple(kind.public_inputs(config.task)(1).shape[1:])
         expected: dict[str, Any] = {
-            "input_shape": list(public_inputs(config)(1).shape[1:]),
+            "input_shape": list(shape),
             "input_range": [low, high],
-            "output": "probabilities" if squared else "logits",
+            "output": kind.output(config.task),
         }
         if not isinstance(data, dict):
             raise RunError(f"{where}: holds no object; {ADVICE}")
@@ -64,12 +63,11 @@ class Facts:
             )
         if len(set(labels)) < len(labels):
             raise RunError(f"{where}: labels = {shown(labels)}: must differ; {ADVICE}")
-        if not isinstance(synthetic, bool) or (synthetic and not gestures):
+        if not isinstance(synthetic, bool) or (synthetic and not kind.may_be_synthetic):
             raise RunError(
                 f"{where}: synthetic = {shown(synthetic)}: must be true or false, and true for "
                 f"made-up data alone; {ADVICE}"
             )
-        shape = tuple(public_inputs(config)(1).shape[1:])
         return cls(tuple(labels), shape, (low, high), str(expected["output"]), synthetic)
 
 

@@ -19,7 +19,7 @@ from dpsgd_torch.errors import DataError, ExportError, RunError
 from dpsgd_torch.export.promise import Promised, privacy_told
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.storage.sealed import tensors_from_bytes
-from dpsgd_torch.tasks.registry import architecture, load_task
+from dpsgd_torch.tasks.registry import architecture, kind_of, load_task
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.version import __version__
 
@@ -70,11 +70,8 @@ def read_run(path: Path) -> Source:
     folder = RunFolder(path)
     facts = _read(folder, "task.json")
     config = _config(folder)
-    if config.dataset == "responses":
-        raise ExportError(
-            f"preset = {config.preset}: its layer norms cannot be carried to a microcontroller; "
-            "load model.safetensors into dpsgd_torch.tasks.drug_responses.model.response_mlp"
-        )
+    if refusal := kind_of(config.dataset).not_exported:
+        raise ExportError(f"preset = {config.preset}: {refusal}")
     known = Facts.of(facts, config, path / "task.json")
     file = path / "model.safetensors"
     try:

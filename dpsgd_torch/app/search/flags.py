@@ -97,13 +97,13 @@ def _asked(options: argparse.Namespace) -> Asked:
         changes["validation"] = "selection"
     if options.delta is not None:
         changes["delta"] = options.delta
-    config = dataclasses.replace(config, epsilon=None, noise_multiplier=1.0, twin=False, **changes)
+    config = config.changed(epsilon=None, noise_multiplier=1.0, twin=False, **changes)
     _refuse(options)
     space = [Dimension.parse(text) for text in options.vary] or default_space(config)
     if len({dimension.name for dimension in space}) < len(space):
         raise ConfigError(f"vary = {', '.join(options.vary)}: names a field twice; drop one")
     for values in corners(space):  # refuse, before anything is spent, what no run would take
-        dataclasses.replace(config, **values)
+        config.changed(**values)
     return Asked(config, tuple(space))
 
 

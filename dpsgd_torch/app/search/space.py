@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     import optuna
@@ -68,7 +69,10 @@ class Dimension:
 
 
 def _kind(name: str, barred: set[str]) -> type:
-    types = get_type_hints(RunConfig)
+    types = {**get_type_hints(RunConfig)}
+    types.pop("task")
+    for task in TASKS.values():
+        types |= get_type_hints(task.knobs)
     if name not in types or name in barred:
         known = ", ".join(sorted(set(types) - barred))
         raise ConfigError(f"{name}: cannot be set or varied here; choose among {known}")

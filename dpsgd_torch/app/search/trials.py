@@ -70,7 +70,7 @@ class Trials:
         """Run trial ``number``, or go on with it; returns its values, score and folder."""
         past = [(row["values"], row["score"]) for row in self.finished()]
         values = proposal(self.space, self.sampler, self.seed, number, past)
-        config = dataclasses.replace(self.config, **values)
+        config = self.config.changed(**values)
         config = dataclasses.replace(
             config,
             noise_multiplier=noise_within(self.bound, lambda noise: events_at(config, noise)),

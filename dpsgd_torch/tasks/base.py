@@ -1,0 +1,104 @@
+"""Task kinds: what the application asks of a task before, beside and after its data."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dpsgd_torch.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from dpsgd_torch.tasks.task import Task
+
+
+def knob(default: Any, help: str, **options: Any) -> Any:
+    """A field that is a flag: its default, its help, and what argparse is told beside."""
+    return dataclasses.field(default=default, metadata={"help": help, **options})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knobs:
+    """A task's own settings, each a flag; a kind without any has these."""
+
+    @property
+    def class_labels(self) -> bool:
+        """Whether each example has one class, scored by cross-entropy on logits."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageKnobs(Knobs):
+    """Those of a small CNN."""
+
+    dropout: float = knob(0.0, "before the last layer")
+
+    def __post_init__(self) -> None:
+        refuse_dropout(self.dropout)
+
+
+def refuse_dropout(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"dropout = {dropout}: must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class PresetValues:
+    """A preset as data: the settings that are not the application's defaults, and their story."""
+
+    name: str
+    summary: str
+    claim: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TaskKind(ABC):
+    """A task by name: its knobs and presets at once, its data, model and torch when asked.
+
+    This module and a kind's own load no torch, so that ``--help`` does not.
+    """
+
+    name: ClassVar[str]
+    what: ClassVar[str]
+    """In words, after "is for"."""
+    knobs: ClassVar[type[Knobs]] = Knobs
+    presets: ClassVar[tuple[PresetValues, ...]] = ()
+    tabular: ClassVar[bool] = False
+    """Whether feature statistics, frequencies and a choice of features can be released of it."""
+    may_be_synthetic: ClassVar[bool] = False
+    not_exported: ClassVar[str] = ""
+    """Why its model is not carried to a microcontroller, and what to do instead."""
+
+    @abstractmethod
+    def load(self, knobs: Any, data_dir: Path | None, partial: str) -> Task:
+        """The task with its data.
+
+        Raises:
+            DataError: data that is missing, damaged or not what it claims.
+        """
+
+    def architecture(self, knobs: Any, labels: tuple[str, ...]) -> nn.Module:
+        """The model, untrained, without its data: what an export loads the weights into."""
+        raise NotImplementedError(self.not_exported)
+
+    def public_inputs(self, knobs: Any) -> Callable[[int], torch.Tensor]:
+        """count → so many inputs of its kind, made without its data."""
+        raise NotImplementedError(self.not_exported)
+
+    def takes_presets_of(self, other: TaskKind) -> bool:
+        """Whether another task's presets fit it: the same models on data of the same form."""
+        return isinstance(self, type(other)) or isinstance(other, type(self))
+
+    def input_range(self, knobs: Any) -> tuple[float, float]:
+        """What every input value lies in."""
+        return 0.0, 1.0
+
+    def output(self, knobs: Any) -> str:
+        """What the model's last layer tells: "logits" or "probabilities"."""
+        return "logits"

@@ -1,0 +1,99 @@
+"""The MNIST and Fashion-MNIST tasks, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from dpsgd_torch.tasks.base import ImageKnobs, PresetValues, TaskKind
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from dpsgd_torch.tasks.task import Task
+
+
+class Mnist(TaskKind):
+    """Handwritten digits, 28×28."""
+
+    name = "mnist"
+    what = "MNIST and Fashion-MNIST"
+    knobs = ImageKnobs
+    presets: ClassVar[tuple[PresetValues, ...]] = (
+        PresetValues(
+            "mnist-tutorial",
+            "the TensorFlow Privacy tutorial: a CNN on MNIST, 3 epochs",
+            "The notebook trains 3 epochs and prints ε = 1.18. That is the classic figure of 15; "
+            "3 epochs cost 0.7904 by the same conversion and 0.5632 by the improved one.",
+            {"dataset_size": 60_000},
+        ),
+        PresetValues(
+            "mnist-long",
+            "the same for 15 epochs, with dropout",
+            "15 epochs cost ε = 1.1799 by the classic conversion, the 1.18 that is reported for "
+            "it; the improved conversion proves 0.9423 for the same run.",
+            values={
+                "dataset_size": 60_000,
+                "epochs": 15,
+                "dropout": 0.5,
+            },
+        ),
+        PresetValues(
+            "mnist-microbatch",
+            "ten microbatches of five, beside a non-private baseline",
+            "Accounted as if each example were clipped alone, the notebook's run would show ε = "
+            "0.7207 (classic) or 0.5030. Its microbatches hold five examples, so one record moves "
+            "a clipped vector by up to twice the clip: the noise counts for half, and ε is 3.8027 "
+            "or 3.1217.",
+            values={
+                "dataset_size": 60_000,
+                "epochs": 10,
+                "batch_size": 50,
+                "microbatches": 10,
+                "clip_norm": 1.0,
+                "noise_multiplier": 1.2,
+                "learning_rate": 0.01,
+                "twin": True,
+            },
+        ),
+        PresetValues(
+            "mnist-lab",
+            "noise 0.1: what next to no privacy costs; --no-dp switches it off",
+            "At noise 0.1 the best order of the common grid is its lower edge 1.1, with ε = 2325.3 "
+            "(classic) or 2321.9; lower orders prove less than 549. None of these promises "
+            "anything.",
+            values={
+                "dataset_size": 60_000,
+                "epochs": 2,
+                "clip_norm": 1.0,
+                "noise_multiplier": 0.1,
+                "learning_rate": 0.15,
+            },
+        ),
+    )
+
+    def load(self, knobs: ImageKnobs, data_dir: Path | None, partial: str) -> Task:
+        from dpsgd_torch.tasks.mnist.task import mnist_task
+
+        return mnist_task(self.name, data_dir, knobs.dropout)
+
+    def architecture(self, knobs: ImageKnobs, labels: tuple[str, ...]) -> nn.Module:
+        import torch
+
+        from dpsgd_torch.tasks.mnist.task import mnist_cnn
+
+        return mnist_cnn(torch.Generator(), knobs.dropout)
+
+    def public_inputs(self, knobs: ImageKnobs) -> Callable[[int], torch.Tensor]:
+        from dpsgd_torch.tasks.strokes import stroke_images
+
+        return lambda count: stroke_images(count, size=28)
+
+
+class FashionMnist(Mnist):
+    """Clothes in MNIST's format, with MNIST's presets."""
+
+    name = "fashion-mnist"
+    presets = ()
