@@ -44,6 +44,8 @@ class Accountant(Protocol):
 
     def compose(self, event: Event, count: int = 1) -> Accountant: ...
 
+    def compose_all(self, events: Iterable[tuple[Event, int]]) -> Accountant: ...
+
     def epsilon(self, delta: float) -> Bound: ...
 
 
@@ -55,8 +57,7 @@ def exact(width: float = WIDTH) -> PldAccountant:
 def cost(events: Events, delta: float, accountant: Callable[[], Accountant] = exact) -> float:
     """The upper bound on ε of ``events``, by a fresh ``accountant``."""
     fresh = accountant()
-    for event, count in events:
-        fresh.compose(event, count)
+    fresh.compose_all(events)
     return fresh.epsilon(delta).upper
 
 

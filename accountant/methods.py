@@ -33,8 +33,7 @@ def epsilon_by(
     if method == "gdp":
         return gdp_epsilon(events, delta)
     accountant = exact(width or WIDTH) if method == "exact" else RdpAccountant(method=method)
-    for event, count in events:
-        accountant.compose(event, count)
+    accountant.compose_all(events)
     return accountant.epsilon(delta)
 
 

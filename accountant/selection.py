@@ -141,8 +141,7 @@ def best_of_random(
     """
     check_delta(delta)
     accountant = RdpAccountant()
-    for event, count in base:
-        accountant.compose(event, count)
+    accountant.compose_all(base)
     curve = accountant.rdp(ORDERS)
     total, other = searched(ORDERS, curve, law)
     epsilons = improved(ORDERS, total, delta)
@@ -166,10 +165,8 @@ def best_of_all(
     check_delta(delta)
     check(runs >= 1, "trials", runs, "must be at least 1")
     one, rest = RdpAccountant(), RdpAccountant()
-    for event, count in base:
-        one.compose(event, count)
-    for event, count in once:
-        rest.compose(event, count)
+    one.compose_all(base)
+    rest.compose_all(once)
     curve = one.rdp(ORDERS)
     epsilons = improved(ORDERS, runs * curve + rest.rdp(ORDERS), delta)
     best = int(np.argmin(epsilons))

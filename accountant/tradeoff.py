@@ -33,8 +33,7 @@ def attacker_power(
     for rate in rates:
         check(0 < rate < 1, "false_positive_rate", rate, "must lie in (0, 1)")
     accountant = PldAccountant()
-    for event, count in events:
-        accountant.compose(event, count)
+    accountant.compose_all(events)
     if not accountant.events:
         return rates
     end = accountant.epsilon(1e-6).upper

@@ -10,15 +10,36 @@ from collections.abc import Callable, Iterator
 
 from accountant import PrivacyError
 
+_EXTRAS = {
+    "opendp": "tables",
+    "pandas": "tables",
+    "sklearn": "tables",
+    "optuna": "search",
+    "flatbuffers": "export",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+}
+
 
 def in_one_line(story: Callable[[], None], *, interrupted: str = "interrupted ") -> int:
-    """Exit status: 0 done, 2 refused (one line on stderr says why), 130 interrupted."""
+    """Exit status: 0 done, 2 refused (one line on stderr says why), 130 interrupted.
+
+    A package of an extra that is not installed is refused like a bad value.
+    """
     with warnings.catch_warnings():
         warnings.showwarning = _one_line
         try:
             story()
         except PrivacyError as error:
             print(f"error: {one_line(error)}", file=sys.stderr)
+            return 2
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in _EXTRAS:
+                raise
+            extra = f"pip install 'dpsgd_torch[{_EXTRAS[package]}]'"
+            print(f"error: {package}: is missing; {extra}", file=sys.stderr)
             return 2
         except KeyboardInterrupt as stopped:
             print(f"{interrupted}{stopped}", file=sys.stderr)

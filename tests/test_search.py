@@ -52,8 +52,7 @@ def test_the_best_trial_is_released_and_its_price_is_that_of_the_whole_search(ra
         events = read_events(trial / "ledger.sqlite")
         bound = told["a trial may spend"]
         spent = RdpAccountant()
-        for event, count in events:
-            spent.compose(event, count)
+        spent.compose_all(events)
         at = spent.rdp([bound["order"], bound["other"]])
         assert at[0] <= bound["at_order"] * (1 + 1e-9)
         assert at[1] <= bound["at_other"] * (1 + 1e-9)

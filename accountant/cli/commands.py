@@ -44,8 +44,7 @@ def delta(args: argparse.Namespace) -> None:
     accountant_of(args.method)  # refuses an estimate
     exact = args.method == "exact"
     accountant = PldAccountant() if exact else RdpAccountant(method=args.method)
-    for event, count in _events(args, args.noise_multiplier, _steps(args)):
-        accountant.compose(event, count)
+    accountant.compose_all(_events(args, args.noise_multiplier, _steps(args)))
     bounds = accountant.delta(args.epsilon)
     if args.json:
         held = {"lower": bounds.lower, "upper": bounds.upper} if exact else {}
@@ -188,8 +187,7 @@ def _warn_about(args: argparse.Namespace, events: list[tuple[Event, int]], answe
         )
     if isinstance(answer, RdpBound) and answer.beyond_grid:
         accountant = RdpAccountant(method=args.method)
-        for event, count in events:
-            accountant.compose(event, count)
+        accountant.compose_all(events)
         edge = accountant.epsilon(args.delta, search=False)
         _warn(
             f"the best order on the common grid {COMMON_ORDERS[0]:g}…{COMMON_ORDERS[-1]:g} is its "

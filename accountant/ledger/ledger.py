@@ -114,8 +114,7 @@ class Ledger:
         for number, text in self._db.execute("SELECT id, json FROM event"):
             self._event_ids[event_from_json(json.loads(text))] = number
         self.accountant = RdpAccountant(relation=relation)
-        for event, count in self.events():
-            self.accountant.compose(event, count)
+        self.accountant.compose_all(self.events())
 
     def _lost(self) -> LedgerError:
         return LedgerError(

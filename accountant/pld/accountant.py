@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -55,6 +55,12 @@ class PldAccountant:
     def compose(self, event: Event, count: int = 1) -> PldAccountant:
         """Add ``count`` releases of ``event``, in place; returns the accountant itself."""
         self._composition.add(event, count)
+        return self
+
+    def compose_all(self, events: Iterable[tuple[Event, int]]) -> PldAccountant:
+        """Add releases, each event with its count, in place; returns the accountant itself."""
+        for event, count in events:
+            self.compose(event, count)
         return self
 
     def copy(self) -> PldAccountant:
@@ -154,8 +160,7 @@ class PldAccountant:
 
     def _by_rdp(self) -> RdpAccountant:
         accountant = RdpAccountant()
-        for event, count in self.events:
-            accountant.compose(event, count)
+        accountant.compose_all(self.events)
         return accountant
 
     def _coarser(self) -> tuple[PldAccountant, PldAccountant]:
@@ -164,8 +169,7 @@ class PldAccountant:
         for costlier in (False, True):
             events = coarser(self.events, self.most_events, costlier=costlier)
             accountant = PldAccountant(most_events=max(self.most_events, len(events)))
-            for event, count in events:
-                accountant.compose(event, count)
+            accountant.compose_all(events)
             told.append(accountant)
         return told[0], told[1]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -62,6 +62,12 @@ class RdpAccountant:
                 self._closed = self.rdp()
                 so_far, curve = 0, _curve(event, tuple(self.orders))
             self._open = (event, so_far + int(count), curve)
+        return self
+
+    def compose_all(self, events: Iterable[tuple[Event, int]]) -> RdpAccountant:
+        """Add releases, each event with its count, in place; returns the accountant itself."""
+        for event, count in events:
+            self.compose(event, count)
         return self
 
     def copy(self) -> RdpAccountant:

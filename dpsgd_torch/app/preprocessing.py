@@ -71,8 +71,8 @@ class Preprocessing:
     @property
     def events(self) -> Events:
         """What all of it costs."""
-        folds = (self.selection, self.statistics, self.frequencies)
-        return tuple(event for fold in folds if fold for event in fold.events)
+        parts = (self.selection, self.statistics, self.frequencies)
+        return tuple(event for part in parts if part for event in part.events)
 
     def carry_out(
         self, task: Task, units: torch.Tensor | None, ledger: Ledger | None, folder: RunFolder

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from accountant import PrivacyError
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.target import TARGETS
-from dpsgd_torch.shell import loading, one_line
-
-_EXTRA = ("onnx", "onnxscript", "onnxruntime", "flatbuffers")
+from dpsgd_torch.shell import in_one_line, loading
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,25 +48,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a check found a difference, 2 refused (one line says why)."""
-    try:
+    alike = True
+
+    def story() -> None:
+        nonlocal alike
         given = vars(parser().parse_args(argv))
         with loading():  # torch takes its time: after --help
             from dpsgd_torch.app.export.job import Order, export
 
-        return 0 if export(Order(**given), print) else 1
-    except PrivacyError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
-            raise
-        print(
-            f"error: {error.name}: is missing; pip install 'dpsgd_torch[export]'", file=sys.stderr
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing half-written is left", file=sys.stderr)
-        return 130
+        alike = export(Order(**given), print)
+
+    status = in_one_line(story, interrupted="interrupted; nothing half-written is left")
+    return status or int(not alike)
 
 
 if __name__ == "__main__":

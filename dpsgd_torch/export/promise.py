@@ -104,8 +104,7 @@ def _refuse_less(epsilon: float, delta: float, ledger: Path, where: Path, promis
         least = label_epsilon(events, ledger)
     else:
         priced = exact()
-        for event, count in events:
-            priced.compose(event, count)
+        priced.compose_all(events)
         least = priced.epsilon(delta).lower
     if epsilon < least * (1 - _ROUNDING):
         raise RunError(

@@ -94,11 +94,9 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
     accountant = ledger.accountant
     if watched:
         accountant = RdpAccountant(relation=ledger.relation)
-        for event, count in priced_events(plan, ledger, watched=True):
-            accountant.compose(event, count)
+        accountant.compose_all(priced_events(plan, ledger, watched=True))
     priced = exact()
-    for event, count in accountant.events:
-        priced.compose(event, count)
+    priced.compose_all(accountant.events)
     bounds = priced.epsilon(plan.delta)
     bound = accountant.epsilon(plan.delta)
     classic = accountant.epsilon(plan.delta, "rdp-classic")

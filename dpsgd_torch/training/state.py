@@ -80,6 +80,11 @@ class RunState:
             self.charges.broken = str(error)
             raise
 
+    def before_release(self) -> None:
+        """Between the clipped sum and its noise: the model is as it was, and may change now."""
+        self.refuse_changed_state()
+        self.guard.expect_step()
+
     def write_metrics(self, folder: RunFolder) -> None:
         """The epochs so far, public and private parts apart."""
         folder.write_lines("metrics.jsonl", (r.to_json() for r in self.history.epochs))

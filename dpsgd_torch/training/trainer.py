@@ -248,7 +248,7 @@ class Trainer:
                     state=run.noise_state,
                 ),
                 physical_batch_size=run.physical_batch_size,
-                before_release=self._before_release,
+                before_release=run.before_release,
             )
             yield from train(run, self.step)
 
@@ -321,10 +321,6 @@ class Trainer:
         write_durably(folder.path / "model.safetensors", content)
         if not keep_privacy:
             folder.write_json("privacy.json", figures(spent))
-
-    def _before_release(self) -> None:
-        self.state.refuse_changed_state()
-        self.state.guard.expect_step()
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""

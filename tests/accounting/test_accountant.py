@@ -21,8 +21,7 @@ PARTS = [(step(), 300), (step(noise=2.0), 50), (Gaussian(noise_multiplier=9.0), 
 
 def composed(parts):
     accountant = RdpAccountant()
-    for event, count in parts:
-        accountant.compose(event, count)
+    accountant.compose_all(parts)
     return accountant
 
 

@@ -49,8 +49,7 @@ def rdp(method="rdp"):
 
 def spent(events, delta, method="rdp"):
     accountant = RdpAccountant()
-    for event, count in events:
-        accountant.compose(event, count)
+    accountant.compose_all(events)
     return accountant.epsilon(delta, method).upper
 
 

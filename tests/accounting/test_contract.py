@@ -47,8 +47,7 @@ def step(rate=0.01, noise=1.0):
 
 def composed(make, parts):
     accountant = make()
-    for event, count in parts:
-        accountant.compose(event, count)
+    accountant.compose_all(parts)
     return accountant
 
 

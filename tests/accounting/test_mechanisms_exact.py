@@ -112,8 +112,7 @@ def test_delta_of_repeated_laplace_noise_is_held():
 
 def composed(*parts):
     accountant = PldAccountant()
-    for event, count in parts:
-        accountant.compose(event, count)
+    accountant.compose_all(parts)
     return accountant
 
 

@@ -32,9 +32,8 @@ def step(rate, noise, group_size=1):
 
 def check_overlap(parts, delta, widths):
     accountant, by_renyi = PldAccountant(), RdpAccountant()
-    for event, count in parts:
-        accountant.compose(event, count)
-        by_renyi.compose(event, count)
+    accountant.compose_all(parts)
+    by_renyi.compose_all(parts)
     intervals = [accountant.epsilon(delta, width) for width in widths]
     assert all(interval.lower <= interval.upper for interval in intervals), intervals
     lower = max(interval.lower for interval in intervals)

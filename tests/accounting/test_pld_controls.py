@@ -15,7 +15,8 @@ import pytest
 from accountant import Contradiction, Gaussian, PldAccountant, PoissonSampled
 from accountant.composition import Composition
 from accountant.dominating_pairs.of_events import Domination, domination
-from accountant.pld import pld, transform
+from accountant.pld import accountant as pld
+from accountant.pld import transform
 from accountant.pld.contour import Inversion, place
 from accountant.pld.decay import Decay
 from accountant.pld.sums import Sum, saddle

@@ -93,8 +93,7 @@ def test_a_run_costs_the_larger_of_both_and_not_a_mixture_of_them():
         for rate, noise, count in parts
     ]
     accountant = PldAccountant()
-    for step, count in steps:
-        accountant.compose(step, count)
+    accountant.compose_all(steps)
     whole = accountant.epsilon(1e-5, width=1e-6)
     ways = [
         epsilon_bounds(

@@ -22,8 +22,7 @@ def step(rate, noise):
 
 def composed(*parts, **options):
     accountant = PldAccountant(**options)
-    for event, count in parts:
-        accountant.compose(event, count)
+    accountant.compose_all(parts)
     return accountant
 
 

@@ -27,8 +27,7 @@ def step(rate, noise):
 
 def composed(*parts):
     accountant = PldAccountant()
-    for event, count in parts:
-        accountant.compose(event, count)
+    accountant.compose_all(parts)
     return accountant
 
 

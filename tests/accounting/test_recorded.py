@@ -53,8 +53,7 @@ def test_a_ledger_adds_up_to_what_the_shell_says_while_it_is_open(ledger, tmp_pa
 
 def exact_epsilon(events):
     priced = exact()
-    for event, count in events:
-        priced.compose(event, count)
+    priced.compose_all(events)
     return priced.epsilon(1e-5).upper
 
 

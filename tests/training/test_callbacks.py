@@ -30,8 +30,7 @@ def test_each_private_validation_is_charged_before_it_is_used():
     assert events[Gaussian(noise_multiplier=5.0)] == 3  # epochs
     assert len(trainer.history.scores) == 3
     together = exact()
-    for event, count in trainer.plan.events():
-        together.compose(event, count)
+    together.compose_all(trainer.plan.events())
     assert trainer.privacy_spent().epsilon == pytest.approx(together.epsilon(1e-3).upper, rel=1e-6)
     alone = make_trainer().fit().privacy_spent().epsilon
     assert trainer.privacy_spent().epsilon > alone

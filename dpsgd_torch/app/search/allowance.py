@@ -90,8 +90,7 @@ def allowance(
 def within(bound: SearchBound, events: Events, rounding: float = _ROUNDING) -> bool:
     """Whether a run that released ``events`` stayed within its allowance."""
     accountant = RdpAccountant()
-    for event, count in events:
-        accountant.compose(event, count)
+    accountant.compose_all(events)
     spent = accountant.rdp([bound.order, bound.other])
     slack = 1 + rounding
     return bool(spent[0] <= bound.at_order * slack and spent[1] <= bound.at_other * slack)
