@@ -30,7 +30,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from step import Data, Step, conditions, peak_mib, time_steps
 from torch import nn
 
-from dpsgd_torch.gradients.ghost import GhostGradients
+from dpsgd_torch.gradients.grad_sample import PerExampleGradients
 from dpsgd_torch.layers import WeightNormLinear
 from dpsgd_torch.privacy.plan import StepPlan
 from dpsgd_torch.tasks.drug_responses.model import log_loss, response_mlp
@@ -134,7 +134,7 @@ def plain_step(model: nn.Module, data: Data) -> Step:
 def private_step(model: nn.Module, data: Data) -> Step:
     everyone, streams, number = np.arange(len(data[0])), Streams(0), iter(range(10**9))
     take = PrivateStep(
-        GhostGradients(model),
+        PerExampleGradients(model, closed_forms=True),
         log_loss,
         PrivateOptimizer(sgd(model), microbatches=len(everyone)),
         physical_batch_size=len(everyone),

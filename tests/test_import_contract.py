@@ -53,15 +53,15 @@ WRONG = {
     ],
     "gradients": [
         ("gradients.capture", "dpsgd_torch.training.loop"),
-        ("gradients.ghost", "dpsgd_torch.noise.base"),
+        ("gradients.clipped", "dpsgd_torch.noise.base"),
         ("gradients.grad_sample", "dpsgd_torch.storage.run_folder"),
         ("gradients.losses", "pandas"),
         ("gradients.methods", "dpsgd_torch.privacy.plan"),
         ("gradients.rehearsal.gradients", "dpsgd_torch.training.charges"),
-        ("gradients.rules", "dpsgd_torch.mechanisms.gaussian"),
+        ("gradients.rules.registry", "dpsgd_torch.mechanisms.gaussian"),
         ("gradients.vectors", "dpsgd_torch.samplers.base"),
     ],
-    "layers": [("layers", "dpsgd_torch.gradients.sites")],
+    "layers": [("layers", "dpsgd_torch.gradients.rules.weight_norm")],
     "mechanisms": [
         ("mechanisms.gaussian", "dpsgd_torch.privacy.plan"),
         ("mechanisms.statistics", "dpsgd_torch.tasks.task"),

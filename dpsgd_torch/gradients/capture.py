@@ -6,6 +6,7 @@ tensor another place in the graph, and its gradient is then that of something el
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,13 +24,15 @@ from dpsgd_torch.gradients.losses import Loss
 class Use:
     """One call of one layer, its arguments detached; ``edge`` is where its output's gradient is.
 
-    ``dimensions`` are those of the output, ``versions`` say how often each argument was written to.
+    ``dimensions`` are those of the output, ``inside`` are outputs of modules in the layer, where
+    they were asked for; ``versions`` say how often each argument was written to.
     """
 
-    layer: nn.Module
+    layer: Any
     path: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    inside: dict[str, torch.Tensor]
     dimensions: int
     edge: GradientEdge
     versions: list[tuple[torch.Tensor, int]]
@@ -51,15 +54,29 @@ class Use:
 class Capture:
     """Forward hooks on ``layers`` that keep every use of them in a pass.
 
+    ``inside`` names the modules in a layer whose outputs are kept as well, by their path in it.
+
     * Row i of whatever a layer sees must be example i: a tensor with another number of rows than
       the pass has examples is refused, by the layer's path, in every pass.
     """
 
-    def __init__(self, layers: Mapping[nn.Module, str]) -> None:
+    def __init__(
+        self,
+        layers: Mapping[nn.Module, str],
+        inside: Mapping[nn.Module, Iterable[str]] | None = None,
+    ) -> None:
         self._paths, self._examples = layers, -1
+        self._inside: dict[nn.Module, dict[str, torch.Tensor]] = {}
         self.uses: list[Use] = []
         self._hooks = [
             layer.register_forward_hook(self._keep, with_kwargs=True) for layer in layers
+        ]
+        self._hooks += [
+            layer.get_submodule(path).register_forward_hook(
+                functools.partial(self._keep_inside, layer, path)
+            )
+            for layer, paths in (inside or {}).items()
+            for path in paths
         ]
 
     def losses(
@@ -71,6 +88,7 @@ class Capture:
             total = loss(model(inputs), targets).sum()
         finally:
             uses, self.uses, self._examples = self.uses, [], -1
+            self._inside.clear()
         return total, uses
 
     def remove(self) -> None:
@@ -82,7 +100,7 @@ class Capture:
     ) -> None:
         if self._examples < 0 or not torch.is_grad_enabled():
             return
-        path = self._paths[layer]
+        path, inside = self._paths[layer], self._inside.pop(layer, {})
         if not isinstance(output, torch.Tensor):
             raise ModelError(
                 f"{described(path, layer)}: returns {type(output).__name__}, not one tensor, so "
@@ -103,7 +121,13 @@ class Capture:
         kept = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         versions = [(tensor, tensor._version) for tensor in kept]
         edge = get_gradient_edge(output)
-        self.uses.append(Use(layer, path, args, kwargs, output.ndim, edge, versions))
+        self.uses.append(Use(layer, path, args, kwargs, inside, output.ndim, edge, versions))
+
+    def _keep_inside(
+        self, layer: nn.Module, path: str, _: nn.Module, __: Any, output: torch.Tensor
+    ) -> None:
+        if self._examples >= 0 and torch.is_grad_enabled():
+            self._inside.setdefault(layer, {})[path] = output.detach()
 
     def _refuse_rows(self, path: str, layer: nn.Module, tensor: torch.Tensor) -> None:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Which way a model's examples are kept apart: Opacus's hooks, or closed forms where there are."""
+"""Per-example gradient methods: all stored, or closed forms in the layers that have them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from accountant.errors import check
-from dpsgd_torch.gradients.ghost import GhostGradients, NoClosedForm, has_closed_form
-from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.grad_sample import PerExampleGradients, closed_forms_pay
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal.gradients import Rehearsal
 from dpsgd_torch.gradients.vectors import PerExample
@@ -20,7 +19,7 @@ from dpsgd_torch.gradients.vectors import PerExample
 def per_example_gradients(model: nn.Module, kind: str) -> Iterator[PerExample]:
     """The model with hooks on, which are taken off again."""
     check(kind in ("hooks", "ghost"), "gradients", kind, "must be auto, hooks or ghost")
-    wrapped: PerExample = GhostGradients(model) if kind == "ghost" else PerExampleGradients(model)
+    wrapped: PerExample = PerExampleGradients(model, closed_forms=kind == "ghost")
     try:
         yield wrapped
     finally:
@@ -32,18 +31,17 @@ def choose(
 ) -> str:
     """The kind to take, once it was rehearsed on made-up and ``size`` real examples.
 
+    "hooks" stores each example's gradients, "ghost" has closed forms for the layers that have one;
+    "auto" takes the latter where all layers do, or those that do hold many parameters.
+
     Raises:
         ModelError: no kind of per-example gradients is right for this model and loss.
     """
     rehearsal = Rehearsal(model, loss, data, min(size, len(data[0])))
     rehearsal.oracle()
-    if wanted == "auto" and has_closed_form(model):
-        with contextlib.suppress(NoClosedForm):
-            return _rehearsed("ghost", model, rehearsal)
-    return _rehearsed("hooks" if wanted == "auto" else wanted, model, rehearsal)
-
-
-def _rehearsed(kind: str, model: nn.Module, rehearsal: Rehearsal) -> str:
+    kind = wanted
+    if wanted == "auto":
+        kind = "ghost" if closed_forms_pay(model) else "hooks"
     with per_example_gradients(model, kind) as wrapped:
         rehearsal.compare(wrapped)
     return kind

@@ -67,7 +67,7 @@ class PerExample(Protocol):
 
 
 class Stored:
-    """Vectors held as Opacus's per-example gradients, ``grad_sample`` of each parameter."""
+    """Vectors held as per-example gradients, ``grad_sample`` of each parameter."""
 
     def __init__(
         self,
@@ -75,11 +75,8 @@ class Stored:
         slots: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
     ) -> None:
-        held: Sequence[Any] = params
-        grads = [p.grad_sample.unsqueeze(-1).flatten(1) for p in held]  # also of scalars
-        for p in held:
-            p.grad_sample = None
-        norms = _norms(grads)
+        grads = taken(params)
+        norms = squares(grads).sqrt()
         if slots is not None:
             finite = torch.isfinite(norms)
             if not finite.all():
@@ -92,18 +89,11 @@ class Stored:
                 )
                 for g in grads
             ]
-            norms = _norms(grads)
+            norms = squares(grads).sqrt()
         self._grads, self.norms = grads, norms
 
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor) -> None:
-        kept = factors > 0
-        every, factors = bool(kept.all()), factors[kept].double()
-        width = max(1, _AT_ONCE // max(1, len(kept)))
-        for total, g in zip(sums, self._grads, strict=True):
-            flat = total.view(-1)
-            for start in range(0, g.shape[1], width):
-                block = g[:, start : start + width]
-                flat[start : start + width] += factors @ (block if every else block[kept]).double()
+        add_rows(sums, self._grads, factors)
 
     def norm(self, slot: int) -> float:
         return length(self.vector(slot))
@@ -112,10 +102,36 @@ class Stored:
         return [g[slot].double() for g in self._grads]
 
 
-def _norms(grads: list[torch.Tensor]) -> torch.Tensor:
-    # Squares are summed in pairs; torch's norm adds them one by one on the CPU, and in float32
-    # loses 4e-4 of a vector of ten million ones.
-    return torch.stack([g.square().sum(1) for g in grads]).sum(0).sqrt()
+def taken(params: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+    """(examples, values) ``grad_sample`` of each parameter, which it holds no longer."""
+    held: Sequence[Any] = params
+    grads = [p.grad_sample.unsqueeze(-1).flatten(1) for p in held]  # also of scalars
+    for p in held:
+        p.grad_sample = None
+    return grads
+
+
+def squares(grads: list[torch.Tensor]) -> torch.Tensor:
+    """(rows,) squared norms over all of (rows, values).
+
+    Squares are summed in pairs; torch's norm adds them one by one on the CPU, and in float32 loses
+    4e-4 of a vector of ten million ones.
+    """
+    return torch.stack([g.square().sum(1) for g in grads]).sum(0)
+
+
+def add_rows(
+    sums: Sequence[torch.Tensor], grads: Sequence[torch.Tensor], factors: torch.Tensor
+) -> None:
+    """Add Σ factor × row in float64; factor 0 leaves a row out, whatever it holds."""
+    kept = factors > 0
+    every, factors = bool(kept.all()), factors[kept].double()
+    width = max(1, _AT_ONCE // max(1, len(kept)))
+    for total, g in zip(sums, grads, strict=True):
+        flat = total.view(-1)
+        for start in range(0, g.shape[1], width):
+            block = g[:, start : start + width]
+            flat[start : start + width] += factors @ (block if every else block[kept]).double()
 
 
 def length(vector: Sequence[torch.Tensor]) -> float:

@@ -70,8 +70,8 @@ class Trainer:
             in memory until ``save``.
         physical_batch_size: examples whose gradients are held at once; bounds memory only.
         checkpoint_every: steps between checkpoints, besides one at each epoch's end.
-        gradients: "hooks" for Opacus's rules, "ghost" for closed forms, which models of linear and
-            normalising layers have and which store none; "auto" takes these where they exist.
+        gradients: "hooks" stores each example's; "ghost" has closed forms in the layers with one
+            and stores the others'; "auto" does so if all have one, or 65,536 parameters and more.
         rate_schedule: by which the optimizer's learning rates are multiplied, step by step.
         validation: rows kept out of training, scored after each epoch.
         early_stopping: what those scores decide: stop, slow down, keep the best epoch.

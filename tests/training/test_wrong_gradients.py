@@ -84,22 +84,22 @@ def wrong_rule(rule):
 
 @pytest.mark.parametrize(("kind", "path"), [(nn.Conv2d, "0.weight"), (nn.Linear, "4.weight")])
 def test_a_planted_wrong_rule_is_caught(monkeypatch, kind, path):
-    from dpsgd_torch.gradients import rules
+    from dpsgd_torch.gradients.rules.opacus_samplers import SAMPLERS
 
-    monkeypatch.setitem(rules._SAMPLERS, kind, wrong_rule(rules._SAMPLERS[kind]))
+    monkeypatch.setitem(SAMPLERS, kind, wrong_rule(SAMPLERS[kind]))
     refused(rf"parameter {path}: .*do not add up", model=small_model())
 
 
 def test_a_planted_wrong_closed_form_is_caught(monkeypatch):
-    from dpsgd_torch.gradients.sites import LinearSite
+    from dpsgd_torch.gradients.rules.linear import LinearForm
 
-    honest = LinearSite.add_to
+    honest = LinearForm.add_to
 
     def wrong(self, sums, factors):
         honest(self, sums, factors)
         sums[self.layer.bias] *= 0.9
 
-    monkeypatch.setattr(LinearSite, "add_to", wrong)
+    monkeypatch.setattr(LinearForm, "add_to", wrong)
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
     refused(r"parameter 1\.bias: .*do not add up", model=model)
 
@@ -121,16 +121,16 @@ def test_a_penalty_of_any_size_is_refused(gradients, much):
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_rule_whose_norms_are_too_small_is_refused_before_a_charge(monkeypatch, shared):
     """Its vectors are right, so only the clip would let twice as much through."""
-    from dpsgd_torch.gradients.sites import LinearSite
+    from dpsgd_torch.gradients.rules.linear import LinearForm
 
-    honest = LinearSite.squared_norms
+    honest = LinearForm.squared_norms
 
-    def short(self, rows):
-        squared, error = honest(self, rows)
-        wrong = (rows.slots is not None) == shared
+    def short(self, slots):
+        squared, error = honest(self, slots)
+        wrong = (slots.slots is not None) == shared
         return (squared / 4, error) if wrong else (squared, error)
 
-    monkeypatch.setattr(LinearSite, "squared_norms", short)
+    monkeypatch.setattr(LinearForm, "squared_norms", short)
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
     with pytest.raises(ModelError, match=r"a norm is 0\.\d+ of its vector's"):
         make_trainer(model=model, gradients="ghost")

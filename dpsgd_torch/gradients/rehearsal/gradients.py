@@ -21,7 +21,7 @@ from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Gradient, Oracle
 from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.rehearsal.synthetic import Batch, MadeUp
-from dpsgd_torch.gradients.rules import layers_of
+from dpsgd_torch.gradients.trained_layers import layers_of
 from dpsgd_torch.gradients.vectors import PerExample, Vectors, length
 
 _MANY = 5  # made-up examples

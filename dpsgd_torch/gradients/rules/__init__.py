@@ -1,0 +1,14 @@
+"""Layer rules: how per-example gradients are had, one layer type a file.
+
+A file of its own is one import more below. ``register`` takes a rule from anywhere.
+"""
+
+from dpsgd_torch.gradients.rules import (  # each registers its layer types
+    convolution,
+    embedding,
+    layer_norm,
+    linear,
+    weight_norm,
+)
+
+__all__ = ["convolution", "embedding", "layer_norm", "linear", "weight_norm"]

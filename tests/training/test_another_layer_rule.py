@@ -1,0 +1,133 @@
+"""A layer rule of one's own: a few lines, held against autograd; no other file knows."""
+
+import pytest
+import torch
+from gradient_oracle import error_of_the_clipped_sum
+from refused import refused
+from small_problem import make_trainer, small_data
+from torch import nn
+
+from dpsgd_torch import Privacy
+from dpsgd_torch.gradients import ClosedForm, LayerRule, register
+from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.gradients.rules.linear import LinearRule
+
+LOSS = per_example(nn.CrossEntropyLoss())
+
+
+class Scale(nn.Module):
+    """y = factor · x; what it is run with is counted, so that vmap would be seen."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.factor, self.calls = nn.Parameter(torch.linspace(0.5, 2, width)), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.factor * x
+
+
+class Stored(Scale):
+    pass
+
+
+@register(Stored)
+class StoredRule(LayerRule):
+    def per_example(self, use, delta):
+        return {use.layer.factor: delta * use.x}
+
+
+class Closed(Scale):
+    pass
+
+
+@register(Closed)
+class ClosedRule(LayerRule):
+    class closed_form(ClosedForm):
+        names = frozenset({"factor"})
+
+        def squared_norms(self, slots):
+            squared = slots.summed(slots.weighted(self.delta * self.x)).square().sum(1)
+            return squared, torch.zeros_like(squared)
+
+        def add_to(self, sums, factors):
+            sums[self.layer.factor] += factors @ (self.delta * self.x).double()
+
+
+class Wrong(Scale):
+    pass
+
+
+@register(Wrong)
+class WrongRule(LayerRule):
+    def per_example(self, use, delta):
+        return {use.layer.factor: 1.01 * delta * use.x}
+
+
+class Projection(nn.Linear):
+    """The same as torch's, under a name of its own."""
+
+
+register(Projection)(LinearRule)
+
+
+class Unclippable(Scale):
+    pass
+
+
+@register(Unclippable)
+class UnclippableRule(LayerRule):
+    def refusal(self, layer):
+        return "sees the whole batch; use Scale"
+
+
+def model_of(kind) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, 12), kind(12), nn.Tanh(), nn.Linear(12, 3))
+
+
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+@pytest.mark.parametrize("kind", [Scale, Stored, Closed])
+def test_a_rule_of_ones_own_gives_autograds_gradients(kind, gradients):
+    assert error_of_the_clipped_sum(model_of(kind), small_data(9), gradients) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("kind", "gradients", "calls", "stored"),
+    [
+        (Scale, "ghost", 2, True),  # run again under vmap
+        (Stored, "ghost", 1, True),
+        (Closed, "ghost", 1, False),
+        (Closed, "hooks", 2, True),
+    ],
+)
+def test_it_is_the_rule_that_is_asked(kind, gradients, calls, stored):
+    model = model_of(kind)
+    engine = PerExampleGradients(model, closed_forms=gradients == "ghost")
+    engine.backward(LOSS, *small_data(9))
+    assert model[2].calls == calls
+    assert (model[2].factor.grad_sample is not None) == stored
+    engine.cleanup()
+
+
+def test_a_model_of_it_trains_and_people_with_several_rows_may_share_a_clip():
+    units = [i // 3 for i in range(120)]
+    for kind, chosen in ((Closed, "ghost"), (Stored, "hooks")):
+        assert make_trainer(model=model_of(kind)).fit().gradients == chosen
+        trainer = make_trainer(
+            model=model_of(kind), units=units, rows_per_unit=3, gradients="ghost",
+            privacy=Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=0.5, unit="person"),
+        ).fit()  # fmt: skip
+        assert trainer.done == trainer.sampling.steps
+
+
+def test_a_wrong_rule_of_ones_own_is_refused_before_anything_is_charged():
+    refused(r"parameter 2\.factor: .*do not add up", model=model_of(Wrong), gradients="ghost")
+
+
+def test_another_layers_rule_may_be_given_and_a_rule_may_refuse():
+    model = nn.Sequential(nn.Flatten(), Projection(36, 3))
+    assert make_trainer(model=model).gradients == "ghost"
+    refused("layer 2 = Unclippable: sees the whole batch", model=model_of(Unclippable))
