@@ -9,6 +9,7 @@ import torch
 
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.data.checked import units_of
+from dpsgd_torch.data.in_memory import InMemory
 from dpsgd_torch.errors import ConfigError, DataError
 from dpsgd_torch.tasks.task import Pair, Task
 from dpsgd_torch.training.streams import Streams
@@ -100,7 +101,7 @@ def make_folds(config: RunConfig, task: Task, units: torch.Tensor | None, root: 
 
 
 def _rows(data: Pair, which: torch.Tensor) -> Pair:
-    return data[0][which], data[1][which]
+    return InMemory(*data).rows(which.numpy()).in_memory()
 
 
 def _refuse_empty(fold: int, train: Pair, kept: Pair) -> None:

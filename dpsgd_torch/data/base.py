@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dpsgd_torch.data.tensors import raw_bytes
-from dpsgd_torch.data.units import Indices
+from dpsgd_torch.data.units import Flags, Indices
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Piece = bytes | bytearray | memoryview
@@ -76,8 +76,8 @@ class Data(abc.ABC):
         for start in range(0, len(self), size):
             yield self.take(np.arange(start, min(start + size, len(self))))
 
-    def rows(self, where: Indices) -> Data:
-        """These rows alone, numbered anew."""
+    def rows(self, where: Indices | Flags) -> Data:
+        """The rows of these numbers, or where it is true, numbered anew."""
         return Rows(self, where)
 
     def in_memory(self) -> Batch | None:
@@ -88,7 +88,7 @@ class Data(abc.ABC):
 class Rows(Data):
     """Some of another's rows, as for a fold."""
 
-    def __init__(self, whole: Data, where: Indices) -> None:
+    def __init__(self, whole: Data, where: Indices | Flags) -> None:
         self._whole, self._where = whole, np.arange(len(whole))[where]
 
     def __len__(self) -> int:

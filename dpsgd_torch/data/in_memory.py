@@ -10,7 +10,7 @@ import torch
 
 from dpsgd_torch.data.base import ROWS, Batch, Data, Piece, Schema, Tensor
 from dpsgd_torch.data.tensors import raw_bytes
-from dpsgd_torch.data.units import Indices
+from dpsgd_torch.data.units import Flags, Indices
 from dpsgd_torch.errors import DataError, told
 
 
@@ -72,6 +72,9 @@ class InMemory(Data):
 
     def batches(self, size: int = ROWS) -> Iterator[Batch]:
         return zip(self.inputs.split(size), self.targets.split(size), strict=True)
+
+    def rows(self, where: Indices | Flags) -> InMemory:
+        return InMemory(*self.take(np.arange(len(self))[where]))
 
     def in_memory(self) -> Batch:
         return self.inputs, self.targets

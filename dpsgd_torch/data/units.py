@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 Weights = NDArray[np.float32]
 Floats = NDArray[np.float64]
 

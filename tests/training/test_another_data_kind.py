@@ -8,6 +8,7 @@ from small_problem import make_trainer, small_data, small_model, weights
 from dpsgd_torch import DataError, Privacy, RunError, Validation
 from dpsgd_torch.data.base import Data, Schema, Tensor
 from dpsgd_torch.data.in_memory import InMemory
+from dpsgd_torch.training.evaluation import in_batches
 
 PRIVACY = Privacy(noise_multiplier=1.0, delta=1e-4, clip_norm=0.5)
 IMAGES = Schema(Tensor((1, 6, 6), torch.float32), Tensor((), torch.int64))
@@ -117,6 +118,17 @@ def test_units_and_folds_are_cut_from_it(tmp_path):
     assert torch.equal(
         weights(make_trainer(data=some).fit().model), weights(make_trainer(data=kept).fit().model)
     )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_evaluation_gives_the_models_mode_back_and_leaves_no_gradient(many, training):
+    model, modes = small_model().train(training), []
+    totals = in_batches(
+        model, many.batches(500), lambda outputs, _: modes.append(model.training) or outputs
+    )
+    assert [len(outputs) for outputs in totals] == [500, 500, 200]
+    assert (model.training, modes) == (training, [False] * 3)
+    assert not any(outputs.requires_grad for outputs in totals)
 
 
 def told(**overrides) -> Data:
