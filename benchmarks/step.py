@@ -38,6 +38,7 @@ from opacus.optimizers import DPOptimizer
 from torch import nn
 
 from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.data.in_memory import InMemory
 from dpsgd_torch.gradients.grad_sample import PerExampleGradients
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.privacy.plan import StepPlan
@@ -160,7 +161,11 @@ def private_step(model: nn.Module, data: Data) -> Step:
     streams, number = Streams(SEED), itertools.count()
 
     def step() -> None:
-        take(data, plan, Draw(everyone, everyone, streams.numpy("noise", step=next(number))))
+        take(
+            InMemory(*data),
+            plan,
+            Draw(everyone, everyone, streams.numpy("noise", step=next(number))),
+        )
 
     return step
 

@@ -30,6 +30,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from step import Data, Step, conditions, peak_mib, time_steps
 from torch import nn
 
+from dpsgd_torch.data.in_memory import InMemory
 from dpsgd_torch.gradients.grad_sample import PerExampleGradients
 from dpsgd_torch.layers import WeightNormLinear
 from dpsgd_torch.privacy.plan import StepPlan
@@ -142,7 +143,7 @@ def private_step(model: nn.Module, data: Data) -> Step:
 
     def step() -> None:
         noise = streams.numpy("noise", step=next(number))
-        take(data, StepPlan(1.0, 1.0), Draw(everyone, everyone, noise))
+        take(InMemory(*data), StepPlan(1.0, 1.0), Draw(everyone, everyone, noise))
 
     return step
 

@@ -28,7 +28,8 @@ def sgd(parameters):
 def make_trainer(**changes) -> Trainer:
     """A trainer on the small problem; keywords replace its defaults."""
     model = changes.pop("model", None) or small_model()
-    data = changes.pop("data", None) or small_data()
+    data = changes.pop("data", None)
+    data = small_data() if data is None else data
     settings = {
         "privacy": Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=0.5),
         "batch_size": 12,

@@ -41,6 +41,9 @@ WRONG = {
         ("data.tensors", "dpsgd_torch.storage.sealed"),
         ("data.tensors", "dpsgd_torch.mechanisms.gaussian"),
         ("data.tensors", "dpsgd_torch.tasks.task"),
+        ("data.units", "dpsgd_torch.samplers.base"),
+        ("data.base", "dpsgd_torch.schedules"),
+        ("data.checked", "dpsgd_torch.gradients.blame"),
     ],
     "errors": [("errors", "dpsgd_torch.layers"), ("errors", "dpsgd_torch.schedules")],
     "export": [
@@ -67,6 +70,7 @@ WRONG = {
         ("mechanisms.statistics", "dpsgd_torch.tasks.task"),
         ("mechanisms.laplace", "dpsgd_torch.training.streams"),
         ("mechanisms.exponential", "dpsgd_torch.noise.base"),
+        ("mechanisms.units", "dpsgd_torch.samplers.base"),
         ("mechanisms.library", "dpsgd_torch.app.report.page"),
     ],
     "noise": [
@@ -87,6 +91,7 @@ WRONG = {
     "renamed": [("renamed", "dpsgd_torch.schedules")],
     "samplers": [
         ("samplers.base", "dpsgd_torch.noise.base"),
+        ("samplers.rows", "dpsgd_torch.mechanisms.units"),
         ("samplers.poisson", "dpsgd_torch.training.streams"),
         ("samplers.rows", "dpsgd_torch.tasks.task"),
         ("samplers.base", "dpsgd_torch.app.report.statement"),

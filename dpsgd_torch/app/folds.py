@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.data.checked import units_of
+from dpsgd_torch.data.in_memory import InMemory
 from dpsgd_torch.errors import ConfigError, DataError
 from dpsgd_torch.tasks.task import Pair, Task
 from dpsgd_torch.training.streams import Streams
@@ -72,10 +74,10 @@ def make_folds(config: RunConfig, task: Task, units: torch.Tensor | None, root: 
         return [Fold("training", config, task.train, units, None)]
     count = len(task.train[0])
     ids = torch.arange(count) if units is None else units
-    _, codes = ids.unique(return_inverse=True)
+    codes = units_of(ids, count).codes
     number = config.folds if config.folds > 1 else _HELD_OUT
     drawn = Streams(root).numpy("folds").integers(number, size=int(codes.max()) + 1)
-    fold = torch.from_numpy(drawn)[codes]
+    fold = torch.from_numpy(drawn[codes])
     size = max(1, round(config.dataset_size / number))
     smaller = dataclasses.replace(config, dataset_size=config.dataset_size - size)
     folds = []
@@ -99,7 +101,7 @@ def make_folds(config: RunConfig, task: Task, units: torch.Tensor | None, root: 
 
 
 def _rows(data: Pair, which: torch.Tensor) -> Pair:
-    return data[0][which], data[1][which]
+    return InMemory(*data).rows(which.numpy()).in_memory()
 
 
 def _refuse_empty(fold: int, train: Pair, kept: Pair) -> None:

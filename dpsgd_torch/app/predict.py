@@ -12,6 +12,7 @@ from torch import nn
 
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.tasks.task import Task
+from dpsgd_torch.training.evaluation import in_batches
 
 _CERTAIN = 1e-7  # probabilities are kept this far from 0 and 1
 
@@ -47,9 +48,8 @@ def _probabilities(models: Sequence[nn.Module], inputs: torch.Tensor) -> NDArray
     total = np.zeros(())
     for model in models:
         device = next(model.parameters()).device
-        model.eval()
-        with torch.no_grad():
-            parts = [model(rows.to(device)).sigmoid().cpu() for rows in inputs.split(1000)]
+        batches = ((rows.to(device), None) for rows in inputs.split(1000))
+        parts = in_batches(model, batches, lambda outputs, _: outputs.sigmoid().cpu())
         total = total + torch.cat(parts).double().numpy()
     found: NDArray[np.float64] = np.clip(total / len(models), _CERTAIN, 1 - _CERTAIN)
     return found

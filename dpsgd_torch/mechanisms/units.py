@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsgd_torch.data.units import UnitRows
+
 
 def per_unit_means(
     values: NDArray[np.float64], units: NDArray[np.int64] | None
@@ -19,7 +21,7 @@ def per_unit_means(
     """
     if units is None:
         return values
-    _, codes, counts = np.unique(units, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(counts), values.shape[1]))
-    np.add.at(sums, codes, values)
-    return sums / counts[:, None]
+    rows = UnitRows.of(units)
+    sums = np.zeros((len(rows), values.shape[1]))
+    np.add.at(sums, rows.codes, values)
+    return sums / rows.counts[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import platform
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,9 @@ import numpy as np
 import opacus
 import torch
 
+from dpsgd_torch.data.base import Piece
 from dpsgd_torch.data.tensors import raw_bytes
+from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.state import RunState
@@ -30,12 +33,12 @@ def contract(run: RunState) -> dict[str, Any]:
         for group in run.optimizer.state_dict()["param_groups"]
     ]
     kept = run.callbacks.held_out
-    held_out: tuple[torch.Tensor, ...] = ()
+    pieces: list[Iterable[Piece]] = [run.data.fingerprint()]
     if kept:
-        held_out = (*kept.data, *map(torch.from_numpy, (kept.units.order, kept.units.counts)))
+        pieces += [kept.data.fingerprint(), map(_bytes, (kept.units.order, kept.units.counts))]
     parts = {
         "code": CODE_CONTRACT,
-        "data": digest([*run.data, *held_out]) + run.unit_digest,
+        "data": hashed(itertools.chain.from_iterable(pieces)) + run.unit_digest,
         "model": str(run.model),
         "loss": described(run.given_loss),
         "optimizer": [type(run.optimizer).__name__, groups],
@@ -66,10 +69,19 @@ def refuse_changed(was: Mapping[str, Any], now: Mapping[str, Any], run: object) 
 
 def digest(tensors: Iterable[torch.Tensor]) -> str:
     """sha256 of the tensors' bytes."""
+    return hashed(map(raw_bytes, tensors))
+
+
+def hashed(pieces: Iterable[Piece]) -> str:
+    """sha256 of the pieces in a row."""
     result = hashlib.sha256()
-    for tensor in tensors:
-        result.update(raw_bytes(tensor))
+    for piece in pieces:
+        result.update(piece)
     return result.hexdigest()
+
+
+def _bytes(rows: Indices) -> Piece:
+    return rows.tobytes()
 
 
 def environment(device: torch.device) -> str:

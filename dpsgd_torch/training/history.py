@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from dpsgd_torch.training.steps import StepRecord
 
@@ -115,27 +114,3 @@ def averaged(histories: Sequence[History]) -> History:
             )
         )
     return History(epochs)
-
-
-def evaluate(
-    model: torch.nn.Module,
-    scores: dict[str, Any],
-    data: tuple[torch.Tensor, torch.Tensor] | None,
-    batch_size: int = 1000,
-) -> dict[str, float]:
-    """Mean over ``data`` of each score, a function (outputs, targets) → one value per example."""
-    if data is None:
-        return {}
-    was_training = model.training
-    model.eval()
-    sums = dict.fromkeys(scores, 0.0)
-    try:
-        with torch.no_grad():
-            for start in range(0, len(data[0]), batch_size):
-                inputs, targets = (tensor[start : start + batch_size] for tensor in data)
-                outputs = model(inputs)
-                for name, score in scores.items():
-                    sums[name] += float(score(outputs, targets).double().sum())
-    finally:
-        model.train(was_training)
-    return {name: total / len(data[0]) for name, total in sums.items()}

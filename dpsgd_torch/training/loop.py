@@ -15,7 +15,8 @@ from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.checkpoint import save_checkpoint
-from dpsgd_torch.training.history import EpochRecord, PrivateRecord, evaluate
+from dpsgd_torch.training.evaluation import evaluate
+from dpsgd_torch.training.history import EpochRecord, PrivateRecord
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steps import Draw, PlainStep, PrivateStep
 
@@ -142,7 +143,7 @@ def _charged(run: RunState) -> str:
 
 def _draw(run: RunState, step: int) -> Draw:
     stream = partial(run.streams.numpy, attempt=run.attempt, step=step)
-    batch = run.sampling.draw(stream, step, len(run.data[0]), run.units)
+    batch = run.sampling.draw(stream, step, len(run.data), run.units)
     most = run.sampling.most() * (run.sampling.rows_per_unit or 1)
     if len(batch.rows) > most:
         raise GuaranteeBroken(

@@ -13,14 +13,17 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from dpsgd_torch.data.base import Data
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.losses import Loss
+from dpsgd_torch.gradients.methods import choose
 from dpsgd_torch.gradients.rehearsal.draws import same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Oracle
 from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.rehearsal.synthetic import Batch, extreme_rows
 from dpsgd_torch.storage.sealed import tensors_to_bytes
+from dpsgd_torch.training.first_pass import rows_to_rehearse
 from dpsgd_torch.training.released_state import checksums, released_tensors
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.validation import HeldOut
@@ -28,15 +31,26 @@ from dpsgd_torch.training.validation import HeldOut
 _VALUES = 10**7  # of made-up outputs that targets are tried against, in all
 
 
-def try_all(run: RunState, held_out: HeldOut | None, size: int) -> None:
-    """Try what training, scores and optimizer will do, on ``size`` rows at once at most.
+def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> str:
+    """Try what training, scores and optimizer will do, on a physical batch at once at most.
+
+    Args:
+        gradients: the kind of per-example gradients that is asked for.
+
+    Returns:
+        The kind to take.
 
     Raises:
-        ModelError: what failed, and on what.
+        ModelError, DataError: what failed, and on what.
     """
-    try_training(run.model, run.loss, run.data, size)
+    try_saving(run.model)
+    size = min(run.physical_batch_size, run.sampling.likely_rows())
+    rows = rows_to_rehearse(run.data, size, "train_tensors")
+    kind = choose(gradients, run.model, run.loss, rows, size)
+    try_training(run.model, run.loss, rows, size)
     try_scores(run.model, run.scores, run.test, held_out, size)
     try_optimizer(run.optimizer)
+    return kind
 
 
 def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
@@ -57,7 +71,7 @@ def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
 def try_scores(
     model: nn.Module,
     scores: Mapping[str, Loss],
-    test: Batch | None,
+    test: Data | None,
     held_out: HeldOut | None,
     size: int,
 ) -> None:
@@ -67,10 +81,12 @@ def try_scores(
     try:
         with torch.no_grad():
             if test is not None:
-                _try(Oracle(model, scores["loss"]), scores, test, size, "test")
+                rows = rows_to_rehearse(test, size, "test_tensors")
+                _try(Oracle(model, scores["loss"]), scores, rows, size, "test")
             if held_out is not None:
                 score = {"score": held_out.score}
-                _try(Oracle(model, held_out.score), score, held_out.data, size, "validation")
+                rows = rows_to_rehearse(held_out.data, size, "validation")
+                _try(Oracle(model, held_out.score), score, rows, size, "validation")
         state.refuse_changes()
     finally:
         model.train(was_training)

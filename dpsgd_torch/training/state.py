@@ -9,14 +9,14 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 import torch
 from torch import nn
 
-from dpsgd_torch.data.tensors import Pair
+from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.units import UnitRows
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.noise.base import State
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import Privacy
 from dpsgd_torch.samplers.base import Sampler
-from dpsgd_torch.samplers.rows import UnitRows
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.callbacks import Callbacks
 from dpsgd_torch.training.charges import Charges
@@ -34,8 +34,8 @@ class RunState:
     given_loss: Loss
     loss: Loss
     scores: dict[str, Any]
-    data: Pair
-    test: Pair | None
+    data: Data
+    test: Data | None
     units: UnitRows | None
     unit_digest: str
     sampling: Sampler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.units import Indices
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.vectors import PerExample
 from dpsgd_torch.noise.base import StepPlan
-from dpsgd_torch.samplers.rows import Indices
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.sampling import physical_batches
 
@@ -60,11 +61,11 @@ class PrivateStep:
         self.gradients, self.loss, self.optimizer = gradients, loss, optimizer
         self.physical_batch_size, self.before_release = physical_batch_size, before_release
 
-    def __call__(self, data: Sequence[torch.Tensor], plan: StepPlan, draw: Draw) -> StepRecord:
+    def __call__(self, data: Data, plan: StepPlan, draw: Draw) -> StepRecord:
         loss_sum, norms = 0.0, [torch.zeros(0)]
         self.optimizer.begin(plan, draw.noise)
         for piece in physical_batches(draw.slots, self.physical_batch_size):
-            inputs, targets = _select(data, draw.batch[piece])
+            inputs, targets = data.take(draw.batch[piece])
             loss_sum += self.gradients.backward(self.loss, inputs, targets)
             shared = None
             if draw.weights is not None:
@@ -95,12 +96,12 @@ class PlainStep:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.slots, self.physical_batch_size = slots, physical_batch_size
 
-    def __call__(self, data: Sequence[torch.Tensor], plan: StepPlan, draw: Draw) -> StepRecord:
+    def __call__(self, data: Data, plan: StepPlan, draw: Draw) -> StepRecord:
         loss_sum = 0.0
         self.optimizer.zero_grad(set_to_none=False)
         for piece in physical_batches(draw.slots, self.physical_batch_size):
             weights = None if draw.weights is None else torch.from_numpy(draw.weights[piece])
-            inputs, targets = _select(data, draw.batch[piece])
+            inputs, targets = data.take(draw.batch[piece])
             loss_sum += backward(self.model, self.loss, inputs, targets, weights)
         for p in self.model.parameters():
             if p.requires_grad and p.grad is not None:
@@ -123,8 +124,3 @@ def backward(
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         total.backward()
     return float(losses.detach().sum())
-
-
-def _select(data: Sequence[torch.Tensor], records: Indices) -> tuple[torch.Tensor, ...]:
-    index = torch.from_numpy(records).to(data[0].device)
-    return tuple(tensor.index_select(0, index) for tensor in data)

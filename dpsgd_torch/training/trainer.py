@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from accountant import Ledger
-from dpsgd_torch.data.tensors import pair_on, units_of
+from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.checked import data_on, units_of
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.losses import Loss, per_example
-from dpsgd_torch.gradients.methods import choose, per_example_gradients
+from dpsgd_torch.gradients.methods import per_example_gradients
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee, figures, privacy_spent
 from dpsgd_torch.privacy.privacy import Privacy, declared_sampler
 from dpsgd_torch.renamed import renamed_arguments
@@ -33,7 +34,7 @@ from dpsgd_torch.training.fingerprint import contract, digest, environment
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
-from dpsgd_torch.training.rehearse import try_all, try_saving
+from dpsgd_torch.training.rehearse import try_all
 from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
 from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up, write_beginning
 from dpsgd_torch.training.state import RunState, Shown
@@ -45,7 +46,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Trainer:
-    """DP-SGD on in-memory tensors [Abadi et al. 2016, Algorithm 1].
+    """DP-SGD on any data with random access [Abadi et al. 2016, Algorithm 1].
 
     * Guarantee: the weights after any step are (ε, δ)-differentially private under add/remove of
       one record, with ε as ``privacy_spent`` says, whoever sees them.
@@ -54,7 +55,7 @@ class Trainer:
     Args:
         model: any module without batch statistics; trained in place.
         loss: (outputs, targets) → loss; a torch loss, or one value per example.
-        train_tensors: inputs and targets, first dimension the n records.
+        train_tensors: inputs and targets of the n records, or a kind of ``data.base.Data``.
         privacy: the promise to keep, or None to train without one.
         batch_size: expected batch size; the sampling rate is batch_size / n.
         epochs: passes over the data, in expectation.
@@ -97,13 +98,13 @@ class Trainer:
         self,
         model: nn.Module,
         loss: Loss,
-        train_tensors: Sequence[torch.Tensor],
+        train_tensors: Sequence[torch.Tensor] | Data,
         *,
         privacy: Privacy | None,
         batch_size: int,
         epochs: float,
         optimizer: torch.optim.Optimizer | OptimizerFactory,
-        test_tensors: Sequence[torch.Tensor] | None = None,
+        test_tensors: Sequence[torch.Tensor] | Data | None = None,
         metrics: Mapping[str, Loss] | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
@@ -128,14 +129,14 @@ class Trainer:
             checkpoint_every=checkpoint_every,
             seed=seed,
         )
-        data = pair_on(device, train_tensors, "train_tensors")
-        test = None if test_tensors is None else pair_on(device, test_tensors, "test_tensors")
+        data = data_on(device, train_tensors, "train_tensors")
+        test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")
         device = torch.device(device)
-        rows = None if units is None else units_of(units, len(data[0]))
+        rows = None if units is None else units_of(units, len(data))
         sampling = declared_sampler(
             sampler,
             privacy,
-            dataset_size=(privacy and privacy.dataset_size) or len(rows or data[0]),
+            dataset_size=(privacy and privacy.dataset_size) or len(rows or data),
             batch_size=batch_size,
             epochs=epochs,
             rows_per_unit=rows_per_unit,
@@ -179,10 +180,7 @@ class Trainer:
             validate.refuse_without_float64(device)
             validate.refuse_mixing_layers(model)
             validate.refuse_by_name(model)
-            try_saving(model)
-            size = min(physical_batch_size, sampling.likely_rows())
-            self.state.gradients = choose(gradients, model, taken, data, size)
-            try_all(self.state, held_out, size)
+            self.state.gradients = try_all(self.state, held_out, gradients)
 
     model = Shown(lambda run: run.model)
     data = Shown(lambda run: run.data)
@@ -307,7 +305,7 @@ class Trainer:
             if self.plan:
                 self.ledger.copy_to(folder.ledger)
         self.write_results(folder, spent)
-        shape, unit = self.data[0].shape[1:], spent.unit if spent else None
+        shape, unit = self.data.schema.inputs.shape, spent.unit if spent else None
         save_for_export(folder, self.model, unit, shape, input_range, labels, output)
         return folder.path
 

@@ -13,11 +13,12 @@ from torch import nn
 
 from accountant import Event, Gaussian
 from accountant.errors import check
-from dpsgd_torch.data.tensors import pair_on, units_of
+from dpsgd_torch.data.checked import data_on, units_of
+from dpsgd_torch.data.units import UnitRows
 from dpsgd_torch.gradients.losses import Loss, per_example
 from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
-from dpsgd_torch.samplers.rows import UnitRows
 from dpsgd_torch.training.described import described
+from dpsgd_torch.training.evaluation import in_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Validation:
       ``size``. Each release is charged to the run's ledger.
 
     Args:
-        tensors: inputs and targets, first dimension the records.
+        tensors: inputs and targets, first dimension the records; or a kind of ``Data``.
         public: whether the rows are declared public.
         size: how many units there are, as declared in public; None takes their number.
         noise_multiplier: deviation of the noise over ``bound``.
@@ -77,8 +78,8 @@ class HeldOut:
 
     def __init__(self, asked: Validation, loss: Loss, device: torch.device) -> None:
         self.asked = asked
-        self.data = pair_on(device, asked.tensors, "validation")
-        rows = len(self.data[0])
+        self.data = data_on(device, asked.tensors, "validation")
+        rows = len(self.data)
         ids = np.arange(rows) if asked.units is None else asked.units
         self.units: UnitRows = units_of(ids, rows)
         self.size = asked.size or len(self.units)
@@ -103,22 +104,14 @@ class HeldOut:
         return clipped_sum(self._by_unit(model), self.asked.bound)
 
     def _by_unit(self, model: nn.Module) -> Any:
-        scores = self._scores(model)[self.units.order]
-        return np.add.reduceat(scores, self.units.starts) / self.units.counts
+        return self.units.means(self._scores(model))
 
-    def _scores(self, model: nn.Module, batch_size: int = 1000) -> Any:
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                parts = [
-                    self.score(model(inputs), targets).double().cpu()
-                    for inputs, targets in zip(
-                        self.data[0].split(batch_size), self.data[1].split(batch_size), strict=True
-                    )
-                ]
-        finally:
-            model.train(was_training)
+    def _scores(self, model: nn.Module) -> Any:
+        parts = in_batches(
+            model,
+            self.data.batches(),
+            lambda outputs, targets: self.score(outputs, targets).double().cpu(),
+        )
         return torch.cat(parts).numpy()
 
 

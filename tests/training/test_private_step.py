@@ -9,6 +9,7 @@ from scipy import stats
 from small_problem import small_data, small_model, weights
 from torch import nn
 
+from dpsgd_torch.data.in_memory import InMemory
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.grad_sample import PerExampleGradients
 from dpsgd_torch.gradients.losses import per_example
@@ -46,7 +47,7 @@ def released(
     if microbatch_size > 1:
         weights_in_slot = np.full(batch.size, 1 / microbatch_size, np.float32)
     try:
-        step(data, StepPlan(CLIP, noise), Draw(batch, slots, generator, weights_in_slot))
+        step(InMemory(*data), StepPlan(CLIP, noise), Draw(batch, slots, generator, weights_in_slot))
     finally:
         wrapped.cleanup()
     return before - weights(model)

@@ -123,8 +123,8 @@ def test_numpy_arrays_and_tensor_datasets_are_taken():
         torch.utils.data.TensorDataset(inputs, targets),
     ):
         trainer = make_trainer(data=data)
-        assert torch.equal(trainer.data[0], inputs)
-        assert torch.equal(trainer.data[1], targets)
+        assert torch.equal(trainer.data.inputs, inputs)
+        assert torch.equal(trainer.data.targets, targets)
 
 
 def test_instance_norms_can_be_mended_too():

@@ -1,0 +1,102 @@
+"""Data interface: a length, random access to rows, and what one row looks like."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dpsgd_torch.data.tensors import raw_bytes
+from dpsgd_torch.data.units import Flags, Indices
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+Piece = bytes | bytearray | memoryview
+
+ROWS = 1000  # in memory at once where all are passed over
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Shape and dtype of one example's part, the batch dimension left out."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, rows: torch.Tensor) -> Tensor:
+        return cls(tuple(rows.shape[1:]), rows.dtype)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What one example is made of."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+class Data(abc.ABC):
+    """The examples that a run trains on, is tested on or is validated on.
+
+    * ``take`` gives the rows that are asked for, one for each index, in their order: who is in a
+      batch is drawn and charged before, and is not the data's to change.
+    * A row is the same each time it is taken, in this run and in one that resumes it.
+
+    A kind overrides ``__len__``, ``take`` and ``schema``; ``fingerprint`` where it knows a way
+    that need not pass over all rows.
+    """
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    @abc.abstractmethod
+    def take(self, indices: Indices) -> Batch:
+        """(inputs, targets) of these rows, stacked along a first dimension; on any device."""
+
+    @property
+    @abc.abstractmethod
+    def schema(self) -> Schema:
+        """Shapes and dtypes of one example, which every row has."""
+
+    def fingerprint(self) -> Iterator[Piece]:
+        """Bytes that a resumed run must share; by default all inputs, then all targets.
+
+        What it leaves out, a resumed run does not notice.
+        """
+        for part in range(2):
+            for batch in self.batches():
+                yield raw_bytes(batch[part])
+
+    def batches(self, size: int = ROWS) -> Iterator[Batch]:
+        """All rows in order, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            yield self.take(np.arange(start, min(start + size, len(self))))
+
+    def rows(self, where: Indices | Flags) -> Data:
+        """The rows of these numbers, or where it is true, numbered anew."""
+        return Rows(self, where)
+
+    def in_memory(self) -> Batch | None:
+        """All rows at once where memory holds them anyway, else None."""
+        return None
+
+
+class Rows(Data):
+    """Some of another's rows, as for a fold."""
+
+    def __init__(self, whole: Data, where: Indices | Flags) -> None:
+        self._whole, self._where = whole, np.arange(len(whole))[where]
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def take(self, indices: Indices) -> Batch:
+        return self._whole.take(self._where[indices])
+
+    @property
+    def schema(self) -> Schema:
+        return self._whole.schema

@@ -1,0 +1,127 @@
+"""What users hand over as data, on one device and held to what it declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from dpsgd_torch.data.base import Batch, Data, Piece, Schema
+from dpsgd_torch.data.in_memory import InMemory
+from dpsgd_torch.data.units import Indices, UnitRows
+from dpsgd_torch.errors import DataError, told
+
+
+def data_on(device: str | torch.device, given: Any, name: str) -> Data:
+    """A pair of tensors or a kind of ``Data``, with its rows on ``device``.
+
+    Raises:
+        DataError: neither, or one that does not say its length and schema.
+    """
+    if type(given) is InMemory:
+        return given.on(device)
+    if isinstance(given, Data):
+        return Checked(given, device, name)
+    return InMemory.of(given, device, name)
+
+
+def units_of(ids: Any, records: int) -> UnitRows:
+    """The rows of each unit, from one id a record."""
+    given = torch.as_tensor(ids)
+    whole = given.ndim == 1 and not (given.is_floating_point() or given.is_complex())
+    if not whole or len(given) != records:
+        raise DataError(
+            f"units = {given.dtype} of shape {tuple(given.shape)}: must be one whole number for "
+            f"each of the {records} records"
+        )
+    return UnitRows.of(given.cpu().numpy().astype(np.int64))
+
+
+class Checked(Data):
+    """Another's rows: at each take one for each index, of the declared shapes and dtypes.
+
+    * What is refused is refused before a charge where the pass over all rows meets it
+      (``training/first_pass.py``); later it ends the step, whose charge stands.
+    """
+
+    def __init__(self, given: Data, device: str | torch.device, name: str) -> None:
+        self._given, self._name = given, f"{name} = {type(given).__name__}"
+        try:
+            self._device = torch.zeros(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise DataError(
+                f"device = {device}: cannot be used ({told(error)}); try 'cpu'"
+            ) from error
+        try:
+            self._length, self._schema = len(given), given.schema
+        except Exception as error:  # whatever the user's code raises
+            raise self._failed("length or schema", error) from None
+        if self._length < 1:
+            raise DataError(f"{self._name}: len = 0: must be > 0; hand over at least one row")
+        if not isinstance(self._schema, Schema):
+            raise DataError(
+                f"{self._name}: schema = {type(self._schema).__name__}: must be a "
+                "dpsgd_torch.data.base.Schema"
+            )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def take(self, indices: Indices) -> Batch:
+        try:
+            now, got = len(self._given), self._given.take(indices.copy())
+        except Exception as error:  # whatever the user's code raises
+            raise self._failed(_named(indices), error) from None
+        if now != self._length:
+            raise DataError(
+                f"{self._name}: len = {now}: was {self._length}; a data set keeps its rows for as "
+                "long as it is trained on"
+            )
+        if not isinstance(got, tuple | list) or len(got) != 2:
+            raise DataError(
+                f"{self._name}: take returned {type(got).__name__}: must be (inputs, targets)"
+            )
+        return (
+            self._part("inputs", got[0], indices),
+            self._part("targets", got[1], indices),
+        )
+
+    def _part(self, part: str, rows: Any, indices: Indices) -> torch.Tensor:
+        wanted = getattr(self._schema, part)
+        if not isinstance(rows, torch.Tensor):
+            raise DataError(
+                f"{self._name}: {part} = {type(rows).__name__}: must be a tensor; "
+                "torch.from_numpy makes one"
+            )
+        shape = (len(indices), *wanted.shape)
+        if rows.dtype != wanted.dtype or tuple(rows.shape) != shape:
+            raise DataError(
+                f"{self._name}: {part} of {_named(indices)} = {rows.dtype} of shape "
+                f"{tuple(rows.shape)}: must be {wanted.dtype} of shape {shape}, a row for each "
+                "index as its schema says; mend take or schema"
+            )
+        return rows.detach().to(self._device)
+
+    @property
+    def schema(self) -> Schema:
+        return self._schema
+
+    def fingerprint(self) -> Iterator[Piece]:
+        try:
+            for piece in self._given.fingerprint():
+                memoryview(piece)
+                yield piece
+        except Exception as error:  # whatever the user's code raises
+            raise self._failed("fingerprint", error) from None
+
+    def _failed(self, what: str, error: Exception) -> DataError:
+        refusal = DataError(f"{self._name}: {what} cannot be had ({told(error)}); mend its code")
+        return refusal.with_traceback(error.__traceback__)
+
+
+def _named(indices: Indices) -> str:
+    if len(indices) == 1:
+        return f"row {indices[0]}"
+    return f"{len(indices)} rows ({indices.min()} to {indices.max()})"

@@ -1,0 +1,43 @@
+"""Evaluation in batches: a model's outputs without gradients, in evaluation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from dpsgd_torch.data.base import Data
+
+T = TypeVar("T")
+
+
+def in_batches(
+    model: nn.Module, batches: Iterable[tuple[torch.Tensor, Any]], of: Callable[[Any, Any], T]
+) -> list[T]:
+    """``of(outputs, targets)`` of each batch (inputs, targets); the model's mode is given back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return [of(model(inputs), targets) for inputs, targets in batches]
+    finally:
+        model.train(was_training)
+
+
+def evaluate(model: nn.Module, scores: dict[str, Any], data: Data | None) -> dict[str, float]:
+    """Mean over ``data`` of each score, a function (outputs, targets) → one value per example."""
+    if data is None:
+        return {}
+
+    def sums(outputs: Any, targets: torch.Tensor) -> dict[str, float]:
+        return {
+            name: float(score(outputs, targets).double().sum()) for name, score in scores.items()
+        }
+
+    totals = dict.fromkeys(scores, 0.0)
+    for part in in_batches(model, data.batches(), sums):
+        for name in scores:
+            totals[name] += part[name]
+    return {name: total / len(data) for name, total in totals.items()}

@@ -1,0 +1,72 @@
+"""First pass over the data, before the first charge: which rows a rehearsal must meet."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from dpsgd_torch.data.base import Batch, Data
+from dpsgd_torch.errors import DataError
+from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
+
+_KINDS = 10_000  # of targets that are kept, where they are whole numbers
+
+
+def rows_to_rehearse(data: Data, size: int, name: str) -> Batch:
+    """The first ``size`` rows, those of extreme values, and one of each kind of target.
+
+    All rows where memory holds them anyway; else every row is taken once, and what is kept of
+    them twice.
+
+    Raises:
+        DataError: a row is not what the data declares, or not the same the second time.
+    """
+    whole = data.in_memory()
+    if whole is not None:
+        return whole
+    rows = torch.zeros(0, dtype=torch.int64)
+    kept: Batch | None = None
+    seen = 0
+    for batch in data.batches():
+        rows = torch.cat([rows, torch.arange(seen, seen + len(batch[0]))])
+        seen += len(batch[0])
+        if kept is not None:
+            batch = torch.cat([kept[0], batch[0]]), torch.cat([kept[1], batch[1]])
+        wanted = rows < size
+        for found in (extreme_rows(batch[0]), extreme_rows(batch[1]), _kinds(batch[1])):
+            wanted[found.cpu()] = True
+        at = wanted.nonzero().squeeze(1)
+        rows, at = rows[at], at.to(batch[0].device)
+        kept = batch[0][at], batch[1][at]
+    assert kept is not None
+    _refuse_changing(data, rows, kept, name)
+    return kept
+
+
+def _kinds(targets: torch.Tensor) -> torch.Tensor:
+    """The first row with each whole number, up to some."""
+    whole = not (targets.is_floating_point() or targets.is_complex())
+    if not whole or targets[0].numel() != 1:
+        return torch.zeros(0, dtype=torch.int64)
+    order = targets.reshape(-1).sort(stable=True)
+    first = torch.ones_like(order.values, dtype=torch.bool)
+    first[1:] = order.values[1:] != order.values[:-1]
+    return order.indices[first][:_KINDS]
+
+
+def _refuse_changing(data: Data, rows: torch.Tensor, kept: Batch, name: str) -> None:
+    again = data.take(rows.numpy())
+    for before, after in zip(kept, again, strict=True):
+        differs = (_flat(before) != _flat(after)).any(1)
+        if differs.any():
+            row = int(rows[int(differs.nonzero()[0])])
+            raise DataError(
+                f"{name}: row {row} differs when it is taken again: it must be the same each "
+                "time, also in a run that resumes; draw what is random inside the model"
+            )
+
+
+def _flat(rows: torch.Tensor) -> torch.Tensor:
+    """Byte by byte, so that what is not a number equals itself."""
+    return rows.contiguous().reshape(len(rows), math.prod(rows.shape[1:])).view(torch.uint8)
