@@ -58,6 +58,9 @@ class InMemory(Data):
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def __getitem__(self, part: int) -> torch.Tensor:
+        return self.in_memory()[part]  # inputs, targets = trainer.data, as when it was a pair
+
     def take(self, indices: Indices) -> Batch:
         index = torch.from_numpy(indices).to(self.inputs.device)
         return self.inputs.index_select(0, index), self.targets.index_select(0, index)

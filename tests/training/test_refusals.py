@@ -125,6 +125,9 @@ def test_numpy_arrays_and_tensor_datasets_are_taken():
         trainer = make_trainer(data=data)
         assert torch.equal(trainer.data.inputs, inputs)
         assert torch.equal(trainer.data.targets, targets)
+        first, second = trainer.data
+        assert torch.equal(first, inputs)
+        assert torch.equal(second, targets)
 
 
 def test_instance_norms_can_be_mended_too():

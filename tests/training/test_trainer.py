@@ -13,11 +13,11 @@ from accountant import EpsilonBounds, PldAccountant
 from accountant.calibration import cost
 from dpsgd_torch import (
     GuaranteeBroken,
-    Linear,
     Privacy,
     RunError,
     Trainer,
 )
+from dpsgd_torch.schedules import Linear
 from dpsgd_torch.training.sampling import poisson_sample
 
 
