@@ -84,13 +84,13 @@ def _theirs(event: Event) -> tuple[float, float] | None:
     if isinstance(mechanism(event), Gaussian):
         raise UnsupportedEvent(
             f"event {event!r}: Opacus prices Gaussian noise on Poisson samples, for one record "
-            "added or removed, and has no witness for this; use the accountant alone"
+            "added or removed, and cannot cross-check this; use the accountant alone"
         )
     return None
 
 
 def refuse_disagreement(epsilon: float, epsilon_rdp: float, agreement: float) -> None:
-    """Fail loudly where the witnesses differ, or where the exact ε is above what they say."""
+    """Fail loudly where the cross-checks differ, or where the exact ε is above what they say."""
     if not agreement <= TOLERANCE or epsilon > epsilon_rdp * (1 + TOLERANCE) + 1e-12:
         raise GuaranteeBroken(
             f"epsilon = {epsilon!r}, by Rényi divergences {epsilon_rdp!r}, which differ from "

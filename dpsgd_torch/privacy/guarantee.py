@@ -20,7 +20,7 @@ class PrivacyGuarantee:
     """The guarantee in numbers; ``epsilon`` is the best valid bound, the rest is how it came.
 
     The true ε lies between ``epsilon_lower`` and ``epsilon``; Rényi accounting, ours and
-    Opacus's, is its witness.
+    Opacus's, cross-checks it.
 
     ``charges`` counts what is in the ledger and ``steps`` those for a step of training (one paid
     twice counts twice); ``also`` is what was released besides. ``watched``: training ended by what
@@ -74,14 +74,14 @@ def figures(spent: PrivacyGuarantee | None) -> dict[str, Any]:
 
 
 def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -> PrivacyGuarantee:
-    """Price the ledger exactly, and by both Rényi accountants as witnesses.
+    """Price the ledger exactly, and by both Rényi accountants as cross-checks.
 
     Where a run was ``watched`` and ended by what was seen, everything planned is priced: ε of the
     steps taken would be a promise chosen in view of the outcome, which no composition covers
     [Rogers, Roth, Ullman, Vadhan 2016, on odometers].
 
     Raises:
-        GuaranteeBroken: the witnesses differ by more than 1e-6 on equal orders, or the exact ε is
+        GuaranteeBroken: the cross-checks differ by more than 1e-6 on equal orders, or the exact ε is
             above theirs; or the ledger, read back from disk, holds more than was planned.
     """
     planned = _counted(plan.events())
