@@ -37,7 +37,7 @@ STEP = dpsgd_event(dataset_size=1000, batch_size=10, noise_multiplier=2.0)
     ],
 )
 def test_gaussian_noise_on_records_drawn_otherwise_is_refused(event):
-    """Each was priced as if of all records, or of one record added: a cross-check of another run."""
+    """Each was priced as if of all records, or of one record added: that is another run."""
     said = rf"^event {re.escape(repr(event))}: Opacus prices .*; use the accountant alone$"
     with pytest.raises(UnsupportedEvent, match=said):
         opacus_epsilon([(event, 10)], 1e-5)

@@ -81,8 +81,8 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
     [Rogers, Roth, Ullman, Vadhan 2016, on odometers].
 
     Raises:
-        GuaranteeBroken: the cross-checks differ by more than 1e-6 on equal orders, or the exact ε is
-            above theirs; or the ledger, read back from disk, holds more than was planned.
+        GuaranteeBroken: the cross-checks differ by more than 1e-6 on equal orders, or the exact ε
+            is above theirs; or the ledger, read back from disk, holds more than was planned.
     """
     planned = _counted(plan.events())
     beyond = _counted(ledger.events()) - planned

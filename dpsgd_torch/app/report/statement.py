@@ -136,8 +136,8 @@ def _clip_and_noise(plan: PrivacyPlan) -> str:
 def _proof(spent: PrivacyGuarantee) -> str:
     return _wrap(
         f"Proof: the exact privacy loss, composed between certified bounds, puts ε between "
-        f"{round_down(spent.epsilon_lower, 7)} and {round_up(spent.epsilon, 7)}. Cross-check: Rényi "
-        f"accounting, which can only be above, gives {round_up(spent.epsilon_rdp, 7)} at order "
+        f"{round_down(spent.epsilon_lower, 7)} and {round_up(spent.epsilon, 7)}. Cross-check: "
+        f"Rényi accounting, which can only be above, gives {round_up(spent.epsilon_rdp, 7)} at order "
         f"{spent.optimal_order:.6g} (improved conversion) or "
         f"{round_up(spent.epsilon_rdp_classic, 7)} (classic). Opacus's own accountant gives "
         f"{round_up(spent.epsilon_opacus_rdp, 7)} on the common grid of orders; on equal "
