@@ -88,11 +88,13 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
         ImageKnobs(dropout=0.5)
         """
         kind = kind_of(values.get("dataset", self.dataset))
-        own = set(knob_names(kind.knobs))
-        foreign = {n: v for n, v in values.items() if is_knob(n) and n not in own}
+        own, settings = set(knob_names(kind.knobs)), {f.name for f in dataclasses.fields(self)}
+        for name in own & settings:
+            raise ConfigError(f"{kind.name}: its knob {name} is a setting of every run; rename it")
+        foreign = {n: v for n, v in values.items() if n not in own | settings}
         for name, value in foreign.items():
             fit = [each for each in TASKS.values() if name in knob_names(each.knobs)]
-            words = " and ".join(dict.fromkeys(each.what for each in fit))
+            words = " and ".join(dict.fromkeys(each.what for each in fit)) or "no task"
             raise ConfigError(f"{name} = {value}: is for {words}, not {kind.name}; drop it")
         knobs = {name: values.pop(name) for name in own if name in values}
         before = self.task if type(self.task) is kind.knobs else kind.knobs()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
     import torch
@@ -85,11 +85,11 @@ class TaskKind(ABC):
 
     def architecture(self, knobs: Any, labels: tuple[str, ...]) -> nn.Module:
         """The model, untrained, without its data: what an export loads the weights into."""
-        raise NotImplementedError(self.not_exported)
+        raise ExportError(f"task = {self.name}: does not tell its model; override architecture")
 
     def public_inputs(self, knobs: Any) -> Callable[[int], torch.Tensor]:
         """count → so many inputs of its kind, made without its data."""
-        raise NotImplementedError(self.not_exported)
+        raise ExportError(f"task = {self.name}: makes no inputs; override public_inputs")
 
     def takes_presets_of(self, other: TaskKind) -> bool:
         """Whether another task's presets fit it: the same models on data of the same form."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -25,9 +26,21 @@ TASKS: dict[str, TaskKind] = {}
 def register(kind: TaskKind) -> TaskKind:
     """Make a task known by its name.
 
+    Raises:
+        ConfigError: no task kind, a knob without help, or a preset's name that another task has.
+
     >>> register(Digits()).name
     'digits'
     """
+    if not isinstance(kind, TaskKind):
+        raise ConfigError(f"kind = {kind!r}: must be a TaskKind, made; register(Kind())")
+    for field in dataclasses.fields(kind.knobs):
+        if "help" not in field.metadata:
+            raise ConfigError(f"{kind.name}: {field.name} has no help; make it with knob(…)")
+    for other in TASKS.values():
+        taken = {each.name for each in other.presets} & {each.name for each in kind.presets}
+        if taken and other.name != kind.name:
+            raise ConfigError(f"{kind.name}: {other.name} has a preset {min(taken)}; rename it")
     TASKS[kind.name] = kind
     return kind
 

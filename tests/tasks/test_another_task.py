@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.errors import ConfigError, ExportError
 from dpsgd_torch.export.__main__ import main as export
 from dpsgd_torch.tasks import registry
 from dpsgd_torch.tasks.base import Knobs, PresetValues, TaskKind, knob
-from dpsgd_torch.tasks.task import Task, accuracy
+from dpsgd_torch.tasks.task import Task, accuracy, glorot_
 from dpsgd_torch.train import main as train
 
 
@@ -37,7 +39,7 @@ class Moons(TaskKind):
         return Task(
             train=data,
             test=data,
-            make_model=lambda generator: self.architecture(knobs, ("in", "out")),
+            make_model=lambda generator: glorot_(self.architecture(knobs, ()), generator),
             loss=nn.CrossEntropyLoss(),
             metrics={"accuracy": accuracy},
             labels=("in", "out"),
@@ -95,3 +97,63 @@ def test_what_is_for_another_task_is_refused_by_its_name(flags, line, capsys):
 def test_its_flag_is_refused_elsewhere_by_its_name(capsys):
     assert train(["--preset", "digits", "--width", "3"]) == 2
     assert "width = 3: is for half circles, not digits; drop it" in capsys.readouterr().err
+
+
+class Bare(TaskKind):
+    """What the base class alone gives."""
+
+    name, what = "bare", "nothing"
+
+    def load(self, knobs, data_dir, partial):
+        raise AssertionError
+
+
+@dataclass(frozen=True)
+class Unhelpful(Knobs):
+    depth: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clashing(Knobs):
+    epochs: int = knob(2, "the run has these")
+
+
+def bare(**fields):
+    return type("Other", (Bare,), fields)()
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        (Bare, "must be a TaskKind, made"),
+        (bare(knobs=Unhelpful), "bare: depth has no help"),
+        (bare(presets=(PresetValues("digits", "another"),)), "digits has a preset digits"),
+    ],
+)
+def test_what_is_no_whole_task_is_refused_when_it_is_registered(kind, line):
+    with pytest.raises(ConfigError, match=line):
+        registry.register(kind)
+    assert "bare" not in registry.TASKS
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"presets": (PresetValues("b", "", values={"wdth": 3}),)}, "wdth = 3: is for no task"),
+        ({"presets": (PresetValues("b", ""),), "knobs": Clashing}, "epochs is a setting of every"),
+    ],
+)
+def test_a_preset_that_cannot_be_built_names_what_is_wrong_and_others_still_can(
+    fields, line, monkeypatch, capsys
+):
+    monkeypatch.setitem(registry.TASKS, "bare", bare(**fields))
+    assert train(["--preset", "b"]) == 2
+    assert line in capsys.readouterr().err
+    assert PRESETS["mnist-lab"]().config.changed(epochs=7).epochs == 7
+
+
+def test_a_task_that_does_not_tell_its_model_says_what_to_override():
+    with pytest.raises(ExportError, match="override architecture"):
+        Bare().architecture(Knobs(), ())
+    with pytest.raises(ExportError, match="override public_inputs"):
+        Bare().public_inputs(Knobs())

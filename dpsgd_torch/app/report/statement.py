@@ -137,8 +137,8 @@ def _proof(spent: PrivacyGuarantee) -> str:
     return _wrap(
         f"Proof: the exact privacy loss, composed between certified bounds, puts ε between "
         f"{round_down(spent.epsilon_lower, 7)} and {round_up(spent.epsilon, 7)}. Cross-check: "
-        f"Rényi accounting, which can only be above, gives {round_up(spent.epsilon_rdp, 7)} at order "
-        f"{spent.optimal_order:.6g} (improved conversion) or "
+        f"Rényi accounting, which can only be above, gives {round_up(spent.epsilon_rdp, 7)} at "
+        f"order {spent.optimal_order:.6g} (improved conversion) or "
         f"{round_up(spent.epsilon_rdp_classic, 7)} (classic). Opacus's own accountant gives "
         f"{round_up(spent.epsilon_opacus_rdp, 7)} on the common grid of orders; on equal "
         f"orders the two differ by {spent.agreement:.1e} relative."
