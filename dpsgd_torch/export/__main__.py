@@ -25,8 +25,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m dpsgd_torch.export",
         description="Carry a trained model to other runtimes and to microcontrollers.\n\n"
         f"targets:\n{targets}",
-        epilog="Ranges of activations come from the declared input range and from synthetic inputs, "
-        "made without the data, so ε covers the files as it covers the weights.",
+        epilog="Ranges of activations come from the declared input range and from synthetic "
+        "inputs, made without the data, so ε covers the files as it covers the weights.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
