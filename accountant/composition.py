@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Self
+
 from accountant.errors import UnsupportedEvent, check_count
 from accountant.events import Event, Relation
+
+
+class Composer(ABC):
+    """What the accountants share: they compose events under one relation."""
+
+    _composition: Composition
+
+    @abstractmethod
+    def compose(self, event: Event, count: int = 1) -> Self:
+        """Add ``count`` releases of ``event``, in place; returns the accountant itself."""
+
+    def compose_all(self, events: Iterable[tuple[Event, int]]) -> Self:
+        """Add releases, each event with its count, in place; returns the accountant itself."""
+        for event, count in events:
+            self.compose(event, count)
+        return self
+
+    @property
+    def events(self) -> list[tuple[Event, int]]:
+        """Each distinct event with its count, in the order of first use."""
+        return self._composition.events
+
+    @property
+    def relation(self) -> Relation | None:
+        """The relation of what was composed."""
+        return self._composition.relation
 
 
 class Composition:

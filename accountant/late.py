@@ -36,12 +36,7 @@ def late(
             return found
         if renamed and name in renamed:
             module, _, now = renamed[name].rpartition(".")
-            warnings.warn(
-                f"{package}.{name}: is called {renamed[name]} now; the old name goes with "
-                "the next release",
-                DeprecationWarning,
-                stacklevel=2,
-            )
+            warn_renamed(f"{package}.{name}", renamed[name])
             return getattr(import_module(f"{package}.{module}"), now)
         if not name.startswith("_"):
             try:
@@ -55,3 +50,9 @@ def late(
         return sorted({*vars(sys.modules[package]), *home_of})
 
     return get, names
+
+
+def warn_renamed(old: str, now: str) -> None:
+    """Warn whoever calls the caller that a name is another now."""
+    message = f"{old}: is called {now} now; the old name goes with the next release"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)

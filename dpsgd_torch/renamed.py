@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from accountant.late import warn_renamed
 
 Called = TypeVar("Called", bound=Callable[..., Any])
 
@@ -13,6 +14,7 @@ Called = TypeVar("Called", bound=Callable[..., Any])
 def renamed_arguments(**now: str) -> Callable[[Called], Called]:
     """A decorator that takes arguments by their old names too: ``old="new"``.
 
+    >>> import warnings
     >>> @renamed_arguments(watch="early_stopping")
     ... def train(*, early_stopping):
     ...     return early_stopping
@@ -27,11 +29,7 @@ def renamed_arguments(**now: str) -> Callable[[Called], Called]:
         def taken(*args: Any, **given: Any) -> Any:
             for old, new in now.items():
                 if old in given and new not in given:
-                    warnings.warn(
-                        f"{old}: is called {new} now; the old name goes with the next release",
-                        DeprecationWarning,
-                        stacklevel=2,
-                    )
+                    warn_renamed(old, new)
                     given[new] = given.pop(old)
             return function(*args, **given)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Self
 
 import numpy as np
 
 from accountant.bounds import DeltaBounds, EpsilonBounds
-from accountant.composition import Composition
+from accountant.composition import Composer, Composition
 from accountant.dominating_pairs.of_events import (
     chance_shown,
     domination,
@@ -28,7 +29,7 @@ from accountant.rdp.accountant import RdpAccountant
 _FAINT = 1e-150  # sensitivity over deviation: its square still is a number
 
 
-class PldAccountant:
+class PldAccountant(Composer):
     """Composes privacy losses exactly.
 
     * Guarantee: lower ≤ ε ≤ upper for the ε of the worst neighbours at this δ, where the events
@@ -52,15 +53,9 @@ class PldAccountant:
         self.width, self.most_events = width, most_events
         self._composition = Composition(relation)
 
-    def compose(self, event: Event, count: int = 1) -> PldAccountant:
+    def compose(self, event: Event, count: int = 1) -> Self:
         """Add ``count`` releases of ``event``, in place; returns the accountant itself."""
         self._composition.add(event, count)
-        return self
-
-    def compose_all(self, events: Iterable[tuple[Event, int]]) -> PldAccountant:
-        """Add releases, each event with its count, in place; returns the accountant itself."""
-        for event, count in events:
-            self.compose(event, count)
         return self
 
     def copy(self) -> PldAccountant:
@@ -68,16 +63,6 @@ class PldAccountant:
         twin = PldAccountant(width=self.width, most_events=self.most_events)
         twin._composition = self._composition.copy()
         return twin
-
-    @property
-    def events(self) -> list[tuple[Event, int]]:
-        """Each distinct event with its count, in the order of first use."""
-        return self._composition.events
-
-    @property
-    def relation(self) -> Relation | None:
-        """The relation of what was composed."""
-        return self._composition.relation
 
     def epsilon(self, delta: float, width: float | None = None) -> EpsilonBounds:
         """The interval that holds ε at δ.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accountant.bounds import DeltaBounds, RdpBound
-from accountant.composition import Composition
+from accountant.composition import Composer, Composition
 from accountant.errors import check, check_delta
 from accountant.events import Event, Relation
 from accountant.rdp.conversion import CONVERSIONS, LOG_DELTAS
@@ -26,7 +27,7 @@ COMMON_ORDERS: Array = np.concatenate([np.arange(11, 110) / 10, np.arange(12.0, 
 _LOWEST, _HIGHEST = 1e-5, 1e5  # α − 1 where the search beyond the grid gives up
 
 
-class RdpAccountant:
+class RdpAccountant(Composer):
     """Adds up Rényi curves and converts the sum to ε.
 
     * Guarantee: for every δ, what was composed is (upper, δ)-DP under ``relation``.
@@ -53,7 +54,7 @@ class RdpAccountant:
         self._closed = np.zeros(self.orders.shape)
         self._open: tuple[Event | None, int, Array] = (None, 0, self._closed)
 
-    def compose(self, event: Event, count: int = 1) -> RdpAccountant:
+    def compose(self, event: Event, count: int = 1) -> Self:
         """Add ``count`` releases of ``event``, in place; returns the accountant itself."""
         self._composition.add(event, count)
         if count:
@@ -64,27 +65,11 @@ class RdpAccountant:
             self._open = (event, so_far + int(count), curve)
         return self
 
-    def compose_all(self, events: Iterable[tuple[Event, int]]) -> RdpAccountant:
-        """Add releases, each event with its count, in place; returns the accountant itself."""
-        for event, count in events:
-            self.compose(event, count)
-        return self
-
     def copy(self) -> RdpAccountant:
         """An independent accountant that has composed the same."""
         twin = copy.copy(self)  # the arrays are shared: none is ever written in place
         twin._composition = self._composition.copy()
         return twin
-
-    @property
-    def events(self) -> list[tuple[Event, int]]:
-        """Each distinct event with its count, in the order of first use."""
-        return self._composition.events
-
-    @property
-    def relation(self) -> Relation | None:
-        """The relation of what was composed."""
-        return self._composition.relation
 
     @np.errstate(over="ignore")
     def rdp(self, orders: ArrayLike | None = None) -> Array:

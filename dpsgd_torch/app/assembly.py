@@ -94,7 +94,7 @@ def make_trainer(
     ledger: Ledger | None,
     folder: RunFolder | None,
 ) -> Trainer:
-    config, watched = fold.config, fold.validation is not None
+    config = fold.config
     return Trainer(
         task.make_model(Streams(root).torch("init")),
         task.loss,
@@ -109,11 +109,7 @@ def make_trainer(
         units=fold.units,
         rows_per_unit=_rows_per_unit(fold),
         validation=fold.validation,
-        early_stopping=EarlyStopping(
-            patience=config.patience, plateau=config.plateau, keep_best=config.keep_best
-        )
-        if watched
-        else None,
+        early_stopping=_early_stopping(config) if fold.validation else None,
         ledger=None if ledger is None else ledger.part(fold.name),
         run_dir=folder,
         physical_batch_size=config.physical_batch_size,

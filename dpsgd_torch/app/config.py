@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from accountant import Event
+from accountant import Event, InvalidValue
 from dpsgd_torch.app.settings import (
     Data,
     Held,
@@ -14,11 +14,10 @@ from dpsgd_torch.app.settings import (
     Optimization,
     Promise,
     Releases,
-    require,
 )
 from dpsgd_torch.errors import ConfigError
 from dpsgd_torch.schedules import Schedule, shape_from_text
-from dpsgd_torch.tasks.base import Knobs
+from dpsgd_torch.tasks.base import Knobs, refuse_values, require
 from dpsgd_torch.tasks.registry import TASKS, kind_of
 
 if TYPE_CHECKING:
@@ -50,12 +49,15 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
             type(self.task).__name__,
             f"must be {kind.knobs.__name__}, as {self.dataset} has it",
         )
-        self.refuse_choices()
+        refuse_values(self)
         self.refuse_data()
         self.refuse_promise()
-        self.refuse_releases()
-        self.refuse_optimization()
-        self.refuse_machine()
+        require(self.seed is None or self.seed >= 0, "seed", self.seed, "must be ≥ 0")
+        for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
+            try:
+                shape_from_text(getattr(self, name), 2)
+            except (ConfigError, InvalidValue) as error:
+                raise ConfigError(f"{name} = {getattr(self, name)}: {error}") from error
         for name in ("statistics_epsilon", "frequencies_epsilon", "select_features"):
             value = getattr(self, name)
             require(

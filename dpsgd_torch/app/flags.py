@@ -104,7 +104,9 @@ def _preset_name(arguments: Sequence[str]) -> str:
 
 
 def _parser(preset: Preset) -> argparse.ArgumentParser:
-    listing = "\n".join(f"  {name:17} {make().summary}" for name, make in PRESETS.items())
+    listing = "\n".join(
+        f"  {each.name:17} {each.summary}" for kind in TASKS.values() for each in kind.presets
+    )
     parser = _Parser(
         prog="python -m dpsgd_torch.train",
         description="Train privately, and prove the ε twice.\n\npresets:\n" + listing,

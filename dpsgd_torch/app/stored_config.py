@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from accountant import PrivacyError
-from dpsgd_torch.app.config import VERSION, RunConfig, is_knob
+from dpsgd_torch.app.config import VERSION, RunConfig, is_knob, knob_names
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.errors import RunError, shown
 from dpsgd_torch.storage.run_folder import RunFolder
@@ -45,10 +44,15 @@ def config_from_json(fields: Any, where: Path, seed: int | None) -> RunConfig:
             raise ValueError(f"preset = {shown(fields['preset'])} is unknown")
         kind = kind_of(fields["dataset"])
         flat = {n: v for n, v in fields.items() if n not in ("version", "task")}
-        own = {n: v for n, v in flat.items() if is_knob(n)} if version == 1 else fields["task"]
-        flat = {n: v for n, v in flat.items() if n not in own}
-        knobs = kind.knobs(**_taken(own, kind.knobs, version, is_knob if version == 1 else None))
-        settings = _taken(flat, RunConfig, version)
+        if version == 1:
+            own: Any = {n: flat[n] for n in knob_names(kind.knobs) if n in flat}
+            flat = {n: v for n, v in flat.items() if not is_knob(n)}
+        else:
+            own = fields["task"]
+        knobs, settings = (
+            kind.knobs(**_taken(own, kind.knobs, version)),
+            _taken(flat, RunConfig, version),
+        )
         return RunConfig(**{**settings, "task": knobs, "seed": seed if fields["seed"] else None})
     except (TypeError, KeyError, ValueError, OverflowError, PrivacyError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -59,9 +63,7 @@ def config_from_json(fields: Any, where: Path, seed: int | None) -> RunConfig:
         ) from error
 
 
-def _taken(
-    given: Any, kind: type, version: int, others: Callable[[str], bool] | None = None
-) -> dict[str, Any]:
+def _taken(given: Any, kind: type, version: int) -> dict[str, Any]:
     """The fields of a dataclass that are in ``given``, by name and type."""
     if not isinstance(given, dict):
         raise TypeError(f"task = {shown(given)} is no object")
@@ -75,7 +77,7 @@ def _taken(
         _refuse_type(field.name, value, bool if field.name == "seed" else types[field.name])
         taken[field.name] = value
     for name, value in given.items():
-        if name not in types and value not in (None, False) and not (others and others(name)):
+        if name not in types and value not in (None, False):
             raise ValueError(f"{shown(name)} = {shown(value)} is unknown")
     return taken
 

@@ -10,6 +10,7 @@ import torch
 
 from dpsgd_torch.data.base import Batch, Data, Piece, Schema
 from dpsgd_torch.data.in_memory import InMemory
+from dpsgd_torch.data.tensors import refusing_device
 from dpsgd_torch.data.units import Indices, UnitRows
 from dpsgd_torch.errors import DataError, told
 
@@ -48,12 +49,8 @@ class Checked(Data):
 
     def __init__(self, given: Data, device: str | torch.device, name: str) -> None:
         self._given, self._name = given, f"{name} = {type(given).__name__}"
-        try:
+        with refusing_device(device):
             self._device = torch.zeros(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
-            raise DataError(
-                f"device = {device}: cannot be used ({told(error)}); try 'cpu'"
-            ) from error
         try:
             self._length, self._schema = len(given), given.schema
         except Exception as error:  # whatever the user's code raises

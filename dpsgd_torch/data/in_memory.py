@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from dpsgd_torch.data.base import ROWS, Batch, Data, Piece, Schema, Tensor
-from dpsgd_torch.data.tensors import raw_bytes
+from dpsgd_torch.data.tensors import raw_bytes, refusing_device
 from dpsgd_torch.data.units import Flags, Indices
-from dpsgd_torch.errors import DataError, told
+from dpsgd_torch.errors import DataError
 
 
 class InMemory(Data):
@@ -48,12 +48,8 @@ class InMemory(Data):
         return cls(*parts).on(device)
 
     def on(self, device: str | torch.device) -> InMemory:
-        try:
+        with refusing_device(device):
             return InMemory(self.inputs.to(device), self.targets.to(device))
-        except (RuntimeError, AssertionError) as error:
-            raise DataError(
-                f"device = {device}: cannot be used ({told(error)}); try 'cpu'"
-            ) from error
 
     def __len__(self) -> int:
         return len(self.inputs)

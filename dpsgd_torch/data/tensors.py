@@ -1,8 +1,13 @@
-"""Tensors as bytes."""
+"""Tensors as bytes, and on a device."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
+
+from dpsgd_torch.errors import DataError, told
 
 
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
@@ -13,3 +18,12 @@ def raw_bytes(tensor: torch.Tensor) -> memoryview:
     """
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
+
+
+@contextlib.contextmanager
+def refusing_device(device: str | torch.device) -> Iterator[None]:
+    """Refuse a device that cannot be used, in what is put there inside."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(f"device = {device}: cannot be used ({told(error)}); try 'cpu'") from error

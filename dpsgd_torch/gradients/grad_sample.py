@@ -34,7 +34,8 @@ class PerExampleGradients:
 
     def __init__(self, model: nn.Module, *, closed_forms: bool = False) -> None:
         self._model, self._examples = model, 0
-        layers, owners = layers_of(model), _owners(layers_of(model))
+        layers = layers_of(model)
+        owners = _owners(layers)
         self._forms = {
             layer: form
             for layer in layers

@@ -13,7 +13,8 @@ import numpy as np
 
 from accountant import Event, Gaussian, Relation, dpsgd_event
 from accountant.errors import check
-from dpsgd_torch.samplers.rows import Indices, UnitRows, Weights, assign_slots
+from dpsgd_torch.data.units import Indices, UnitRows, Weights
+from dpsgd_torch.samplers.rows import assign_slots
 
 Generators = Callable[[str], np.random.Generator]  # by name, at the start of this step's stream
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from accountant import PoissonSampled, dpsgd_event
+from dpsgd_torch.data.units import Indices, UnitRows
 from dpsgd_torch.samplers.base import Batch, Generators, Sampler
-from dpsgd_torch.samplers.rows import Indices, UnitRows
 
 
 class PoissonSampler(Sampler):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpsgd_torch.data.units import Indices, UnitRows, Weights
-
-__all__ = ["Indices", "UnitRows", "Weights", "assign_slots"]
+from dpsgd_torch.data.units import Indices
 
 
 def assign_slots(rng: np.random.Generator, batch: Indices, microbatches: int) -> Indices:

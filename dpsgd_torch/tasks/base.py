@@ -18,14 +18,46 @@ if TYPE_CHECKING:
     from dpsgd_torch.tasks.task import Task
 
 
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "count": (lambda value: value >= 1, "must be a whole number ≥ 1"),
+    "positive": (lambda value: 1e-6 <= value <= 1e6, "must lie between 1e-6 and 1e6"),
+    "fraction": (lambda value: 0 <= value < 1, "must lie in [0, 1)"),
+}
+
+
 def knob(default: Any, help: str, **options: Any) -> Any:
-    """A field that is a flag: its default, its help, and what argparse is told beside."""
+    """A field that is a flag: its default, its help, and what else holds of it.
+
+    Args:
+        options: ``choices``; ``rule``, "count", "positive" or "fraction" where it is not None;
+            ``since``, the version of config.json that first had it, 1 unless said: in older ones
+            the default stands for it.
+    """
     return dataclasses.field(default=default, metadata={"help": help, **options})
+
+
+def require(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} = {value}: {rule}")
+
+
+def refuse_values(settings: Any) -> None:
+    """Refuse the first field whose value its own choices or rule do not allow."""
+    for each in dataclasses.fields(settings):
+        value, choices = getattr(settings, each.name), each.metadata.get("choices")
+        if choices:
+            require(value in choices, each.name, value, f"must be one of {', '.join(choices)}")
+        if (rule := each.metadata.get("rule")) and value is not None:
+            holds, words = _RULES[rule]
+            require(holds(value), each.name, value, words)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knobs:
     """A task's own settings, each a flag; a kind without any has these."""
+
+    def __post_init__(self) -> None:
+        refuse_values(self)
 
     @property
     def class_labels(self) -> bool:
@@ -37,15 +69,7 @@ class Knobs:
 class ImageKnobs(Knobs):
     """Those of a small CNN."""
 
-    dropout: float = knob(0.0, "before the last layer")
-
-    def __post_init__(self) -> None:
-        refuse_dropout(self.dropout)
-
-
-def refuse_dropout(dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"dropout = {dropout}: must lie in [0, 1)")
+    dropout: float = knob(0.0, "before the last layer", rule="fraction")
 
 
 @dataclass(frozen=True)

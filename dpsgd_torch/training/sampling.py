@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dpsgd_torch.data.units import Indices, UnitRows, Weights
 from dpsgd_torch.samplers.poisson import poisson_sample
-from dpsgd_torch.samplers.rows import Indices, UnitRows, Weights, assign_slots
+from dpsgd_torch.samplers.rows import assign_slots
 
 __all__ = [
     "Indices",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpsgd_torch.errors import ConfigError
-from dpsgd_torch.tasks.base import Knobs, PresetValues, TaskKind, knob, refuse_dropout
+from dpsgd_torch.tasks.base import Knobs, PresetValues, TaskKind, knob
 
 if TYPE_CHECKING:
     from dpsgd_torch.tasks.task import Task
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class DrugResponseKnobs(Knobs):
     hidden: str = knob("", "widths of the tabular network, as in 2048,1048; empty: linear")
     features: str = knob("all", "columns of the tabular data: all, or the notebook's list")
-    dropout: float = knob(0.0, "before the inner layers")
+    dropout: float = knob(0.0, "before the inner layers", rule="fraction")
 
     def __post_init__(self) -> None:
-        refuse_dropout(self.dropout)
+        super().__post_init__()
         try:
             self.hidden_widths  # noqa: B018
         except ValueError as error:
