@@ -1,0 +1,40 @@
+"""What a node rule is given and gives; the table of rules by the node's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+
+from dpsgd_torch.gradients.graph.rows import Rows
+from dpsgd_torch.gradients.parts import Part
+
+# (node, gradient at its output, which inputs are of parameters alone, where the examples are) →
+# by input: what each example adds to that input, of the input's own shape.
+NodeRule = Callable[[Any, torch.Tensor, Collection[int], Rows], dict[int, Part]]
+
+_RULES: dict[str, NodeRule] = {}
+
+
+class NoRule(Exception):
+    """This node cannot be told apart example by example, and why."""
+
+
+def node_rule(*names: str) -> Callable[[NodeRule], NodeRule]:
+    """Register a rule for backward nodes of these names (``node.name()``).
+
+    ``wanted`` are places in ``node.next_functions`` whose tensors hold no examples: they were made
+    of parameters alone. The rule gives a part for each, or raises ``NoRule``.
+    """
+
+    def take(rule: NodeRule) -> NodeRule:
+        for name in names:
+            _RULES[name] = rule
+        return rule
+
+    return take
+
+
+def rule_for(name: str) -> NodeRule | None:
+    return _RULES.get(name)

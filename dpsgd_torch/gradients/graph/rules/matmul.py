@@ -1,0 +1,35 @@
+"""Matrix products (nn.Linear, matmul): outer products of what came in and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+
+from dpsgd_torch.gradients.graph.rows import Rows
+from dpsgd_torch.gradients.graph.rules.base import NoRule, node_rule
+from dpsgd_torch.gradients.parts import Outer, Part, Written
+
+
+@node_rule("MmBackward0")
+def mm(node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows) -> dict[int, Part]:
+    """self @ mat2, where mat2 (features, outputs) is of parameters."""
+    if 0 in wanted:
+        raise NoRule("multiplies by its parameter from the left; write (x.T @ weight.T).T")
+    return {1: Outer(rows.split(node._saved_self, 1), rows.split(delta, 1))}
+
+
+@node_rule("AddmmBackward0")
+def addmm(node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows) -> dict[int, Part]:
+    """beta × self + alpha × mat1 @ mat2, where self is a bias (outputs,)."""
+    found: dict[int, Part] = {}
+    back = rows.split(delta, 1)
+    if 0 in wanted:
+        found[0] = Written(back.sum(1) * node._saved_beta)
+    if 1 in wanted:
+        raise NoRule("multiplies by its parameter from the left; write (x.T @ weight.T).T")
+    if 2 in wanted:
+        scaled = back if node._saved_alpha == 1 else back * node._saved_alpha
+        found[2] = Outer(rows.split(node._saved_mat1, 1), scaled)
+    return found
