@@ -15,7 +15,7 @@ from torch import nn
 
 from dpsgd_torch.gradients.rules.base import ClosedForm, Sums
 from dpsgd_torch.gradients.rules.slots import Slots
-from dpsgd_torch.gradients.vectors import add_rows, squares, taken
+from dpsgd_torch.gradients.vectors import MARGIN, add_rows, squares, taken
 
 
 class MixedVectors:
@@ -24,6 +24,8 @@ class MixedVectors:
     * An example whose gradient is not finite in any layer counts as zero in all of them.
     * Stored gradients that share a slot are added up in it at once, as clipped.
     """
+
+    margin = MARGIN
 
     def __init__(
         self,
@@ -55,12 +57,13 @@ class MixedVectors:
         self._grads = [slots.summed(slots.weighted(g)) for g in self._grads]
         self.norms = self._norms(closed)
 
-    def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor) -> None:
+    def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         slots, by_parameter = self._slots, dict(zip(self._params, sums, strict=True))
         by_row = factors if slots.slots is None else factors[slots.slots]
         by_row = by_row if slots.weights is None else by_row * slots.weights
         self._add(self._forms, by_parameter, by_row.double())
         add_rows([by_parameter[p] for p in self._kept], self._grads, factors)
+        return 0.0
 
     def norm(self, slot: int) -> float:
         rows, weights = self._rows_of(slot)

@@ -4,44 +4,59 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from accountant.errors import check
-from dpsgd_torch.gradients.grad_sample import PerExampleGradients, closed_forms_pay
+from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.graph.engine import GraphGradients
+from dpsgd_torch.gradients.graph.layouts import Layouts
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal.gradients import Rehearsal
 from dpsgd_torch.gradients.vectors import PerExample
 
 
 @contextlib.contextmanager
-def per_example_gradients(model: nn.Module, kind: str) -> Iterator[PerExample]:
-    """The model with hooks on, which are taken off again."""
-    check(kind in ("hooks", "ghost"), "gradients", kind, "must be auto, hooks or ghost")
-    wrapped: PerExample = PerExampleGradients(model, closed_forms=kind == "ghost")
+def per_example_gradients(
+    model: nn.Module, kind: str, layouts: Layouts | None = None
+) -> Iterator[PerExample]:
+    """The model's per-example gradients by one method; ``layouts`` are what a rehearsal found."""
+    wrapped: PerExample
+    if kind == "graph":
+        wrapped = GraphGradients(model, layouts)
+    else:
+        check(kind in ("hooks", "ghost"), "gradients", kind, "must be auto, graph, hooks or ghost")
+        wrapped = PerExampleGradients(model, closed_forms=kind == "ghost")
     try:
         yield wrapped
     finally:
         wrapped.cleanup()
 
 
+@dataclass(frozen=True)
+class Method:
+    """A method that was rehearsed, and what its rehearsal found."""
+
+    kind: str
+    layouts: Layouts | None = None
+
+
 def choose(
     wanted: str, model: nn.Module, loss: Loss, data: Sequence[torch.Tensor], size: int
-) -> str:
-    """The kind to take, once it was rehearsed on made-up and ``size`` real examples.
+) -> Method:
+    """The method to take, once it was rehearsed on made-up and ``size`` real examples.
 
-    "hooks" stores each example's gradients, "ghost" has closed forms for the layers that have one;
-    "auto" takes the latter where all layers do, or those that do hold many parameters.
+    "graph" reads the graph that autograd built, for any model; "hooks" stores each example's
+    gradients by Opacus's samplers; "auto" takes the former.
 
     Raises:
         ModelError: no kind of per-example gradients is right for this model and loss.
     """
     rehearsal = Rehearsal(model, loss, data, min(size, len(data[0])))
     rehearsal.oracle()
-    kind = wanted
-    if wanted == "auto":
-        kind = "ghost" if closed_forms_pay(model) else "hooks"
+    kind = "graph" if wanted == "auto" else wanted
     with per_example_gradients(model, kind) as wrapped:
         rehearsal.compare(wrapped)
-    return kind
+        return Method(kind, getattr(wrapped, "layouts", None))

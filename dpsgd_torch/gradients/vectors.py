@@ -12,6 +12,7 @@ from torch import nn
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.losses import Loss
 
+MARGIN = 1e-5  # of the clip norm, where only norms are rounded to float32
 _AT_ONCE = 1 << 17  # values widened at once, so that they stay in the cache
 
 
@@ -26,10 +27,15 @@ class Vectors(Protocol):
     def norms(self) -> torch.Tensor:
         """(slots,) L2 norms, too small by rounding only; infinite or NaN where one overflows."""
 
-    def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor) -> None:
-        """Add Σ factor × vector to ``sums``, one float64 tensor a parameter, in float64.
+    @property
+    def margin(self) -> float:
+        """The part of the clip norm that is kept back, for norms and sums that are rounded."""
 
-        Factor 0 leaves a vector out.
+    def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
+        """Add Σ factor × vector to ``sums``, one float64 tensor a parameter.
+
+        Factor 0 leaves a vector out. Returns the L2 norm of what was rounded away beyond what
+        float64 rounds, which is at most ``within``.
         """
 
     def norm(self, slot: int) -> float:
@@ -69,6 +75,8 @@ class PerExample(Protocol):
 class Stored:
     """Vectors held as per-example gradients, ``grad_sample`` of each parameter."""
 
+    margin = MARGIN
+
     def __init__(
         self,
         params: Sequence[nn.Parameter],
@@ -92,8 +100,9 @@ class Stored:
             norms = squares(grads).sqrt()
         self._grads, self.norms = grads, norms
 
-    def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor) -> None:
+    def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         add_rows(sums, self._grads, factors)
+        return 0.0
 
     def norm(self, slot: int) -> float:
         return length(self.vector(slot))

@@ -45,7 +45,7 @@ def contract(run: RunState) -> dict[str, Any]:
         "sampling": run.sampling.to_json(),
         "privacy": run.privacy.to_json() if run.privacy else None,
         "physical batch size": run.physical_batch_size,
-        "gradients": run.gradients,
+        "gradients": run.method.kind,
         "steering": run.callbacks.to_json(),
     }
     return dict(json.loads(json.dumps(parts, default=float)))

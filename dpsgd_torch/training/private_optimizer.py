@@ -9,11 +9,9 @@ import torch
 
 from accountant import InvalidValue
 from dpsgd_torch.errors import GuaranteeBroken
-from dpsgd_torch.gradients.vectors import Vectors
+from dpsgd_torch.gradients.vectors import MARGIN, Vectors
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
-
-_ROUNDING = 1e-5  # vectors are clipped to this much below what is charged: see refuse_long_sums
 
 
 def refuse_long_sums(batch_size: int, physical_batch_size: int) -> None:
@@ -29,7 +27,7 @@ def refuse_long_sums(batch_size: int, physical_batch_size: int) -> None:
     """
     most = 2 * batch_size
     piece = min(physical_batch_size, most)
-    if 2 * most * (piece + most / piece) * 2.0**-53 > _ROUNDING / 2:
+    if 2 * most * (piece + most / piece) * 2.0**-53 > MARGIN / 2:
         raise InvalidValue(
             f"physical_batch_size = {physical_batch_size}: in batches of {batch_size} so many "
             "pieces could round to more than is charged; raise it to "
@@ -49,6 +47,8 @@ class PrivateOptimizer:
       empty batch still gets its noise.
     * Sums are float64; ``noise`` adds its own to them and leaves the noisy sum over the declared
       number of microbatches.
+    * A vector is clipped to a margin below what is charged: half of it covers norms that are
+      rounded; of the other half, each of two neighbours' sums may be off by half.
     * Each release checks its own claims: the largest clipped norm here, the norm of the sum and the
       noise that was really added where it is added.
     """
@@ -65,14 +65,14 @@ class PrivateOptimizer:
         self.noise: Noise = noise or INDEPENDENT
         self.params = trained_by(optimizer)
         self.sums: list[torch.Tensor] = []
-        self._clipped = 0
+        self._clipped, self._rounded = 0, 0.0
         self.state = self.noise.state(self.params) if state is None else state
 
     def begin(self, plan: StepPlan, rng: np.random.Generator) -> None:
         """Take this step's clip and noise from the plan."""
         self.plan, self.rng = plan, rng
         self.clip_norm, self.noise_multiplier = plan.clip_norm, plan.noise_multiplier
-        self._clipped = 0
+        self._clipped, self._rounded = 0, 0.0
         if self.sums:
             for total in self.sums:
                 total.zero_()
@@ -89,9 +89,13 @@ class PrivateOptimizer:
         finite = torch.isfinite(norms)
         if not finite.any():
             return norms[finite]
-        factors = (self.clip_norm * (1 - _ROUNDING) / (norms + 1e-6)).clamp(max=1.0)
+        margin = self.clip_norm * vectors.margin
+        factors = ((self.clip_norm - margin) / (norms + 1e-6)).clamp(max=1.0)
         factors = factors.where(finite, 0.0)
-        vectors.add_to(self.sums, factors)
+        left = (
+            margin / 4 - self._rounded
+        )  # pieces' errors add up: each may take half of what is left
+        self._rounded += vectors.add_to(self.sums, factors, max(0.0, left / 2))
         largest = int(norms.where(finite, -1.0).argmax())
         self._check_clip(vectors.norm(largest), float(factors[largest]))
         self._clipped += int(finite.sum())

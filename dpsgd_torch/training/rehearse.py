@@ -17,7 +17,7 @@ from dpsgd_torch.data.base import Data
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.losses import Loss
-from dpsgd_torch.gradients.methods import choose
+from dpsgd_torch.gradients.methods import Method, choose
 from dpsgd_torch.gradients.rehearsal.draws import same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Oracle
 from dpsgd_torch.gradients.rehearsal.state import State
@@ -31,14 +31,14 @@ from dpsgd_torch.training.validation import HeldOut
 _VALUES = 10**7  # of made-up outputs that targets are tried against, in all
 
 
-def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> str:
+def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     """Try what training, scores and optimizer will do, on a physical batch at once at most.
 
     Args:
         gradients: the kind of per-example gradients that is asked for.
 
     Returns:
-        The kind to take.
+        The method to take.
 
     Raises:
         ModelError, DataError: what failed, and on what.
@@ -46,11 +46,11 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> str:
     try_saving(run.model)
     size = min(run.physical_batch_size, run.sampling.likely_rows())
     rows = rows_to_rehearse(run.data, size, "train_tensors")
-    kind = choose(gradients, run.model, run.loss, rows, size)
+    method = choose(gradients, run.model, run.loss, rows, size)
     try_training(run.model, run.loss, rows, size)
     try_scores(run.model, run.scores, run.test, held_out, size)
     try_optimizer(run.optimizer)
-    return kind
+    return method
 
 
 def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:

@@ -13,6 +13,7 @@ from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.units import UnitRows
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.losses import Loss
+from dpsgd_torch.gradients.methods import Method
 from dpsgd_torch.noise.base import State
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import Privacy
@@ -49,7 +50,7 @@ class RunState:
     device: torch.device
     physical_batch_size: int
     checkpoint_every: int
-    gradients: str = "none"
+    method: Method = field(default_factory=lambda: Method("none"))
 
     # what changes with the steps
     charges: Charges = field(default_factory=Charges)

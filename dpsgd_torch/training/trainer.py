@@ -180,7 +180,7 @@ class Trainer:
             validate.refuse_without_float64(device)
             validate.refuse_mixing_layers(model)
             validate.refuse_by_name(model)
-            self.state.gradients = try_all(self.state, held_out, gradients)
+            self.state.method = try_all(self.state, held_out, gradients)
 
     model = Shown(lambda run: run.model)
     data = Shown(lambda run: run.data)
@@ -191,7 +191,7 @@ class Trainer:
     sampling = Shown(lambda run: run.sampling)
     privacy = Shown(lambda run: run.privacy)
     plan = Shown(lambda run: run.plan)
-    gradients = Shown(lambda run: run.gradients)
+    gradients = Shown(lambda run: run.method.kind)
     optimizer = Shown(lambda run: run.optimizer)
     callbacks = Shown(lambda run: run.callbacks)
     guard = Shown(lambda run: run.guard)
@@ -235,7 +235,7 @@ class Trainer:
             )
             yield from train(run, self.step)
             return
-        with per_example_gradients(run.model, run.gradients) as wrapped:
+        with per_example_gradients(run.model, run.method.kind, run.method.layouts) as wrapped:
             self.step = PrivateStep(
                 wrapped,
                 run.loss,

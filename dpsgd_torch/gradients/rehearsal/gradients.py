@@ -15,6 +15,7 @@ from torch import nn
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.capture import Capture, leaves_beside
+from dpsgd_torch.gradients.grad_sample import PerExampleGradients
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal import memory
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
@@ -79,7 +80,8 @@ class Rehearsal:
             self._content(engine, 2, (0,))
             self._content(engine, _MANY, (2, 4))
             self._vectors_alone(engine)
-            self._refuse_uses_beside_layers()
+            if isinstance(engine, PerExampleGradients):
+                self._refuse_uses_beside_layers()
             self._refuse_memory(engine)
             self._state.refuse_changes()
             self._first_real(engine)

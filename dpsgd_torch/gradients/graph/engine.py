@@ -1,0 +1,136 @@
+"""Per-example gradients of any model: one forward pass, and one backward to where parameters are.
+
+No hook is on the model. The graph that autograd built is walked from the losses to the parameters;
+where one meets the examples, the gradient that comes there and what the node had saved make its
+parts ["ghost clipping": Li et al. 2022; "book-keeping": Bu et al. 2023].
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.autograd.graph import GradientEdge
+
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.graph.layouts import Layouts, find_layouts
+from dpsgd_torch.gradients.graph.pull_back import pull_back
+from dpsgd_torch.gradients.graph.recurrent import Unfused
+from dpsgd_torch.gradients.graph.rules.base import NoRule, rule_for
+from dpsgd_torch.gradients.graph.walk import Edge, Meeting, walk
+from dpsgd_torch.gradients.losses import Loss
+from dpsgd_torch.gradients.parts import Part
+from dpsgd_torch.gradients.parts.clipped import PartVectors
+from dpsgd_torch.gradients.vectors import Vectors
+
+
+class GraphGradients:
+    """The model as it is, and its examples' gradients.
+
+    * No gradient of a weight is computed for the batch as a whole.
+    * What a parameter adds anywhere in a pass is found in that pass's own graph, so no use of it
+      is missed: through layers or functions, once or often, tied to another or not.
+
+    Args:
+        layouts: where the examples are in each meeting; None looks at the first batch's first.
+    """
+
+    def __init__(self, model: nn.Module, layouts: Layouts | None = None) -> None:
+        self._model, self.layouts = model, layouts
+        self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._trained = {p: name for name, p in self._named.items()}
+        self._unfused = Unfused(model)
+        self._parts: dict[str, Part] = {}
+        self._examples = 0
+
+    def backward(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+        """Sum of the losses; what belongs to each example stays until ``vectors``."""
+        layouts, self._examples = self._layouts(loss, inputs, targets), len(inputs)
+        self._parts = {}
+        losses = loss(self._model(inputs), targets)
+        if losses.grad_fn is None:
+            return float(losses.detach().sum())
+        found = walk(
+            losses,
+            self._trained,
+            lambda meeting: layouts.holds_examples(meeting, self._examples),
+        )
+        received: dict[Edge, list[Part]] = {}
+        last = {id(m.node) for m in found.last}
+        handles = [
+            m.node.register_prehook(functools.partial(_take, m, received))
+            for m in found.meetings
+            if id(m.node) not in last
+        ]
+        edges = [GradientEdge(m.node, output) for m in found.last for output in m.outputs]
+        try:
+            if edges:
+                ones = torch.ones_like(losses)
+                deltas = list(
+                    torch.autograd.grad([losses], edges, grad_outputs=[ones], allow_unused=True)
+                )
+                with torch.no_grad():
+                    for meeting in reversed(found.last):
+                        several = [deltas.pop() for _ in meeting.outputs][::-1]
+                        width = meeting.outputs[-1] + 1
+                        padded: list[torch.Tensor | None] = [None] * width
+                        for place, delta in zip(meeting.outputs, several, strict=True):
+                            padded[place] = delta
+                        _take(meeting, received, tuple(padded))
+        finally:
+            for handle in handles:
+                handle.remove()
+        self._parts = pull_back(received, found.shared, self._named)
+        return float(losses.detach().sum())
+
+    def vectors(
+        self,
+        params: Sequence[nn.Parameter],
+        slots: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> Vectors:
+        parts, self._parts = self._parts, {}
+        by_param = {self._named[name]: part for name, part in parts.items()}
+        return PartVectors(by_param, params, self._examples, slots, weights)
+
+    def cleanup(self) -> None:
+        """Give recurrent layers their fused kernels back."""
+        self._unfused.remove()
+
+    def _layouts(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> Layouts:
+        if self.layouts is None:
+            first = torch.zeros(2, dtype=torch.int64, device=inputs.device)
+            everything = {p: name for name, p in self._model.named_parameters()}
+            self.layouts = find_layouts(
+                self._trained,
+                everything,
+                lambda: loss(self._model(inputs[first]), targets[first.to(targets.device)]),
+                inputs.device,
+            )
+        return self.layouts
+
+
+def _take(
+    meeting: Meeting, received: dict[Edge, list[Part]], deltas: tuple[torch.Tensor | None, ...]
+) -> None:
+    """What a meeting's output gradient adds to its shared inputs."""
+    given = [delta for delta in deltas if delta is not None]
+    if not given:
+        return
+    assert meeting.rows is not None
+    node, name = meeting.node, meeting.key[1]
+    rule = rule_for(name)
+    try:
+        if rule is None or len(given) > 1 or deltas[0] is None:
+            raise NoRule(f"has no rule for {name}")
+        parts = rule(node, deltas[0], meeting.wanted, meeting.rows)
+    except (NoRule, ValueError) as error:
+        raise ModelError(
+            f"parameter {meeting.names[0]}: its use ({name}) {error}; or freeze it by "
+            "requires_grad_(False)"
+        ) from error
+    for place in meeting.wanted:
+        if place in parts:
+            received.setdefault(node.next_functions[place], []).append(parts[place])

@@ -1,0 +1,208 @@
+"""Where the examples are in each meeting's output, found out once by asking the graph.
+
+One example twice over, and the losses' gradient of the first alone, then of the second: what only
+the first reaches is its own, what both reach is shared, and what neither owns by rows is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.autograd.graph import GradientEdge
+
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.graph.rows import Rows
+from dpsgd_torch.gradients.graph.walk import Key, Meeting, walk
+from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
+
+_TWO = 2
+_MOVED = 0.2  # of a parameter's mean size: zeros that hide a use move away from zero
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A dimension of (outer, examples, inner); ``outer`` 0: the examples are its fastest.
+
+    ``alone``: nothing else was in that dimension, so nothing else may come into it.
+    ``inner``: how much there was to one example inside, where ``outer`` is fixed.
+    """
+
+    dim: int
+    outer: int = 1
+    inner: int = 0
+    alone: bool = False
+
+    def rows(self, examples: int, shape: torch.Size) -> Rows | None:
+        """The same for another batch; None where it does not fit."""
+        if self.dim >= len(shape):
+            return None
+        steps, left = divmod(shape[self.dim], examples)
+        if left or not steps or (self.alone and steps != 1):
+            return None
+        if self.inner and steps != self.outer * self.inner:
+            return None
+        return Rows(examples, self.dim, self.outer or steps)
+
+
+@dataclass
+class Layouts:
+    """By key, the layout of each of its meetings in turn; None where a node is shared.
+
+    Where all are alike there may be more or fewer the next time (the steps of a sequence).
+    """
+
+    of: dict[Key, list[Layout | None]] = field(default_factory=dict)
+
+    def known(self, meeting: Meeting) -> bool:
+        found = self.of.get(meeting.key, [])
+        return len(found) > meeting.use or (len(found) > 0 and len(set(found)) == 1)
+
+    def layout(self, meeting: Meeting) -> Layout | None:
+        found = self.of[meeting.key]
+        return found[meeting.use] if meeting.use < len(found) else found[0]
+
+    def holds_examples(self, meeting: Meeting, examples: int) -> bool:
+        """Set the meeting's rows; False where it is shared.
+
+        Raises:
+            ModelError: the pass is not as the one that was looked at.
+        """
+        if not self.known(meeting):
+            raise ModelError(
+                f"parameter {meeting.names[0]}: is used ({meeting.key[1]}) as in no pass before "
+                "the first charge, so its examples cannot be told apart; let forward do the same "
+                "for every batch"
+            )
+        layout = self.layout(meeting)
+        if layout is None:
+            return False
+        meeting.rows = layout.rows(examples, meeting.shape())
+        if meeting.rows is None:
+            raise ModelError(
+                f"parameter {meeting.names[0]}: a tensor of shape {tuple(meeting.shape())} is made "
+                f"with it where the batch has {examples} examples: its rows are not the examples, "
+                "so no clip would bound one of them; keep the examples in one dimension throughout"
+            )
+        return True
+
+
+def find_layouts(
+    trained: Mapping[nn.Parameter, str],
+    everything: Mapping[nn.Parameter, str],
+    losses_of: Callable[[], torch.Tensor],
+    device: torch.device,
+) -> Layouts:
+    """Layouts of all meetings in the graph of two equal examples.
+
+    Args:
+        losses_of: runs the model on one example twice over: (2,) losses.
+
+    Raises:
+        ModelError: examples mix where a parameter meets them, or their rows cannot be told.
+    """
+    layouts = Layouts()
+    with _moved(everything), same_draws(device):
+        with torch.enable_grad(), FrozenDraws():
+            losses = losses_of()
+        if losses.grad_fn is None:
+            return layouts
+        while True:
+            new: list[Meeting] = []
+
+            def ask(meeting: Meeting, new: list[Meeting] = new) -> bool:
+                found = layouts.of.get(meeting.key, [])
+                if meeting.use < len(found):
+                    return found[meeting.use] is not None
+                new.append(meeting)
+                return True
+
+            walk(losses, trained, ask)
+            if not new:
+                return layouts
+            for meeting, layout in zip(new, _owners(losses, new), strict=True):
+                layouts.of.setdefault(meeting.key, []).append(layout)
+
+
+def _owners(losses: torch.Tensor, meetings: list[Meeting]) -> list[Layout | None]:
+    edges = [GradientEdge(m.node, m.outputs[0]) for m in meetings]
+    reached = []
+    for example in range(_TWO):
+        one = torch.zeros_like(losses)
+        one[example] = 1.0
+        found = torch.autograd.grad(
+            [losses], edges, grad_outputs=[one], retain_graph=True, allow_unused=True
+        )
+        reached.append([None if g is None else g != 0 for g in found])
+    return [_owner(*each) for each in zip(meetings, *reached, strict=True)]
+
+
+def _owner(
+    meeting: Meeting, first: torch.Tensor | None, second: torch.Tensor | None
+) -> Layout | None:
+    shape = meeting.shape()
+    if first is None or second is None or not (first.any() or second.any()):
+        return _guess(meeting, shape)
+    if (first & second).any():
+        if meeting.only_shared:
+            return None
+        raise ModelError(
+            f"parameter {meeting.names[0]}: one example's gradient changes with another example; "
+            "remove what works across the batch (statistics, attention, contrastive terms)"
+        )
+    for layout in _candidates(shape):
+        size = shape[layout.dim]
+        inner = size // ((layout.outer or size // _TWO) * _TWO)
+        place = torch.arange(size, device=first.device) // inner % _TWO
+        owner = place.view(-1, *(1,) * (len(shape) - layout.dim - 1)).bool()
+        if not (first & owner).any() and not (second & ~owner).any():
+            return layout
+    raise ModelError(
+        f"parameter {meeting.names[0]}: meets a tensor of shape {tuple(shape)} whose rows are not "
+        "the examples in their order (sorted, routed or packed); keep the examples in one "
+        "dimension throughout, or freeze it by requires_grad_(False)"
+    )
+
+
+def _candidates(shape: torch.Size) -> Iterator[Layout]:
+    for dim, size in enumerate(shape):
+        if size == _TWO:
+            yield Layout(dim, alone=True)
+    for dim, size in enumerate(shape):
+        each, left = divmod(size, _TWO)
+        if left or each < _TWO:
+            continue
+        yield Layout(dim)
+        yield Layout(dim, outer=0)
+        for outer in range(2, each):
+            if each % outer == 0:
+                yield Layout(dim, outer, each // outer)
+
+
+def _guess(meeting: Meeting, shape: torch.Size) -> Layout | None:
+    """No gradient comes there: the examples first, if they can be."""
+    for layout in _candidates(shape):
+        return layout if layout.dim == 0 or not meeting.only_shared else None
+    return None if meeting.only_shared else Layout(0, alone=True)
+
+
+@contextlib.contextmanager
+def _moved(parameters: Mapping[nn.Parameter, str]) -> Iterator[None]:
+    """Parameters a little away from where they are, and back."""
+    generator = torch.Generator().manual_seed(0)
+    kept = []
+    try:
+        with torch.no_grad():
+            for p in parameters:
+                if p.is_floating_point() and p.numel():
+                    kept.append((p, p.detach().clone()))
+                    size = _MOVED * (p.abs().mean() + 0.05)
+                    p += torch.randn(p.shape, generator=generator).to(p) * size
+        yield
+    finally:
+        with torch.no_grad():
+            for p, was in kept:
+                p.copy_(was)

@@ -1,0 +1,98 @@
+"""From what is made of parameters alone back to the parameters."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.graph import GradientEdge
+
+from dpsgd_torch.gradients.graph.walk import ACCUMULATE, Edge
+from dpsgd_torch.gradients.parts import Part, Written
+
+_SAME_ORDER = {
+    "ViewBackward0",
+    "UnsafeViewBackward0",
+    "ReshapeAliasBackward0",
+    "UnsqueezeBackward0",
+    "SqueezeBackward0",
+    "SqueezeBackward1",
+    "SqueezeBackward2",
+    "AliasBackward0",
+    "CloneBackward0",
+    "ToCopyBackward0",
+}
+
+
+def pull_back(
+    received: dict[Edge, list[Part]],
+    shared: Mapping[Any, tuple[str, ...]],
+    params: Mapping[str, nn.Parameter],
+) -> dict[str, Part]:
+    """Parts of shared nodes' outputs → parts of the parameters, by name.
+
+    Args:
+        received: by node and output; emptied.
+        shared: of which parameters each node is made, children first.
+    """
+    found: dict[str, Part] = {}
+    by_node: dict[Any, dict[int, list[Part]]] = {}
+    for (node, output), parts in received.items():
+        by_node.setdefault(node, {})[output] = parts
+    received.clear()
+    for node, names in reversed(list(shared.items())):
+        for output, parts in by_node.pop(node, {}).items():
+            part = _sum(parts)
+            if node.name() == ACCUMULATE:
+                found[names[0]] = _sum([part, *([found[names[0]]] if names[0] in found else [])])
+                continue
+            cheap = _reshaped(node, part)
+            if cheap is not None:
+                child, place = node.next_functions[0]
+                by_node.setdefault(child, {}).setdefault(place, []).append(cheap)
+                continue
+            for name, written in _through(node, output, part, names, params):
+                found[name] = _sum([written, *([found[name]] if name in found else [])])
+    return found
+
+
+def _sum(parts: list[Part]) -> Part:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.joined(part)
+    return total
+
+
+def _reshaped(node: Any, part: Part) -> Part | None:
+    """Of a tensor that the node only gives another shape."""
+    name = node.name()
+    child, place = node.next_functions[0]
+    shape = torch.Size(child._input_metadata[place].shape)
+    if name == "TBackward0" or (name == "TransposeBackward0" and len(shape) == 2):
+        return part.transposed() if len(shape) == 2 else part
+    return part.viewed(shape) if name in _SAME_ORDER else None
+
+
+def _through(
+    node: Any,
+    output: int,
+    part: Part,
+    names: tuple[str, ...],
+    params: Mapping[str, nn.Parameter],
+) -> list[tuple[str, Part]]:
+    """By autograd, all rows at once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*performance drop.*")
+        gradients = torch.autograd.grad(
+            [GradientEdge(node, output)],
+            [params[name] for name in names],
+            grad_outputs=[part.written()],
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+    pairs = zip(names, gradients, strict=True)
+    return [(name, Written(gradient)) for name, gradient in pairs if gradient is not None]

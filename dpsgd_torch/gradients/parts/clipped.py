@@ -1,0 +1,84 @@
+"""Vectors to clip, of parts: norms add up over parameters, and each part adds its own sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from dpsgd_torch.gradients.parts.base import Part
+
+
+class PartVectors:
+    """Vectors of one part a parameter (see ``gradients.vectors.Vectors``).
+
+    * An example whose gradient is not finite in any parameter counts as zero in all of them.
+    * Examples that share a slot are added up in it, each times its weight, before its norm is had.
+    """
+
+    margin = 2.0**-9  # of the clip norm, kept back for what is not added up in float64
+
+    def __init__(
+        self,
+        parts: Mapping[nn.Parameter, Part],
+        params: Sequence[nn.Parameter],
+        examples: int,
+        slots: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> None:
+        self._params, self._parts = params, dict(parts)
+        self._examples = examples
+        with torch.no_grad():
+            self.norms = self._norms()
+            if not torch.isfinite(self.norms).all():
+                bad = ~torch.isfinite(self.norms)
+                self._parts = {p: part.silenced(bad) for p, part in self._parts.items()}
+                if slots is not None:
+                    self.norms = self._norms()
+            if slots is not None:
+                count = int(slots.max()) + 1 if slots.numel() else 0
+                self._parts = {
+                    p: part.grouped(slots, weights, count) for p, part in self._parts.items()
+                }
+                self._examples = count
+                self.norms = self._norms()
+
+    @torch.no_grad()
+    def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
+        """Add Σ factor × vector; the L2 norm of what was rounded away, at most ``within``."""
+        factors, spent = factors.double(), 0.0
+        pairs = [
+            (total, self._parts[p])
+            for total, p in zip(sums, self._params, strict=True)
+            if p in self._parts
+        ]
+        for left, (total, part) in zip(range(len(pairs), 0, -1), pairs, strict=True):
+            allowed = math.sqrt(max(0.0, within**2 - spent) / left)
+            spent += part.add_to(total, factors, allowed)
+        return math.sqrt(spent)
+
+    @torch.no_grad()
+    def norm(self, slot: int) -> float:
+        row = torch.tensor([slot], device=self.norms.device)
+        squares = (part.widened(row).squared_norms()[0] for part in self._parts.values())
+        return math.sqrt(sum(float(square) for square in squares))
+
+    @torch.no_grad()
+    def vector(self, slot: int) -> list[torch.Tensor]:
+        row = torch.tensor([slot], device=self.norms.device)
+        return [
+            self._parts[p].widened(row).written().flatten()
+            if p in self._parts
+            else torch.zeros(p.numel(), dtype=torch.float64, device=p.device)
+            for p in self._params
+        ]
+
+    def _norms(self) -> torch.Tensor:
+        device = self._params[0].device
+        squared = torch.zeros(self._examples, dtype=torch.float64, device=device)
+        for part in self._parts.values():
+            square, error = part.squared_norms()
+            squared += square.double() + error.double()
+        return squared.sqrt().to(self._params[0].dtype)
