@@ -199,8 +199,8 @@ def _moved(parameters: Mapping[nn.Parameter, str]) -> Iterator[None]:
             for p in parameters:
                 if p.is_floating_point() and p.numel():
                     kept.append((p, p.detach().clone()))
-                    size = _MOVED * (p.abs().mean() + 0.05)
-                    p += torch.randn(p.shape, generator=generator).to(p) * size
+                    size = _MOVED * (float(p.abs().mean()) + 0.05)
+                    p.add_(torch.randn(p.shape, generator=generator).to(p), alpha=size)
         yield
     finally:
         with torch.no_grad():

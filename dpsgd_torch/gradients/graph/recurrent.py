@@ -24,7 +24,8 @@ class Unfused:
             hook.remove()
 
     def _off(self, layer: nn.Module, args: Any) -> None:
-        self._was.append((torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled))
+        onednn = bool(torch.backends.mkldnn.enabled)
+        self._was.append((onednn, torch.backends.cudnn.enabled))
         if torch.is_grad_enabled():
             self._set(False, False)
 
