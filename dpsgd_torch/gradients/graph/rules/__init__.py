@@ -3,6 +3,6 @@
 A file of its own is one import more below.
 """
 
-from dpsgd_torch.gradients.graph.rules import matmul  # registers its nodes
+from dpsgd_torch.gradients.graph.rules import convolution, matmul  # registers its nodes
 
-__all__ = ["matmul"]
+__all__ = ["convolution", "matmul"]

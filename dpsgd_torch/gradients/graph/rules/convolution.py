@@ -1,0 +1,42 @@
+"""Convolutions and transposed ones, in one to three dimensions, with groups and dilation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+
+from dpsgd_torch.gradients.graph.rows import Rows
+from dpsgd_torch.gradients.graph.rules.base import NoRule, node_rule
+from dpsgd_torch.gradients.parts import Part, Written
+from dpsgd_torch.gradients.parts.convolution import Convolution, Geometry
+
+
+@node_rule("ConvolutionBackward0")
+def convolution(
+    node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows
+) -> dict[int, Part]:
+    """convolution(input, weight, bias): a transposed one's weight has the roles swapped."""
+    if 0 in wanted:
+        raise NoRule("convolves a parameter with examples; write it as a matrix product")
+    if rows.dim:
+        raise NoRule(f"examples in dimension {rows.dim} of a convolution; move them to the first")
+    found: dict[int, Part] = {}
+    back = rows.split(delta, 1)
+    if 1 in wanted:
+        geometry = Geometry(
+            kernel=tuple(node._saved_weight.shape[2:]),
+            stride=tuple(node._saved_stride),
+            padding=tuple(node._saved_padding),
+            dilation=tuple(node._saved_dilation),
+            groups=node._saved_groups,
+        )
+        x = rows.split(node._saved_input, 1)
+        if node._saved_transposed:
+            x, back = back, x
+        part = Convolution(x, back, geometry)
+        found[1] = part
+    if 2 in wanted:
+        found[2] = Written(rows.split(delta, 1).flatten(3).sum((1, 3)))
+    return found
