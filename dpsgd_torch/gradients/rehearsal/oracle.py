@@ -60,13 +60,14 @@ class Oracle:
         with blamed(f"over {len(targets)} {of}", self.model):
             return self.loss(outputs, targets)
 
-    def gradient(self, batch: Batch, of: str) -> Gradient:
-        """Of the sum of the losses; zero for a parameter that this pass leaves out.
+    def gradient(self, batch: Batch, of: str, factors: torch.Tensor | None = None) -> Gradient:
+        """Of the sum of the losses, weighted; zero for a parameter that this pass leaves out.
 
         Raises:
             ModelError: model or loss fail.
         """
-        total = self.losses(self.outputs(batch[0], of), batch[1], of).sum()
+        losses = self.losses(self.outputs(batch[0], of), batch[1], of)
+        total = losses.sum() if factors is None else losses @ factors.to(losses)
         if not total.requires_grad:
             raise unreached(next(iter(self.named)))
         with blamed(f"backward pass over {len(batch[0])} {of}", self.model):
@@ -104,10 +105,6 @@ class Oracle:
             if error > self._rounding(own, whole) * (_ALIKE if strict else 1.0):
                 return name, error / own
         return None
-
-    def beyond_rounding(self, norms: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-        """Which of the norms differ."""
-        return (norms - reference).abs() > self._rounding(reference, float(reference.max()))
 
     def _rounding(self, length: Any, whole: float) -> Any:
         allowed = _OF_A_PARAMETER * length + _OF_ALL * whole
