@@ -32,14 +32,15 @@ SETTINGS = [
     (2, False, 24, 24, 1, 3, 1, 1, 1),
     (2, False, 24, 24, 1, 3, 9, 1, 1),
     (2, False, 90, 90, 1, 3, 5, 1, 1),
-    (2, False, 8, 80, 1, 13, 9, 6, 1),
-    (2, False, 8, 80, 1, 3, 1, 11, 1),
+    (2, False, 80, 8, 1, 13, 9, 6, 1),
+    (2, False, 80, 8, 2, 3, 1, 11, 1),
+    (2, True, 8, 80, 1, 3, 2, 1, 1),
     (2, True, 4, 6, 2, 3, 2, 1, 1),
     (2, True, 6, 6, 6, 4, 2, 0, 1),
     (3, False, 2, 4, 1, 3, 2, 1, 1),
     (3, True, 2, 4, 2, 2, 2, 0, 1),
 ]
-WIDE = [setting for setting in SETTINGS if setting[3] > 64]
+WIDE = [setting for setting in SETTINGS if max(setting[2:4]) > 64]
 EXAMPLES = 3
 
 

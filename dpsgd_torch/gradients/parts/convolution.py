@@ -20,7 +20,7 @@ from dpsgd_torch.gradients.parts.written import Written
 
 AT_ONCE = 1 << 24  # bytes of patches or gradients that are written at a time
 FEW_PLACES = 20  # below, a product of patches is faster than the library's weight gradient
-PROBES = 8
+PROBES = 4
 
 
 class Convolution(Part):
@@ -47,7 +47,7 @@ class Convolution(Part):
     def few(self) -> bool:
         """Whether gradients that are written out are about as few as what they are made of."""
         held = self.x[:1].numel() + self.back[:1].numel()
-        return self.shape.numel() <= 3 * held
+        return self.shape.numel() <= 2 * held
 
     def written(self) -> torch.Tensor:
         if self._cut == self.geometry:
@@ -71,7 +71,7 @@ class Convolution(Part):
             return squared, torch.zeros_like(squared)
         squared = self.x.new_empty(self.count)
         for rows in self._pieces(self.x.element_size()):
-            squared[rows] = self._written(rows).flatten(1).square().sum(1)
+            squared[rows] = torch.linalg.vector_norm(self._written(rows).flatten(1), dim=1).square()
         # Of K terms in any order each rounds: √K of them in the mean [Higham and Mary 2019].
         each = 4 * math.sqrt(self._places) * torch.finfo(squared.dtype).eps
         sizes = [v.flatten(1).square().sum(1) for v in (self.x, self.back)]
@@ -80,14 +80,14 @@ class Convolution(Part):
         return squared, off * (2 * squared.sqrt() + off) + lost
 
     def add_to(self, total: torch.Tensor, factors: torch.Tensor, within: float) -> float:
-        outputs = self.shape[0] // self._cut.groups
-        if within > 0 and self.x.dtype == torch.float32 and self._usual and outputs > 8 * PROBES:
+        cheaper = self.x.dtype == torch.float32 and self._usual and self.shape[1] >= 4 * PROBES
+        if within > 0 and cheaper:
             found = self._product(self.x, self._scaled(factors).float())
             error = self._measured(found, factors)
             if error <= within**2:
                 total[self._seen] += found
                 return error
-        total[self._seen] += self._sum(self.back, factors)
+        total[self._seen] += self._sum(self.x, factors)
         return 0.0
 
     def grouped(self, slots: torch.Tensor, weights: torch.Tensor | None, count: int) -> Part:
@@ -131,9 +131,10 @@ class Convolution(Part):
 
     def _columns(self, x: torch.Tensor) -> torch.Tensor:
         """(n, groups, depth, T × places), copied unless a patch is a value."""
+        depth = x.shape[2] // self._cut.groups * self._cut.taps
         views = self._cut.patches(x, self.back.shape[3:])
         views = views.unflatten(2, (self._cut.groups, -1)).movedim(1, x.dim())
-        return views.reshape(len(x), self._cut.groups, self._depth, -1)
+        return views.reshape(len(x), self._cut.groups, depth, -1)
 
     def _outputs(self, back: torch.Tensor) -> torch.Tensor:
         """(n, outputs, T × places)."""
@@ -170,29 +171,32 @@ class Convolution(Part):
         )[1]
         return found
 
-    def _sum(self, back: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """Σ factor × row in float64, (outputs of ``back``, inputs, *kernel that sees input)."""
+    def _sum(self, x: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        """Σ factor × row in float64, (outputs, channels ÷ groups of ``x``, *cut kernel)."""
         groups = self._cut.groups
-        found = back.new_zeros(groups, back.shape[2] // groups, self._depth, dtype=torch.float64)
+        depth = x.shape[2] // groups * self._cut.taps
+        shape = (groups, self.shape[0] // groups, depth)
+        found = torch.zeros(shape, dtype=torch.float64, device=x.device)
         for rows in self._pieces(8):
-            scaled = back[rows] * factors[rows].view(-1, *(1,) * (back.dim() - 1))
-            a = self._outputs(scaled.double().flatten(0, 1)[None])[0].unflatten(0, (groups, -1))
-            b = self._columns(self.x[rows].double().flatten(0, 1)[None])[0]
+            scaled = self.back[rows] * factors[rows].view(-1, *(1,) * (self.back.dim() - 1))
+            a = self._outputs(scaled.flatten(0, 1)[None])[0].unflatten(0, (groups, -1))
+            b = self._columns(x[rows].double().flatten(0, 1)[None])[0]
             found += a @ b.mT
-        return found.view(-1, self.shape[1], *self._cut.kernel)
+        return found.view(self.shape[0], -1, *self._cut.kernel)
 
     def _measured(self, found: torch.Tensor, factors: torch.Tensor) -> float:
-        """The square of the error of a weighted sum, from that of sums over outputs of it.
+        """The square of the error E of a weighted sum, from that of a few sums over channels.
 
-        The mean square of uᵀE over random signs u is ‖E‖²; a float64 sum of a few outputs is cheap.
+        The mean square of E·u over random signs u is ‖E‖², and inputs that are mixed by signs
+        have a float64 sum that is cheap.
         """
         groups = self._cut.groups
         generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(2, (groups, PROBES, len(found) // groups), generator=generator)
+        signs = torch.randint(2, (groups, PROBES, self.shape[1]), generator=generator)
         signs = (2 * signs - 1).to(self.x.device, torch.float64)
-        back = self.back.double().flatten(0, 1).flatten(2).unflatten(1, (groups, -1))
-        mixed = (signs @ back).flatten(1, 2)
-        mixed = mixed.view(*self.back.shape[:2], groups * PROBES, *self.back.shape[3:])
-        truth = self._sum(mixed, factors).view(groups, PROBES, -1)
-        off = signs @ found.double().view(groups, len(found) // groups, -1) - truth
+        x = self.x.double().flatten(3).unflatten(2, (groups, -1))
+        mixed = (signs @ x).view(*self.x.shape[:2], groups * PROBES, *self.x.shape[3:])
+        truth = self._sum(mixed, factors).view(groups, -1, PROBES, self._cut.taps)
+        values = found.double().view(groups, -1, self.shape[1], self._cut.taps)
+        off = signs[:, None] @ values - truth
         return 4 * float(off.square().sum()) / PROBES
