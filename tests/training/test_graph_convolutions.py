@@ -13,6 +13,8 @@ from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules import convolution as rule
 from dpsgd_torch.gradients.graph.rules.base import NoRule, rule_for
 from dpsgd_torch.gradients.parts import Written
+from dpsgd_torch.gradients.parts.convolution import Convolution
+from dpsgd_torch.gradients.parts.patches import Geometry
 
 SETTINGS = [
     # dims, transposed, channels, outputs, groups, kernel, stride, padding, dilation
@@ -29,11 +31,16 @@ SETTINGS = [
     (2, False, 8, 12, 4, 3, 1, 2, 2),
     (2, False, 24, 24, 1, 3, 1, 1, 1),
     (2, False, 24, 24, 1, 3, 9, 1, 1),
+    (2, False, 90, 90, 1, 3, 5, 1, 1),
+    (2, False, 80, 8, 1, 13, 9, 6, 1),
+    (2, False, 80, 8, 2, 3, 1, 11, 1),
+    (2, True, 8, 80, 1, 3, 2, 1, 1),
     (2, True, 4, 6, 2, 3, 2, 1, 1),
     (2, True, 6, 6, 6, 4, 2, 0, 1),
     (3, False, 2, 4, 1, 3, 2, 1, 1),
     (3, True, 2, 4, 2, 2, 2, 0, 1),
 ]
+WIDE = [setting for setting in SETTINGS if max(setting[2:4]) > 64]
 EXAMPLES = 3
 
 
@@ -54,6 +61,7 @@ class Case:
     size: int = 9
     outer: int = 1
     inner: int = 1
+    few: bool = False
     layout: str = "contiguous"
     dtype: torch.dtype = torch.float64
 
@@ -148,8 +156,10 @@ def assert_right(part, truth, tolerance):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("few", [True, False], ids=["written", "held"])
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-def test_each_example_as_autograd_has_it_alone(setting, dtype, tolerance):
+def test_each_example_as_autograd_has_it_alone(setting, dtype, tolerance, monkeypatch, few):
+    monkeypatch.setattr(Convolution, "few", lambda part: few)
     case = Case(*setting, dtype=dtype)
 
     found = case.parts()
@@ -172,6 +182,7 @@ def cases(draw):
         size=draw(st.integers(7, 9 if dims < 3 else 7)),
         outer=draw(st.integers(1, 2)),
         inner=draw(st.integers(1, 2)),
+        few=draw(st.booleans()),
         layout=draw(st.sampled_from(["contiguous", "channels last", "strided"])),
     )
 
@@ -179,7 +190,9 @@ def cases(draw):
 @settings(max_examples=60, deadline=None)
 @given(case=cases())
 def test_any_convolution_in_any_memory(case):
-    found = case.parts()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Convolution, "few", lambda part: case.few)
+        found = case.parts()
 
     for part, truth in zip((found[1], found[2]), case.alone(), strict=True):
         assert_right(part, truth, 1e-9)
@@ -202,6 +215,47 @@ def test_a_wrong_stride_is_caught(monkeypatch):
 
     with pytest.raises(AssertionError):
         assert_right(case.parts()[1], case.alone()[0], 1e-9)
+
+
+@pytest.mark.parametrize("setting", WIDE, ids=str)
+def test_a_sum_in_float32_says_what_rounding_it_made(setting, monkeypatch):
+    monkeypatch.setattr(Convolution, "few", lambda part: False)
+    case = Case(*setting, dtype=torch.float32)
+    part, factors = case.parts()[1], torch.tensor([0.3, 0.0, 1.7], dtype=torch.float64)
+    exact, rounded = (torch.zeros(part.shape, dtype=torch.float64) for _ in range(2))
+
+    assert part.add_to(exact, factors, 0.0) == 0
+    said = part.add_to(rounded, factors, 1.0)
+
+    off = (rounded - exact).square().sum()
+    assert 0 < off <= said <= 16 * off
+
+
+def test_a_sum_that_may_not_be_rounded_is_in_float64():
+    case = Case(*WIDE[0], dtype=torch.float32)
+    part, factors = case.parts()[1], torch.ones(EXAMPLES, dtype=torch.float64)
+    exact, held = (torch.zeros(part.shape, dtype=torch.float64) for _ in range(2))
+    part.add_to(exact, factors, 0.0)
+
+    assert part.add_to(held, factors, 1e-9) == 0
+    assert torch.equal(held, exact)
+
+
+def test_norms_are_never_told_too_small_where_terms_cancel():
+    case = Case(*SETTINGS[9][:5], 3, 1, 1, 1, size=16, dtype=torch.float32)
+    case.x[:, 0] += 1e4
+    case.delta -= case.delta.mean((2, 3), keepdim=True)
+
+    part = case.parts()[1]
+
+    assert not isinstance(part, Written) or not part.squared_norms()[1].any()
+    squared, below = Convolution(*as_held(case)).squared_norms()
+    assert (squared.double() + below.double() >= case.alone()[0].flatten(1).square().sum(1)).all()
+
+
+def as_held(case):
+    geometry = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 1)
+    return case.x.float()[:, None], case.delta.float()[:, None], geometry
 
 
 def test_only_what_is_asked_for():

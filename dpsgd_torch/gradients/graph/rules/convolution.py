@@ -10,7 +10,8 @@ import torch
 from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.base import NoRule, node_rule
 from dpsgd_torch.gradients.parts import Part, Written
-from dpsgd_torch.gradients.parts.convolution import Convolution, Geometry
+from dpsgd_torch.gradients.parts.convolution import Convolution
+from dpsgd_torch.gradients.parts.patches import Geometry
 
 
 @node_rule("ConvolutionBackward0")
@@ -23,7 +24,9 @@ def convolution(
     if rows.dim:
         raise NoRule(f"examples in dimension {rows.dim} of a convolution; move them to the first")
     found: dict[int, Part] = {}
-    back = rows.split(delta, 1)
+    back = rows.split(delta.detach(), 1)
+    if 2 in wanted:
+        found[2] = Written(back.flatten(3).sum((1, 3)))
     if 1 in wanted:
         geometry = Geometry(
             kernel=tuple(node._saved_weight.shape[2:]),
@@ -32,11 +35,9 @@ def convolution(
             dilation=tuple(node._saved_dilation),
             groups=node._saved_groups,
         )
-        x = rows.split(node._saved_input, 1)
+        x = rows.split(node._saved_input.detach(), 1)
         if node._saved_transposed:
             x, back = back, x
         part = Convolution(x, back, geometry)
-        found[1] = part
-    if 2 in wanted:
-        found[2] = Written(rows.split(delta, 1).flatten(3).sum((1, 3)))
+        found[1] = Written(part.written()) if part.few() else part
     return found
