@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import torch
 from torch import nn
 
 from accountant.errors import check
+from dpsgd_torch.data.base import Batch
+from dpsgd_torch.data.trees import length
 from dpsgd_torch.gradients.grad_sample import PerExampleGradients, closed_forms_pay
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal.gradients import Rehearsal
@@ -26,9 +27,7 @@ def per_example_gradients(model: nn.Module, kind: str) -> Iterator[PerExample]:
         wrapped.cleanup()
 
 
-def choose(
-    wanted: str, model: nn.Module, loss: Loss, data: Sequence[torch.Tensor], size: int
-) -> str:
+def choose(wanted: str, model: nn.Module, loss: Loss, data: Batch, size: int) -> str:
     """The kind to take, once it was rehearsed on made-up and ``size`` real examples.
 
     "hooks" stores each example's gradients, "ghost" has closed forms for the layers that have one;
@@ -37,7 +36,7 @@ def choose(
     Raises:
         ModelError: no kind of per-example gradients is right for this model and loss.
     """
-    rehearsal = Rehearsal(model, loss, data, min(size, len(data[0])))
+    rehearsal = Rehearsal(model, loss, data, min(size, length(data[0])))
     rehearsal.oracle()
     kind = wanted
     if wanted == "auto":
