@@ -44,6 +44,7 @@ WRONG = {
         ("data.units", "dpsgd_torch.samplers.base"),
         ("data.base", "dpsgd_torch.schedules"),
         ("data.checked", "dpsgd_torch.gradients.blame"),
+        ("data.trees", "dpsgd_torch.gradients.losses"),
     ],
     "errors": [("errors", "dpsgd_torch.layers"), ("errors", "dpsgd_torch.schedules")],
     "export": [
@@ -65,6 +66,7 @@ WRONG = {
         ("gradients.vectors", "dpsgd_torch.samplers.base"),
     ],
     "layers": [("layers", "dpsgd_torch.gradients.rules.weight_norm")],
+    "losses": [("losses", "dpsgd_torch.gradients.losses")],
     "mechanisms": [
         ("mechanisms.gaussian", "dpsgd_torch.privacy.plan"),
         ("mechanisms.statistics", "dpsgd_torch.tasks.task"),

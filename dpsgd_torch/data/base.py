@@ -5,14 +5,16 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from dpsgd_torch.data.tensors import raw_bytes
+from dpsgd_torch.data.trees import Tree, mapped, named
 from dpsgd_torch.data.units import Flags, Indices
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[Tree, Tree]
 Piece = bytes | bytearray | memoryview
 
 ROWS = 1000  # in memory at once where all are passed over
@@ -32,10 +34,20 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Schema:
-    """What one example is made of."""
+    """What one example is made of: a ``Tensor``, or a tuple, list or dict of them, for each part.
 
-    inputs: Tensor
-    targets: Tensor
+    >>> batch = {"ids": torch.zeros(2, 5)}, torch.zeros(2)
+    >>> Schema.of(batch).inputs
+    {'ids': Tensor(shape=(5,), dtype=torch.float32)}
+    """
+
+    inputs: Any
+    targets: Any
+
+    @classmethod
+    def of(cls, batch: Batch) -> Schema:
+        """What a batch's rows are."""
+        return cls(*(mapped(Tensor.of, part) for part in batch))
 
 
 class Data(abc.ABC):
@@ -44,6 +56,8 @@ class Data(abc.ABC):
     * ``take`` gives the rows that are asked for, one for each index, in their order: who is in a
       batch is drawn and charged before, and is not the data's to change.
     * A row is the same each time it is taken, in this run and in one that resumes it.
+    * Inputs and targets are tensors, or tuples, lists or dicts of them: a model is called with
+      what there is, ``model(x)``, ``model(*x)`` or ``model(**x)``.
 
     A kind overrides ``__len__``, ``take`` and ``schema``; ``fingerprint`` where it knows a way
     that need not pass over all rows.
@@ -69,7 +83,7 @@ class Data(abc.ABC):
         """
         for part in range(2):
             for batch in self.batches():
-                yield raw_bytes(batch[part])
+                yield from tree_bytes(batch[part])
 
     def batches(self, size: int = ROWS) -> Iterator[Batch]:
         """All rows in order, ``size`` at a time."""
@@ -83,6 +97,14 @@ class Data(abc.ABC):
     def in_memory(self) -> Batch | None:
         """All rows at once where memory holds them anyway, else None."""
         return None
+
+
+def tree_bytes(tree: Tree) -> Iterator[Piece]:
+    """A tensor's values; of several, also what and where each is."""
+    for name, tensor in sorted(named(tree, ""), key=lambda found: found[0]):
+        if name:
+            yield f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode()
+        yield raw_bytes(tensor)
 
 
 class Rows(Data):

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpsgd_torch.data.base import Batch, Data, Piece, Schema
-from dpsgd_torch.data.in_memory import InMemory
+from dpsgd_torch.data.base import Batch, Data, Piece, Schema, Tensor
+from dpsgd_torch.data.in_memory import InMemory, refuse_odd_tree
 from dpsgd_torch.data.tensors import refusing_device
+from dpsgd_torch.data.trees import Tree, kinds, mapped, named, placed, structure
 from dpsgd_torch.data.units import Indices, UnitRows
 from dpsgd_torch.errors import DataError, told
 
@@ -62,6 +63,8 @@ class Checked(Data):
                 f"{self._name}: schema = {type(self._schema).__name__}: must be a "
                 "dpsgd_torch.data.base.Schema"
             )
+        for part in ("inputs", "targets"):
+            self._refuse_no_schema(part)
 
     def __len__(self) -> int:
         return self._length
@@ -85,8 +88,23 @@ class Checked(Data):
             self._part("targets", got[1], indices),
         )
 
-    def _part(self, part: str, rows: Any, indices: Indices) -> torch.Tensor:
+    def _part(self, part: str, rows: Any, indices: Indices) -> Tree:
         wanted = getattr(self._schema, part)
+        if isinstance(wanted, Tensor):
+            return self._tensor(part, rows, wanted, indices)
+        if structure(rows) != structure(wanted):
+            raise DataError(
+                f"{self._name}: {part} of {_named(indices)} = {kinds(rows)}: must be "
+                f"{kinds(wanted)}, as its schema says; mend take or schema"
+            )
+        return mapped(
+            lambda spec, leaf, name: self._tensor(name, leaf, spec, indices),
+            wanted,
+            rows,
+            placed(wanted, part),
+        )
+
+    def _tensor(self, part: str, rows: Any, wanted: Tensor, indices: Indices) -> torch.Tensor:
         if not isinstance(rows, torch.Tensor):
             raise DataError(
                 f"{self._name}: {part} = {type(rows).__name__}: must be a tensor; "
@@ -112,6 +130,16 @@ class Checked(Data):
                 yield piece
         except Exception as error:  # whatever the user's code raises
             raise self._failed("fingerprint", error) from None
+
+    def _refuse_no_schema(self, part: str) -> None:
+        tree = getattr(self._schema, part)
+        refuse_odd_tree(tree, f"{self._name}: schema.{part}")
+        for name, leaf in named(tree, part):
+            if not isinstance(leaf, Tensor):
+                raise DataError(
+                    f"{self._name}: schema.{name} = {type(leaf).__name__}: must be a "
+                    "dpsgd_torch.data.base.Tensor"
+                )
 
     def _failed(self, what: str, error: Exception) -> DataError:
         refusal = DataError(f"{self._name}: {what} cannot be had ({told(error)}); mend its code")

@@ -16,6 +16,7 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from dpsgd_torch.data.trees import Tree, call, length
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.losses import Loss
 
@@ -80,12 +81,12 @@ class Capture:
         ]
 
     def losses(
-        self, model: nn.Module, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor
+        self, model: nn.Module, loss: Loss, inputs: Tree, targets: Tree
     ) -> tuple[torch.Tensor, list[Use]]:
         """Run a forward pass: the sum of its losses, and every use that the layers had in it."""
-        self.uses, self._examples = [], len(inputs)
+        self.uses, self._examples = [], length(inputs)
         try:
-            total = loss(model(inputs), targets).sum()
+            total = loss(call(model, inputs), targets).sum()
         finally:
             uses, self.uses, self._examples = self.uses, [], -1
             self._inside.clear()

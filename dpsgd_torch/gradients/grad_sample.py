@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dpsgd_torch.data.trees import Tree, length
 from dpsgd_torch.gradients.capture import Capture, Use
 from dpsgd_torch.gradients.clipped import MixedVectors
 from dpsgd_torch.gradients.losses import Loss
@@ -45,9 +46,9 @@ class PerExampleGradients:
         self._capture = Capture(layers, inside)
         self._closed: list[ClosedForm] = []
 
-    def backward(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+    def backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
         """Sum of the losses; what belongs to each example stays until ``vectors``."""
-        self._examples = len(inputs)
+        self._examples = length(inputs)
         self._closed.clear()
         total, uses = self._capture.losses(self._model, loss, inputs, targets)
         for p in self._parameters():

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from dpsgd_torch.data.trees import Tree, first, length, taken
 from dpsgd_torch.errors import ModelError, TrainingError, told
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[[Any, Tree], torch.Tensor]
 
 
 def per_example(loss: Loss, what: str = "loss") -> Loss:
@@ -33,8 +35,9 @@ def per_example(loss: Loss, what: str = "loss") -> Loss:
     * ``label_smoothing`` and the rest: as in torch.
 
     Whatever the model returns is handed to the loss; for a tuple or a dictionary write one that
-    takes it apart. A loss is tried on one example and on two before its first use: what sets
-    examples against each other, needs company or keeps something between calls is refused.
+    takes it apart, or use those of ``dpsgd_torch.losses``. A loss is tried on one example and on
+    two before its first use: what sets examples against each other, needs company or keeps
+    something between calls is refused.
 
     Args:
         loss: a module with a ``reduction`` attribute, a function with a ``reduction`` argument,
@@ -60,19 +63,19 @@ def per_example(loss: Loss, what: str = "loss") -> Loss:
     elif reduction is not None and not isinstance(loss, nn.Module):
         unreduced = functools.partial(loss, reduction="none")  # type: ignore[call-arg]
 
-    def values(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if isinstance(outputs, torch.Tensor) and len(targets):
+    def values(outputs: Any, targets: Tree) -> torch.Tensor:
+        if isinstance(outputs, torch.Tensor) and length(targets):
             _refuse_other_rows(outputs, targets)
-            shapes = (outputs.shape[1:], targets.shape[1:])
-            if shapes not in tried:
-                _try(unreduced, name, outputs, targets)
-                tried.add(shapes)
+        if length(targets) and (shapes := _shapes(outputs, targets)) not in tried:
+            _try(unreduced, name, outputs, targets)
+            tried.add(shapes)
         result = _called(unreduced, name, outputs, targets)
         if result.ndim == 1:
             return result
         if reduction in ("sum", "batchmean"):
             return result.flatten(1).sum(1)
-        if isinstance(ignored, int) and result.shape == targets.shape:
+        token_wise = isinstance(targets, torch.Tensor) and result.shape == targets.shape
+        if isinstance(ignored, int) and token_wise:
             kept = (targets != ignored).flatten(1).sum(1)
             return result.flatten(1).sum(1) / kept.clamp(min=1)
         return result.flatten(1).mean(1)
@@ -96,16 +99,24 @@ def _name(loss: Any) -> str:
     return getattr(loss, "__name__", type(loss).__name__)
 
 
-def _refuse_other_rows(outputs: torch.Tensor, targets: torch.Tensor) -> None:
-    if outputs.shape[:1] != targets.shape[:1]:
+def _shapes(outputs: Any, targets: Tree) -> tuple[Any, ...]:
+    """What tells one kind of batch from another, whatever its length."""
+    return tuple(
+        leaf.shape[1:] if isinstance(leaf, torch.Tensor) else type(leaf)
+        for leaf in tree_leaves((outputs, targets))
+    )
+
+
+def _refuse_other_rows(outputs: torch.Tensor, targets: Tree) -> None:
+    if outputs.shape[:1] != first(targets).shape[:1]:
         raise ModelError(
             f"model: gives outputs {_shape(outputs)} and targets are {_shape(targets)}, where each "
-            f"of the {len(targets)} examples must have its row of outputs; keep the first "
+            f"of the {length(targets)} examples must have its row of outputs; keep the first "
             "dimension in forward"
         )
 
 
-def _called(loss: Loss, name: str, outputs: Any, targets: torch.Tensor) -> torch.Tensor:
+def _called(loss: Loss, name: str, outputs: Any, targets: Tree) -> torch.Tensor:
     """One value or more for each example, or refused with the shapes of what it was given."""
     given = f"outputs {_shape(outputs)} and targets {_shape(targets)}"
     try:
@@ -116,7 +127,8 @@ def _called(loss: Loss, name: str, outputs: Any, targets: torch.Tensor) -> torch
         move = (
             "check their shapes, dtypes and range (classes count from 0)"
             if isinstance(outputs, torch.Tensor)
-            else "the model does not return one tensor: pass a loss that takes its outputs apart"
+            else "the model does not return one tensor: pass a loss that takes its outputs apart, "
+            "as those of dpsgd_torch.losses take outputs.logits"
         )
         raise ModelError(f"{name}: fails on {given} ({told(error)}); {move}").with_traceback(
             error.__traceback__
@@ -126,7 +138,14 @@ def _called(loss: Loss, name: str, outputs: Any, targets: torch.Tensor) -> torch
             f"{name}: returns {type(result).__name__} for {given}; must return a tensor of "
             "one value per example"
         )
-    if result.shape[:1] != targets.shape[:1] or not result[:1].numel():
+    if result.ndim == 0:
+        raise ModelError(
+            f"{name}: returns shape () for {given}: must be one value per example, since a mean "
+            "over the batch mixes examples and no clip bounds one of them; return it unreduced "
+            "(reduction='none'); in place of a model's own outputs.loss use one of "
+            "dpsgd_torch.losses, such as classification or causal_lm"
+        )
+    if len(result) != length(targets) or not result[:1].numel():
         raise ModelError(
             f"{name}: returns shape {tuple(result.shape)} for {given}: must be one value per "
             "example; return it unreduced (reduction='none')"
@@ -134,20 +153,29 @@ def _called(loss: Loss, name: str, outputs: Any, targets: torch.Tensor) -> torch
     return result if result.is_floating_point() else result.to(torch.get_default_dtype())
 
 
-def _try(loss: Loss, name: str, outputs: torch.Tensor, targets: torch.Tensor) -> None:
+def _try(loss: Loss, name: str, outputs: Any, targets: Tree) -> None:
     """One example and two must give values of one shape, and leave the loss as it was.
 
-    Two rows of outputs against two targets that broadcast give four values, and not two.
+    Two rows of outputs against two targets that broadcast give four values, and not two. Of
+    several outputs, those are cut whose first dimension may be the examples; what a loss cannot
+    take then, it may still take whole.
     """
     before = _kept(loss)
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")  # the call itself may warn
         shapes = []
         for count in (1, 2):
-            rows = torch.arange(count, device=outputs.device) % len(targets)
-            result = _called(loss, name, outputs[rows], targets[rows.to(targets.device)])
-            shapes.append(tuple(result.shape[1:]))
-    if shapes[0] != shapes[1]:
+            rows = torch.arange(count, device=first(targets).device) % length(targets)
+            some = _rows(outputs, rows, length(targets))
+            try:
+                result = _called(loss, name, some, taken(targets, rows))
+            except ModelError:
+                if isinstance(outputs, torch.Tensor):
+                    raise
+                _called(loss, name, outputs, targets)
+            else:
+                shapes.append(tuple(result.shape[1:]))
+    if len(set(shapes)) > 1:
         raise ModelError(
             f"{name}: sets each example's outputs against every other's targets (outputs "
             f"{_shape(outputs)}, targets {_shape(targets)}); give both the same shape: "
@@ -159,6 +187,15 @@ def _try(loss: Loss, name: str, outputs: torch.Tensor, targets: torch.Tensor) ->
             f"{name}: changes its {changed[0]} when called, and no noise covers what it keeps "
             "of the records; keep nothing between calls"
         )
+
+
+def _rows(outputs: Any, rows: torch.Tensor, count: int) -> Any:
+    """Those rows of each tensor that has one for each of ``count`` examples."""
+
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[rows.to(tensor.device)] if tensor.shape[:1] == (count,) else tensor
+
+    return tree_map_only(torch.Tensor, cut, outputs)
 
 
 def _kept(loss: Loss) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from accountant.errors import check
+from dpsgd_torch.data.base import Batch
+from dpsgd_torch.data.trees import length
 from dpsgd_torch.gradients.grad_sample import PerExampleGradients
 from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.gradients.graph.layouts import Layouts
@@ -43,9 +44,7 @@ class Method:
     layouts: Layouts | None = None
 
 
-def choose(
-    wanted: str, model: nn.Module, loss: Loss, data: Sequence[torch.Tensor], size: int
-) -> Method:
+def choose(wanted: str, model: nn.Module, loss: Loss, data: Batch, size: int) -> Method:
     """The method to take, once it was rehearsed on made-up and ``size`` real examples.
 
     "graph" reads the graph that autograd built, for any model; "hooks" stores each example's
@@ -54,7 +53,7 @@ def choose(
     Raises:
         ModelError: no kind of per-example gradients is right for this model and loss.
     """
-    rehearsal = Rehearsal(model, loss, data, min(size, len(data[0])))
+    rehearsal = Rehearsal(model, loss, data, min(size, length(data[0])))
     rehearsal.oracle()
     kind = "graph" if wanted == "auto" else wanted
     with per_example_gradients(model, kind) as wrapped:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from dpsgd_torch.data.trees import Tree
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.losses import Loss
 
@@ -48,7 +49,7 @@ class Vectors(Protocol):
 class PerExample(Protocol):
     """A model whose backward pass keeps what belongs to each example apart."""
 
-    def backward(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+    def backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
         """Run one pass over a physical batch; returns the sum of its losses."""
 
     def vectors(

@@ -9,19 +9,20 @@ import torch
 from torch import nn
 
 from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.trees import Tree, call
 
 T = TypeVar("T")
 
 
 def in_batches(
-    model: nn.Module, batches: Iterable[tuple[torch.Tensor, Any]], of: Callable[[Any, Any], T]
+    model: nn.Module, batches: Iterable[tuple[Tree, Any]], of: Callable[[Any, Any], T]
 ) -> list[T]:
     """``of(outputs, targets)`` of each batch (inputs, targets); the model's mode is given back."""
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            return [of(model(inputs), targets) for inputs, targets in batches]
+            return [of(call(model, inputs), targets) for inputs, targets in batches]
     finally:
         model.train(was_training)
 
@@ -31,7 +32,7 @@ def evaluate(model: nn.Module, scores: dict[str, Any], data: Data | None) -> dic
     if data is None:
         return {}
 
-    def sums(outputs: Any, targets: torch.Tensor) -> dict[str, float]:
+    def sums(outputs: Any, targets: Tree) -> dict[str, float]:
         return {
             name: float(score(outputs, targets).double().sum()) for name, score in scores.items()
         }

@@ -7,6 +7,7 @@ import math
 import torch
 
 from dpsgd_torch.data.base import Batch, Data
+from dpsgd_torch.data.trees import Tree, first, leaves, length, mapped, taken
 from dpsgd_torch.errors import DataError
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
 
@@ -29,26 +30,30 @@ def rows_to_rehearse(data: Data, size: int, name: str) -> Batch:
     kept: Batch | None = None
     seen = 0
     for batch in data.batches():
-        rows = torch.cat([rows, torch.arange(seen, seen + len(batch[0]))])
-        seen += len(batch[0])
+        rows = torch.cat([rows, torch.arange(seen, seen + length(batch))])
+        seen += length(batch)
         if kept is not None:
-            batch = torch.cat([kept[0], batch[0]]), torch.cat([kept[1], batch[1]])
+            batch = mapped(lambda *parts: torch.cat(parts), kept, batch)
         wanted = rows < size
         for found in (extreme_rows(batch[0]), extreme_rows(batch[1]), _kinds(batch[1])):
             wanted[found.cpu()] = True
         at = wanted.nonzero().squeeze(1)
-        rows, at = rows[at], at.to(batch[0].device)
-        kept = batch[0][at], batch[1][at]
+        rows, at = rows[at], at.to(first(batch).device)
+        kept = taken(batch, at)
     assert kept is not None
     _refuse_changing(data, rows, kept, name)
     return kept
 
 
-def _kinds(targets: torch.Tensor) -> torch.Tensor:
-    """The first row with each whole number, up to some."""
+def _kinds(targets: Tree) -> torch.Tensor:
+    """The first rows with each whole number, up to some."""
+    return torch.cat([_kinds_of(tensor) for tensor in leaves(targets)])
+
+
+def _kinds_of(targets: torch.Tensor) -> torch.Tensor:
     whole = not (targets.is_floating_point() or targets.is_complex())
     if not whole or targets[0].numel() != 1:
-        return torch.zeros(0, dtype=torch.int64)
+        return torch.zeros(0, dtype=torch.int64, device=targets.device)
     order = targets.reshape(-1).sort(stable=True)
     first = torch.ones_like(order.values, dtype=torch.bool)
     first[1:] = order.values[1:] != order.values[:-1]
@@ -57,7 +62,7 @@ def _kinds(targets: torch.Tensor) -> torch.Tensor:
 
 def _refuse_changing(data: Data, rows: torch.Tensor, kept: Batch, name: str) -> None:
     again = data.take(rows.numpy())
-    for before, after in zip(kept, again, strict=True):
+    for before, after in zip(leaves(kept), leaves(again), strict=True):
         differs = (_flat(before) != _flat(after)).any(1)
         if differs.any():
             row = int(rows[int(differs.nonzero()[0])])

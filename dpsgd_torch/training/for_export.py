@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
+from dpsgd_torch.data.base import Tensor
+from dpsgd_torch.data.trees import kinds
 from dpsgd_torch.errors import ExportError, told
 from dpsgd_torch.storage.run_folder import RunFolder
 
@@ -14,7 +17,7 @@ def save_for_export(
     folder: RunFolder,
     model: nn.Module,
     unit: str | None,
-    input_shape: Sequence[int],
+    inputs: Any,
     input_range: tuple[float, float] | None,
     labels: Sequence[str],
     output: str,
@@ -25,7 +28,7 @@ def save_for_export(
         folder: where model.safetensors was written.
         model: what was trained; a copy in evaluation mode is written.
         unit: of privacy; None where the training was not private.
-        input_shape: of one example.
+        inputs: of one example, as the data's schema says.
         input_range: between which every input value lies, as the owner declares.
         labels: names of the outputs, in order, or none.
         output: "logits", "probabilities" or "values".
@@ -39,10 +42,15 @@ def save_for_export(
     try:
         if input_range is None:
             raise ExportError("input_range = None: pass (low, high), what every input lies between")
+        if not isinstance(inputs, Tensor):
+            raise ExportError(
+                f"inputs = {kinds(inputs)}: a graph for a device takes one tensor; train on one, "
+                "or save without input_range and labels"
+            )
         # onnx comes along, which training does without
         from dpsgd_torch.export.saved_model import Declared, write_saved_model
 
-        declared = Declared(tuple(input_shape), input_range, tuple(labels), output)
+        declared = Declared(inputs.shape, input_range, tuple(labels), output)
         write_saved_model(folder, model, declared, unit)
     except ImportError as error:
         raise ExportError(

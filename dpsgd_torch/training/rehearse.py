@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.base import Batch, Data
+from dpsgd_torch.data.trees import Tree, first, leaves, length, taken
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.losses import Loss
@@ -21,7 +22,7 @@ from dpsgd_torch.gradients.methods import Method, choose
 from dpsgd_torch.gradients.rehearsal.draws import same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Oracle
 from dpsgd_torch.gradients.rehearsal.state import State
-from dpsgd_torch.gradients.rehearsal.synthetic import Batch, extreme_rows
+from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
 from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.first_pass import rows_to_rehearse
 from dpsgd_torch.training.released_state import checksums, released_tensors
@@ -61,7 +62,7 @@ def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
     """
     oracle, state = Oracle(model, loss), State(model)
     try:
-        with torch.no_grad(), same_draws(data[0].device):
+        with torch.no_grad(), same_draws(first(data).device):
             _try(oracle, {"loss": loss}, data, size, "training")
         state.refuse_changes()
     finally:
@@ -124,44 +125,61 @@ def try_optimizer(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _try(oracle: Oracle, scores: Mapping[str, Loss], data: Batch, size: int, which: str) -> None:
-    size = min(size, len(data[0]))
-    outputs = oracle.outputs(data[0][:size], f"{which} rows")
-    for rows in (torch.arange(1, device=data[0].device), extreme_rows(data[0])):
+    size = min(size, length(data))
+    outputs = oracle.outputs(taken(data[0], slice(size)), f"{which} rows")
+    for rows in (torch.arange(1, device=first(data).device), extreme_rows(data[0])):
         for piece in rows.split(size):
-            oracle.outputs(data[0][piece], f"{which} rows of extreme inputs")
-    wide = sum(t[0].numel() for t in tree_leaves(outputs) if isinstance(t, torch.Tensor))
+            oracle.outputs(taken(data[0], piece), f"{which} rows of extreme inputs")
+    given = [part for part in tree_leaves(outputs) if isinstance(part, torch.Tensor)]
+    wide = sum(math.prod(part.shape[1:]) for part in given)
     for rows in _kinds_of(data[1], wide).split(size):
-        like = tree_map_only(torch.Tensor, partial(_repeated, count=len(rows)), outputs)
+        like = tree_map_only(torch.Tensor, partial(_repeated, size=size, count=len(rows)), outputs)
         for name, score in scores.items():
-            _try_score(name, score, like, data[1][rows], which, oracle.model)
+            targets = taken(data[1], rows)
+            try:
+                _try_score(name, score, like, targets, which, oracle.model)
+            except ModelError:
+                if isinstance(outputs, torch.Tensor):
+                    raise
+                own = oracle.outputs(taken(data[0], rows), f"{which} rows")  # repeated, unlike
+                _try_score(name, score, own, targets, which, oracle.model)
 
 
-def _repeated(tensor: torch.Tensor, count: int) -> torch.Tensor:
-    return tensor[torch.arange(count, device=tensor.device) % len(tensor)]
+def _repeated(tensor: torch.Tensor, size: int, count: int) -> torch.Tensor:
+    """As many rows, of what has one for each example."""
+    if tensor.shape[:1] != (size,):
+        return tensor
+    return tensor[torch.arange(count, device=tensor.device) % size]
 
 
 def _try_score(
     name: str,
     score: Loss,
     outputs: Any,
-    targets: torch.Tensor,
+    targets: Tree,
     which: str,
     model: nn.Module,
 ) -> None:
     what = name if name in ("loss", "score") else f"metric {name}"
-    with blamed(f"{what} over {len(targets)} {which} rows", model):
+    count = length(targets)
+    with blamed(f"{what} over {count} {which} rows", model):
         values = score(outputs, targets)
-    fits = isinstance(values, torch.Tensor) and values.ndim > 0 and len(values) == len(targets)
+    fits = isinstance(values, torch.Tensor) and values.ndim > 0 and len(values) == count
     if not fits:
         given = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
         raise ModelError(
-            f"{what} = {given} for {len(targets)} {which} rows: must be one value a row; return "
+            f"{what} = {given} for {count} {which} rows: must be one value a row; return "
             "it unreduced, the mean is taken here"
         )
 
 
-def _kinds_of(targets: torch.Tensor, values: int) -> torch.Tensor:
+def _kinds_of(targets: Tree, values: int) -> torch.Tensor:
     """Rows with every kind of target: each whole number once, else all rows or the extremes."""
+    found = [_kinds_in(tensor, values) for tensor in leaves(targets)]
+    return found[0] if len(found) == 1 else torch.cat(found).unique()
+
+
+def _kinds_in(targets: torch.Tensor, values: int) -> torch.Tensor:
     count = len(targets)
     whole = not (targets.is_floating_point() or targets.is_complex())
     if whole and targets[0].numel() == 1:

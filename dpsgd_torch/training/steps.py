@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.trees import Tree, call, first
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.vectors import PerExample
@@ -71,7 +72,7 @@ class PrivateStep:
             if draw.weights is not None:
                 local = np.unique(draw.slots[piece], return_inverse=True)[1]
                 shared = (
-                    torch.from_numpy(part).to(inputs.device)
+                    torch.from_numpy(part).to(first(inputs).device)
                     for part in (local, draw.weights[piece])
                 )
             vectors = self.gradients.vectors(self.optimizer.params, *(shared or ()))
@@ -113,12 +114,12 @@ class PlainStep:
 def backward(
     model: nn.Module,
     loss: Loss,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    inputs: Tree,
+    targets: Tree,
     weights: torch.Tensor | None = None,
 ) -> float:
     """Sum of the losses; the gradient of their weighted sum is left where the model keeps it."""
-    losses = loss(model(inputs), targets)
+    losses = loss(call(model, inputs), targets)
     total = losses.sum() if weights is None else losses @ weights.to(losses)
     with warnings.catch_warnings():  # the input needs no gradient, and Opacus does not need it to
         warnings.filterwarnings("ignore", message="Full backward hook is firing")

@@ -14,6 +14,7 @@ from torch import nn
 from accountant import Ledger
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.checked import data_on, units_of
+from dpsgd_torch.data.trees import Tree
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.losses import Loss, per_example
@@ -55,7 +56,8 @@ class Trainer:
     Args:
         model: any module without batch statistics; trained in place.
         loss: (outputs, targets) → loss; a torch loss, or one value per example.
-        train_tensors: inputs and targets of the n records, or a kind of ``data.base.Data``.
+        train_tensors: inputs and targets of the n records, each a tensor, or a tuple, list or dict
+            of tensors, with which the model is called; or a kind of ``data.base.Data``.
         privacy: the promise to keep, or None to train without one.
         batch_size: expected batch size; the sampling rate is batch_size / n.
         epochs: passes over the data, in expectation.
@@ -98,13 +100,13 @@ class Trainer:
         self,
         model: nn.Module,
         loss: Loss,
-        train_tensors: Sequence[torch.Tensor] | Data,
+        train_tensors: Sequence[Tree] | Data,
         *,
         privacy: Privacy | None,
         batch_size: int,
         epochs: float,
         optimizer: torch.optim.Optimizer | OptimizerFactory,
-        test_tensors: Sequence[torch.Tensor] | Data | None = None,
+        test_tensors: Sequence[Tree] | Data | None = None,
         metrics: Mapping[str, Loss] | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
@@ -305,8 +307,8 @@ class Trainer:
             if self.plan:
                 self.ledger.copy_to(folder.ledger)
         self.write_results(folder, spent)
-        shape, unit = self.data.schema.inputs.shape, spent.unit if spent else None
-        save_for_export(folder, self.model, unit, shape, input_range, labels, output)
+        inputs, unit = self.data.schema.inputs, spent.unit if spent else None
+        save_for_export(folder, self.model, unit, inputs, input_range, labels, output)
         return folder.path
 
     def write_results(

@@ -32,7 +32,7 @@ class Validation:
       ``size``. Each release is charged to the run's ledger.
 
     Args:
-        tensors: inputs and targets, first dimension the records; or a kind of ``Data``.
+        tensors: inputs and targets, first dimension the records, as ``Trainer`` takes them.
         public: whether the rows are declared public.
         size: how many units there are, as declared in public; None takes their number.
         noise_multiplier: deviation of the noise over ``bound``.

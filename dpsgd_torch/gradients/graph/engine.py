@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge
 
+from dpsgd_torch.data.trees import Tree, call, first, length, taken
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.graph.layouts import Layouts, find_layouts
 from dpsgd_torch.gradients.graph.pull_back import pull_back
@@ -45,11 +46,11 @@ class GraphGradients:
         self._parts: dict[str, Part] = {}
         self._examples = 0
 
-    def backward(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+    def backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
         """Sum of the losses; what belongs to each example stays until ``vectors``."""
-        layouts, self._examples = self._layouts(loss, inputs, targets), len(inputs)
+        layouts, self._examples = self._layouts(loss, inputs, targets), length(inputs)
         self._parts = {}
-        losses = loss(self._model(inputs), targets)
+        losses = loss(call(self._model, inputs), targets)
         if losses.grad_fn is None:
             return float(losses.detach().sum())
         found = walk(
@@ -99,15 +100,16 @@ class GraphGradients:
         """Give recurrent layers their fused kernels back."""
         self._unfused.remove()
 
-    def _layouts(self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor) -> Layouts:
+    def _layouts(self, loss: Loss, inputs: Tree, targets: Tree) -> Layouts:
         if self.layouts is None:
-            first = torch.zeros(2, dtype=torch.int64, device=inputs.device)
+            twice = torch.zeros(2, dtype=torch.int64, device=first(inputs).device)
+            pair = taken(inputs, twice), taken(targets, twice)
             everything = {p: name for name, p in self._model.named_parameters()}
             self.layouts = find_layouts(
                 self._trained,
                 everything,
-                lambda: loss(self._model(inputs[first]), targets[first.to(targets.device)]),
-                inputs.device,
+                lambda: loss(call(self._model, pair[0]), pair[1]),
+                twice.device,
             )
         return self.layouts
 

@@ -12,6 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from dpsgd_torch.data.base import Batch
+from dpsgd_torch.data.trees import first as first_of
+from dpsgd_torch.data.trees import leaves, mapped, taken
+from dpsgd_torch.data.trees import length as rows_of
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.capture import Capture, leaves_beside
@@ -21,7 +25,7 @@ from dpsgd_torch.gradients.rehearsal import memory
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Gradient, Oracle
 from dpsgd_torch.gradients.rehearsal.state import State
-from dpsgd_torch.gradients.rehearsal.synthetic import Batch, MadeUp
+from dpsgd_torch.gradients.rehearsal.synthetic import MadeUp
 from dpsgd_torch.gradients.trained_layers import layers_of
 from dpsgd_torch.gradients.vectors import PerExample, Vectors, length
 
@@ -41,15 +45,13 @@ class Rehearsal:
         size: how many real examples go into the largest pass.
     """
 
-    def __init__(
-        self, model: nn.Module, loss: Loss, data: Sequence[torch.Tensor], size: int
-    ) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
         self._oracle, self._loss, self._state = Oracle(model, loss), loss, State(model)
         made = MadeUp(data)
         self._made, self._other = made.batch(_MANY), made.batch(_MANY, part=0.1)
         self._spare = made.batch(1)
-        self._real: Batch = (data[0][:size], data[1][:size])
-        self._device = data[0].device
+        self._real: Batch = taken(data, slice(size))
+        self._device = first_of(data).device
         self._drew = False
         self._shown = [0]
 
@@ -60,7 +62,7 @@ class Rehearsal:
             ModelError: model or loss fail, a parameter is not reached, or the state changes.
         """
         try:
-            size = len(self._real[0])
+            size = rows_of(self._real)
             self._shown = sorted({0, size // 2, size - 1})
             self._alone = [self._alone_of(self._made, i, _MADE_UP) for i in range(_MANY)]
             self._sum = self._plain(self._made, _MADE_UP, frozen=False)
@@ -100,7 +102,7 @@ class Rehearsal:
         scale = float(vectors.norms.double().sum())
         for i in kept:
             other = _rows(self._other, slice(count))
-            for a, b in zip(other, one, strict=True):
+            for a, b in zip(leaves(other), leaves(one), strict=True):
                 a[i] = b[i]
             after = self._pass(engine, other, _MADE_UP).vector(i)
             if found := self._oracle.differing(before[i], after, alike=True):
@@ -174,7 +176,7 @@ class Rehearsal:
 
     def _first_real(self, engine: PerExample) -> None:
         """Once on a batch of the size and kind that steps will see, and on a part of it."""
-        size = len(self._real[0])
+        size = rows_of(self._real)
         for count in sorted({size // 2 + 1, size}):
             vectors = self._pass(engine, _rows(self._real, slice(count)), _REAL, frozen=True)
             for i, alone in zip(self._shown, self._alone_real, strict=True):
@@ -196,7 +198,7 @@ class Rehearsal:
         Some have weight 0, and in autograd's pass are another: no vector may hold any of them.
         """
         generator = torch.Generator().manual_seed(1)
-        size = len(batch[0])
+        size = rows_of(batch)
         factors = (torch.rand(size, generator=generator) + 0.5).to(vectors.norms)
         changed = torch.randperm(size, generator=generator)[: size // 8 + 1]
         factors[changed.to(factors.device)] = 0.0
@@ -204,7 +206,7 @@ class Rehearsal:
         scale = float((factors * vectors.norms).double().sum())
         del vectors
         other = _rows(batch, slice(size))
-        for tensor, spare in zip(other, self._spare, strict=True):
+        for tensor, spare in zip(leaves(other), leaves(self._spare), strict=True):
             tensor[changed.to(tensor.device)] = spare[0]
         frozen = not self._drew
         if not self._oracle.differing(
@@ -228,7 +230,7 @@ class Rehearsal:
         frozen: bool = False,
         slots: tuple[torch.Tensor, torch.Tensor] | tuple[()] = (),
     ) -> Vectors:
-        count = len(batch[0])
+        count = rows_of(batch)
         with (
             same_draws(self._device),
             blamed(f"per-example gradients over {count} {of}", self._oracle.model),
@@ -293,4 +295,5 @@ class Rehearsal:
 
 
 def _rows(batch: Batch, rows: slice | torch.Tensor) -> Batch:
-    return batch[0][rows].clone(), batch[1][rows].clone()
+    rows_alone: Batch = mapped(lambda tensor: tensor[rows].clone(), batch)
+    return rows_alone

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from dpsgd_torch.data.base import Batch
+from dpsgd_torch.data.trees import Tree, call, length
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.losses import Loss
-from dpsgd_torch.gradients.rehearsal.synthetic import Batch
-from dpsgd_torch.gradients.vectors import length, unreached
+from dpsgd_torch.gradients.vectors import length as norm
+from dpsgd_torch.gradients.vectors import unreached
 
 Gradient = list[torch.Tensor]  # flat and in float64, a tensor a parameter
 
@@ -36,28 +38,32 @@ class Oracle:
     def params(self) -> list[nn.Parameter]:
         return list(self.named.values())
 
-    def outputs(self, inputs: torch.Tensor, of: str) -> Any:
-        """What the model returns: a tensor, or several in a tuple or dict, one row an example."""
-        count = len(inputs)
+    def outputs(self, inputs: Tree, of: str) -> Any:
+        """What the model returns: a tensor of one row an example, or several things, one of them.
+
+        What else there is, such as a cache or a state whose first dimension are layers, no check
+        needs.
+        """
+        count = length(inputs)
         hint = "; check shape and dtype of the inputs, and that a batch of any size will do"
         with blamed(f"model over {count} {of}", self.model, hint=hint):
-            outputs = self.model(inputs)
+            outputs = call(self.model, inputs)
         tensors = [part for part in tree_leaves(outputs) if isinstance(part, torch.Tensor)]
         if not tensors:
             raise ModelError(
                 f"model returned {type(outputs).__name__}: must be a tensor, or a tuple or dict of "
                 "tensors, a row an example; wrap the model in a module that picks its outputs"
             )
-        for part in tensors:
-            if part.ndim == 0 or len(part) != count:
-                raise ModelError(
-                    f"model returned shape {tuple(part.shape)} for {count} examples: must be one "
-                    "row an example; keep the first dimension, also where it is 1"
-                )
+        if not any(part.shape[:1] == (count,) for part in tensors):
+            shapes = ", ".join(str(tuple(part.shape)) for part in tensors)
+            raise ModelError(
+                f"model returned shape {shapes} for {count} examples: must be one row an example; "
+                "keep the first dimension, also where it is 1"
+            )
         return outputs
 
-    def losses(self, outputs: Any, targets: torch.Tensor, of: str) -> torch.Tensor:
-        with blamed(f"over {len(targets)} {of}", self.model):
+    def losses(self, outputs: Any, targets: Tree, of: str) -> torch.Tensor:
+        with blamed(f"over {length(targets)} {of}", self.model):
             return self.loss(outputs, targets)
 
     def gradient(self, batch: Batch, of: str, factors: torch.Tensor | None = None) -> Gradient:
@@ -70,7 +76,7 @@ class Oracle:
         total = losses.sum() if factors is None else losses @ factors.to(losses)
         if not total.requires_grad:
             raise unreached(next(iter(self.named)))
-        with blamed(f"backward pass over {len(batch[0])} {of}", self.model):
+        with blamed(f"backward pass over {length(batch[0])} {of}", self.model):
             found = torch.autograd.grad(total, self.params, allow_unused=True)
         reached = [name for name, g in zip(self.named, found, strict=True) if g is not None]
         self._unreached -= set(reached)
@@ -95,9 +101,9 @@ class Oracle:
             scale: of what was added up, where it is more than the sum.
             alike: both are of the same row in passes of one shape.
         """
-        whole = max(length(reference), length(given), scale)
+        whole = max(norm(reference), norm(given), scale)
         if not math.isfinite(whole):
-            return None if not math.isfinite(length(reference)) else (next(iter(self.named)), whole)
+            return None if not math.isfinite(norm(reference)) else (next(iter(self.named)), whole)
         for name, a, b in zip(self.named, reference, given, strict=True):
             own = max(float(a.norm()), float(b.norm()))
             error = float((a - b).norm())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+from dpsgd_torch.data.base import Batch
+from dpsgd_torch.data.trees import Tree, first, leaves, length, mapped
+
 _COLUMNS = 128  # beyond so many values an example, extremes are those of the whole tensor
 
 
@@ -53,23 +54,52 @@ class Ranges:
 
 
 class MadeUp:
-    """Draws examples of the shape and dtype of ``data``, from a generator of its own."""
+    """Draws examples of the shape and dtype of ``data``, from a generator of its own.
 
-    def __init__(self, data: Sequence[torch.Tensor]) -> None:
-        self._ranges = [Ranges.of(tensor) for tensor in data]
-        self._dtypes = [tensor.dtype for tensor in data]
+    * Single tensors as inputs and targets: each whole number is one of its column's.
+    * Of several tensors, whole numbers and masks belong together (tokens, positions, and which of
+      them count): all of an example's are those of one record, and no two examples share it where
+      there are records enough. Other numbers are made up.
+    """
+
+    def __init__(self, data: Batch) -> None:
+        self._data, self._together = data, not all(isinstance(p, torch.Tensor) for p in data)
+        self._ranges = mapped(self._range, data)
         self._generator = torch.Generator().manual_seed(0)
 
     def batch(self, count: int, part: float = 1.0) -> Batch:
-        inputs, targets = (
-            ranges.draw(count, dtype, self._generator, part)
-            for ranges, dtype in zip(self._ranges, self._dtypes, strict=True)
-        )
+        device = first(self._data).device
+        rows = torch.zeros(0, dtype=torch.int64)
+        if self._together:
+            u = torch.rand(count, generator=self._generator, dtype=torch.float64)
+            spread = (torch.arange(count) + u) / count * part
+            rows = (spread * length(self._data)).long().to(device)
+
+        def drawn(ranges: Ranges | None, tensor: torch.Tensor) -> torch.Tensor:
+            if ranges is None:
+                return tensor[rows]
+            return ranges.draw(count, tensor.dtype, self._generator, part)
+
+        inputs, targets = mapped(drawn, self._ranges, self._data)
         return inputs, targets
 
+    def _range(self, tensor: torch.Tensor) -> Ranges | None:
+        return None if self._together and _whole(tensor) else Ranges.of(tensor)
 
-def extreme_rows(data: torch.Tensor) -> torch.Tensor:
+
+def _whole(data: torch.Tensor) -> bool:
+    """Whether a tensor holds whole numbers, or is a mask of zeros and ones."""
+    if data.is_floating_point():
+        return bool(((data == 0) | (data == 1)).all())
+    return not data.is_complex()
+
+
+def extreme_rows(data: Tree) -> torch.Tensor:
     """The rows that hold the largest and the smallest value, of each column where they are few."""
+    return torch.cat([_extremes(tensor) for tensor in leaves(data)]).unique()
+
+
+def _extremes(data: torch.Tensor) -> torch.Tensor:
     if data.is_complex() or data[0].numel() == 0:
         return torch.zeros(1, dtype=torch.int64, device=data.device)
     flat = data.reshape(len(data), -1)

@@ -1,0 +1,337 @@
+"""Inputs, outputs and targets as they are: tuples and dicts of tensors, through whole runs."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_problem import make_trainer, weights
+from torch import nn
+from torch.nn import functional as f
+
+from dpsgd_torch import DataError, ModelError, Privacy, RunError, Validation
+from dpsgd_torch.data.base import Data, Schema, Tensor
+from dpsgd_torch.data.checked import Checked
+from dpsgd_torch.data.in_memory import InMemory
+from dpsgd_torch.data.trees import leaves, mapped
+from dpsgd_torch.errors import ExportError
+from dpsgd_torch.gradients.methods import per_example_gradients
+from dpsgd_torch.gradients.rehearsal.synthetic import MadeUp
+
+
+class Reader(nn.Module):
+    """Words and numbers in by name, two kinds of answers out."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.words, self.read = nn.Embedding(11, 4), nn.Linear(4, 6)
+            self.label, self.size = nn.Linear(8, 3), nn.Linear(8, 1)
+
+    def forward(self, *, ids, mask, extra):
+        kept = mask.unsqueeze(2) * f.gelu(self.read(self.words(ids)))
+        found = torch.cat([kept.sum(1) / mask.sum(1, keepdim=True), extra[0]], 1)
+        return self.label(found), {"size": self.size(found)}
+
+
+def loss(outputs, targets):
+    label, more = outputs
+    wrong = f.cross_entropy(label, targets["label"], reduction="none")
+    return wrong + (more["size"].squeeze(1) - targets["size"]) ** 2
+
+
+def right(outputs, targets):
+    return outputs[0].argmax(1) == targets["label"]
+
+
+def rows(count=120, seed=1):
+    """(inputs, targets), with from one to five words in each record."""
+    generator = torch.Generator().manual_seed(seed)
+    words = torch.randint(1, 6, (count, 1), generator=generator)
+    inputs = {
+        "ids": torch.randint(11, (count, 5), generator=generator),
+        "mask": (torch.arange(5) < words).long(),
+        "extra": (torch.rand(count, 2, generator=generator),),
+    }
+    label = torch.randint(3, (count,), generator=generator)
+    return inputs, {"label": label, "size": torch.rand(count, generator=generator)}
+
+
+class Lazy(Data):
+    """Rows that are cut from a tree as they are drawn."""
+
+    schema = None
+
+    def __init__(self, batch):
+        self.batch, self.schema = batch, Schema.of(batch)
+
+    def __len__(self):
+        return len(self.batch[0]["ids"])
+
+    def take(self, indices):
+        at = torch.from_numpy(indices)
+        return mapped(lambda tensor: tensor[at], self.batch)
+
+
+def tree_trainer(kind=tuple, **changes):
+    sets = [kind(rows(count, seed=count)) for count in (120, 50, 40)]
+    given = {
+        "data": sets[0],
+        "test_tensors": sets[1],
+        "validation": Validation(tensors=sets[2], noise_multiplier=5.0, bound=2.0),
+        "metrics": {"accuracy": right},
+        **changes,
+    }
+    return make_trainer(model=given.pop("model", None) or Reader(), loss=loss, **given)
+
+
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+def test_a_model_of_named_inputs_trains_and_is_scored(gradients):
+    trainer = tree_trainer(gradients=gradients).fit()
+    assert not torch.equal(weights(trainer.model), weights(Reader()))
+    last, (inputs, targets) = trainer.history.to_json()["epochs"][-1], rows(50, seed=50)
+    with torch.no_grad():
+        outputs = trainer.model.eval()(**inputs)
+    assert last["test_accuracy"] == pytest.approx(float(right(outputs, targets).float().mean()))
+    assert last["test_loss"] == pytest.approx(float(loss(outputs, targets).mean()))
+    assert last["validation"] > 0
+
+
+def test_what_is_clipped_are_the_gradients_of_one_example_at_a_time():
+    trainer = tree_trainer()
+    inputs, targets = rows(5)
+
+    with per_example_gradients(trainer.model, "hooks") as engine:
+        engine.backward(trainer.loss, inputs, targets)
+        vectors = engine.vectors([*trainer.model.parameters()])
+        taken = [vectors.vector(i) for i in range(5)]
+    for i, vector in enumerate(taken):
+        alone = mapped(lambda tensor, i=i: tensor[i : i + 1], (inputs, targets))
+        value = loss(trainer.model(**alone[0]), alone[1]).sum()
+        found = torch.autograd.grad(value, [*trainer.model.parameters()])
+        for a, b in zip(vector, found, strict=True):
+            assert torch.allclose(a, b.flatten().double(), atol=1e-6)
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_rows_taken_as_they_are_drawn_train_as_those_in_memory(private):
+    without = {} if private else {"privacy": None}
+    lazy, usual = (tree_trainer(kind, **without).fit() for kind in (Lazy, tuple))
+    assert torch.equal(weights(lazy.model), weights(usual.model))
+    assert lazy.history.to_json() == usual.history.to_json()
+
+
+def test_a_run_is_resumed_and_leaves_that_changed_places_are_refused(tmp_path):
+    whole = tree_trainer(run_dir=tmp_path / "whole").fit()
+    part = tree_trainer(run_dir=tmp_path / "part")
+    for at in part.run():
+        if at.step == 17:
+            break
+    part.close()
+    again = tree_trainer(run_dir=tmp_path / "part").resume().fit()
+    assert torch.equal(weights(again.model), weights(whole.model))
+    again.close()
+    inputs, targets = rows(120, seed=120)
+    swapped = {**inputs, "ids": inputs["mask"], "mask": inputs["ids"].clamp(min=1)}
+    with pytest.raises(RunError, match="its data changed"):
+        tree_trainer(data=(swapped, targets), run_dir=tmp_path / "part").resume()
+
+
+def test_the_order_of_names_is_no_other_data():
+    inputs, targets = rows()
+    turned = dict(reversed(inputs.items())), dict(reversed(targets.items()))
+    first, second = (InMemory(*batch).fingerprint() for batch in ((inputs, targets), turned))
+    assert b"".join(first) == b"".join(second)
+
+
+def test_a_single_tensor_is_hashed_and_made_up_as_it_always_was():
+    inputs, targets = torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 5])
+    data = InMemory(inputs, targets)
+    assert b"".join(data.fingerprint()) == inputs.numpy().tobytes() + targets.numpy().tobytes()
+    made, generator = MadeUp((inputs, targets)).batch(4), torch.Generator().manual_seed(0)
+    u = torch.rand((4, 2), generator=generator, dtype=torch.float64)
+    assert torch.equal(made[0], (u * 4 + torch.tensor([0.0, 1.0])).float())
+    u = torch.rand(4, generator=generator, dtype=torch.float64)
+    assert torch.equal(made[1], targets[(u * 3).long()])
+
+
+def test_units_average_trees_in_their_slots():
+    trainer = tree_trainer(
+        units=np.repeat(np.arange(40), 3),
+        rows_per_unit=2,
+        batch_size=8,
+        privacy=Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=0.5, unit="person"),
+        validation=Validation(tensors=rows(40), units=np.repeat(np.arange(20), 2)),
+    )
+    assert trainer.fit().privacy_spent().unit == "person"
+    assert not torch.equal(weights(trainer.model), weights(Reader()))
+
+
+def test_a_tuple_is_given_by_place():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(2, 3), nn.Linear(4, 3)
+
+        def forward(self, a, b):
+            return self.a(a) + self.b(b)
+
+    data = (torch.rand(60, 2), torch.rand(60, 4)), torch.randint(3, (60,))
+    trainer = make_trainer(model=Sum(), data=data, test_tensors=data).fit()
+    assert trainer.done == trainer.sampling.steps
+
+
+def test_what_is_made_up_of_masks_and_tokens_is_some_record_s():
+    inputs, targets = rows(200)
+    inputs["float"] = inputs["mask"].float()
+    made = MadeUp((inputs, targets)).batch(5)
+    assert (made[0]["mask"].sum(1) > 0).all()
+    assert torch.equal(made[0]["float"], made[0]["mask"].float())
+    for i in range(5):
+        same = (inputs["ids"] == made[0]["ids"][i]).all(1) & (
+            targets["label"] == made[1]["label"][i]
+        )
+        assert torch.equal(inputs["mask"][same.nonzero()[0, 0]], made[0]["mask"][i])
+        assert not (targets["size"] == made[1]["size"][i]).any()
+    assert len(made[0]["ids"].unique(dim=0)) == 5
+
+
+def test_a_model_that_mixes_what_it_is_given_by_name_is_refused():
+    class Mixing(Reader):
+        def forward(self, *, ids, mask, extra):
+            return super().forward(ids=ids, mask=mask, extra=(extra[0] - extra[0].mean(0),))
+
+    with pytest.raises(ModelError, match="one example's gradient changes with another"):
+        tree_trainer(model=Mixing())
+
+
+def test_a_metric_of_every_example_against_every_other_is_refused():
+    def error(outputs, targets):
+        return (outputs[1]["size"] - targets["size"]) ** 2
+
+    with pytest.raises(ModelError, match="every other's targets"):
+        tree_trainer(metrics={"error": error})
+
+
+def test_outputs_whose_first_dimension_are_layers_go_to_the_loss_whole():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x):
+            states = self.head(x)
+            return {"states": states, "last": torch.stack([states, -states]), "mean": states.mean()}
+
+    data = torch.rand(60, 3), torch.randint(2, (60,))
+    trainer = make_trainer(
+        model=Recurrent(),
+        data=data,
+        test_tensors=data,
+        physical_batch_size=2,
+        loss=lambda outputs, y: f.cross_entropy(outputs["last"][0], y, reduction="none"),
+    )
+    assert trainer.fit().done == trainer.sampling.steps
+
+
+def test_a_model_of_several_inputs_is_saved_but_not_for_export(tmp_path):
+    trainer = tree_trainer().fit()
+    assert (trainer.save(tmp_path / "kept") / "model.safetensors").is_file()
+    with pytest.raises(ExportError, match=r"dict of ids: .*takes one tensor"):
+        trainer.save(tmp_path / "graph", input_range=(0.0, 1.0))
+
+
+X, Y = torch.zeros(10, 3), torch.zeros(10)
+WRONG_TREES = {
+    "fewer rows": (
+        ({"ids": X, "mask": X[:9]}, Y),
+        r"inputs\.mask has 9 rows where inputs\.ids has 10",
+    ),
+    "other targets": (({"ids": X}, {"a": Y[:4]}), r"targets\.a has 4 rows where inputs\.ids"),
+    "None": (({"ids": X, "mask": None}, Y), r"inputs\.mask = NoneType: must be a tensor.*left out"),
+    "a number": (((X, torch.tensor(1.0)), Y), r"inputs\.1 = one number"),
+    "lists": ((X, [0.0, 1.0]), r"targets\.0 = float"),
+    "nothing": (({}, Y), "inputs = dict: is empty"),
+    "nothing within": (({"ids": X, "more": ()}, Y), r"inputs\.more = tuple: is empty"),
+    "a key": (({0: X}, Y), "the key 0: must be text"),
+    "no rows": (({"ids": X[:0]}, Y[:0]), r"inputs\.ids has 0 rows"),
+    "no targets": ({"ids": X}, "train_tensors = dict: must be a pair of tensors"),
+    "two batches": ([(X, Y), (X, Y)], "must be a pair of tensors"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TREES)
+def test_a_wrong_tree_is_refused_by_its_leaf(case):
+    data, match = WRONG_TREES[case]
+    with pytest.raises(DataError, match=match) as refusal:
+        make_trainer(data=data)
+    assert str(refusal.value).startswith("train_tensors")
+    assert "\n" not in str(refusal.value)
+
+
+def taking(**changes):
+    """A kind whose schema is true and whose rows are not."""
+
+    class Kind(Lazy):
+        def take(self, indices):
+            inputs, targets = super().take(indices)
+            made = {name: change(inputs.get(name)) for name, change in changes.items()}
+            return {k: v for k, v in {**inputs, **made}.items() if v is not None}, targets
+
+    return Checked(Kind(rows(6)), "cpu", "train_tensors")
+
+
+UNTRUE = {
+    "a leaf is missing": (
+        taking(mask=lambda t: None),
+        r"= dict of ids.*: must be dict of ids.*mask",
+    ),
+    "a leaf more": (taking(more=lambda t: X[:1]), "must be dict of ids"),
+    "another dtype": (taking(mask=torch.Tensor.float), r"inputs\.mask of row 2 = torch\.float32"),
+    "a row less": (taking(ids=lambda t: t[1:]), r"inputs\.ids of row 2"),
+    "within": (taking(extra=lambda t: (t[0][:, :1],)), r"inputs\.extra\.0 of row 2"),
+    "arrays": (taking(ids=torch.Tensor.numpy), r"inputs\.ids = ndarray: must be a tensor"),
+}
+
+
+@pytest.mark.parametrize("case", UNTRUE)
+def test_rows_that_are_not_as_their_schema_says_are_refused_by_their_leaf(case):
+    data, match = UNTRUE[case]
+    with pytest.raises(DataError, match=match):
+        data.take(np.array([2]))
+
+
+def test_a_schema_of_no_specs_is_refused():
+    kind = Lazy(rows(6))
+    kind.schema = Schema({"ids": Tensor((5,), torch.int64), "mask": 5}, Tensor((), torch.int64))
+    with pytest.raises(DataError, match=r"schema\.inputs\.mask = int: must be a"):
+        Checked(kind, "cpu", "train_tensors")
+
+
+TREES = st.recursive(
+    st.sampled_from([(2,), (), (1, 3)]).map(lambda shape: torch.rand(7, *shape)),
+    lambda part: (
+        st.lists(part, min_size=1, max_size=3).map(tuple)
+        | st.dictionaries(st.sampled_from(["a", "b", "c"]), part, min_size=1)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(TREES, TREES, st.permutations(range(7)), st.data())
+def test_any_tree_is_taken_row_by_row_and_one_row_less_is_refused(inputs, targets, order, data):
+    whole = InMemory.of((inputs, targets), "cpu", "train_tensors")
+    taken = whole.take(np.array(order))
+    for before, after in zip(leaves((inputs, targets)), leaves(taken), strict=True):
+        assert torch.equal(before[order], after)
+    assert [*map(len, leaves([*whole.batches(5)]))] == [5] * len(leaves(taken)) + [2] * len(
+        leaves(taken)
+    )
+    short = data.draw(st.integers(0, len(leaves(taken)) - 1))
+    numbers = iter(range(20))
+    cut = mapped(lambda leaf: leaf[next(numbers) == short :], (inputs, targets))
+    if len(leaves(cut)) > 1:
+        with pytest.raises(DataError, match=r"rows where|equal length"):
+            InMemory.of(cut, "cpu", "train_tensors")
