@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dpsgd_torch.data.base import Data
+from dpsgd_torch.training.modes import evaluating
 
 T = TypeVar("T")
 
@@ -16,14 +17,9 @@ T = TypeVar("T")
 def in_batches(
     model: nn.Module, batches: Iterable[tuple[torch.Tensor, Any]], of: Callable[[Any, Any], T]
 ) -> list[T]:
-    """``of(outputs, targets)`` of each batch (inputs, targets); the model's mode is given back."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            return [of(model(inputs), targets) for inputs, targets in batches]
-    finally:
-        model.train(was_training)
+    """``of(outputs, targets)`` of each batch (inputs, targets); modes are given back."""
+    with evaluating(model), torch.no_grad():
+        return [of(model(inputs), targets) for inputs, targets in batches]
 
 
 def evaluate(model: nn.Module, scores: dict[str, Any], data: Data | None) -> dict[str, float]:

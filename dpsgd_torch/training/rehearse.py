@@ -24,6 +24,7 @@ from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.rehearsal.synthetic import Batch, extreme_rows
 from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.first_pass import rows_to_rehearse
+from dpsgd_torch.training.modes import evaluating
 from dpsgd_torch.training.released_state import checksums, released_tensors
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.validation import HeldOut
@@ -76,10 +77,9 @@ def try_scores(
     size: int,
 ) -> None:
     """The metrics on test data and the score on validation data, as they are taken later."""
-    state, was_training = State(model), model.training
-    model.eval()
+    state = State(model)
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             if test is not None:
                 rows = rows_to_rehearse(test, size, "test_tensors")
                 _try(Oracle(model, scores["loss"]), scores, rows, size, "test")
@@ -89,7 +89,6 @@ def try_scores(
                 _try(Oracle(model, held_out.score), score, rows, size, "validation")
         state.refuse_changes()
     finally:
-        model.train(was_training)
         state.restore()
 
 
