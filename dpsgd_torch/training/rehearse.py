@@ -45,6 +45,8 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> str:
         ModelError, DataError: what failed, and on what.
     """
     try_saving(run.model)
+    if run.folder or run.callbacks.early_stopping.keep_best:
+        try_loading(run.model)
     size = min(run.physical_batch_size, run.sampling.likely_rows())
     rows = rows_to_rehearse(run.data, size, "train_tensors")
     kind = choose(gradients, run.model, run.loss, rows, size)
@@ -102,6 +104,27 @@ def try_saving(model: nn.Module) -> None:
     with blamed("the model's state, as it is saved", hint=hint):
         tensors_to_bytes(released_tensors(model))
         checksums(model)
+
+
+def try_loading(model: nn.Module) -> None:
+    """What was saved, loaded again, as a resumed run and the best epoch's weights are.
+
+    Raises:
+        ModelError: it does not fit the model, or changes it.
+    """
+    state, before = State(model), checksums(model)
+    hint = "; give each parameter and buffer memory of its own, and load what is saved as it is"
+    try:
+        with blamed("the model's state, as it is loaded again", hint=hint):
+            model.load_state_dict(released_tensors(model))
+        after = checksums(model)
+        if changed := [name for name in before if before[name] != after.get(name)]:
+            raise ModelError(
+                f"{changed[0]}: is another when it is loaded from what was saved, so a resumed run "
+                "would train another model; save and load it as it is"
+            )
+    finally:
+        state.restore()
 
 
 def try_optimizer(optimizer: torch.optim.Optimizer) -> None:
