@@ -17,13 +17,20 @@ from dpsgd_torch.gradients.capture import described
 
 
 def refuse_mixing_layers(model: nn.Module) -> None:
-    """Refuse layers with batch statistics, also frozen or affine-free, by name."""
+    """Refuse layers with batch statistics, with frozen weights or none as well, by name.
+
+    In evaluation mode a layer uses the statistics it has, if it has any, and mixes nothing.
+    """
     for name, module in model.named_modules():
-        running = isinstance(module, _NormBase) and module.track_running_stats
-        if isinstance(module, _BatchNorm) or running:
+        if not isinstance(module, _NormBase):
+            continue
+        kept = module.running_mean is not None and module.running_var is not None
+        running = isinstance(module, _BatchNorm) or module.track_running_stats
+        if running and (module.training or not kept):
+            frozen = ", or freeze it by its eval() in a model in training mode" if kept else ""
             raise ModelError(
                 f"layer {name or 'model'} = {type(module).__name__}: batch statistics mix examples "
-                "and no clip bounds them; call dpsgd_torch.replace_batchnorm(model) first"
+                f"and no clip bounds them; call dpsgd_torch.replace_batchnorm(model) first{frozen}"
             )
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import save as save_tensors
 
 from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.errors import RunError, told
+from dpsgd_torch.storage.aliases import KEY, metadata, stored_once, tied
 
 _DIGEST = "sha256"
 _ADVICE = "restore it; a folder of an earlier version goes on with that version"
@@ -60,26 +61,37 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def tensors_to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """A .safetensors file whose metadata holds the digest of its tensors."""
-    kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    return save_tensors(kept, metadata={_DIGEST: tensor_digest(kept)})
+    """A .safetensors file whose metadata holds the digest of its tensors.
+
+    Where two names are one tensor it is stored once, and the metadata holds the other name too,
+    in one entry with the digest: entries have no order, and a run repeats byte for byte.
+    """
+    kept, aliases = stored_once({k: t.detach().cpu().contiguous() for k, t in tensors.items()})
+    if not aliases:
+        return save_tensors(kept, metadata={_DIGEST: tensor_digest(kept)})
+    recorded = sealed({"names": aliases, "tensors": tensor_digest(kept)})
+    return save_tensors(kept, metadata={KEY: json.dumps(recorded, sort_keys=True)})
 
 
 def tensors_from_bytes(content: bytes, path: Path) -> dict[str, torch.Tensor]:
-    """Its tensors; a file without a digest, as others write them, is taken as it is.
+    """Its tensors under all their names; a file without a digest, as others write them, as it is.
 
     Raises:
         RunError: they are not what was written.
     """
     try:
         tensors = load_tensors(content)
-        size = int.from_bytes(content[:8], "little")
-        digest = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get(_DIGEST)
-    except (SafetensorError, ValueError, AttributeError) as error:
+        said, aliases = metadata(content), dict[str, str]()
+        digest = said.get(_DIGEST)
+        if KEY in said:
+            recorded = unsealed(json.loads(said[KEY]))
+            digest, aliases = recorded["tensors"], recorded["names"]
+        every = tied(tensors, aliases)
+    except (SafetensorError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise RunError(f"{path}: damaged ({told(error)}); {_ADVICE}") from error
     if digest is not None and digest != tensor_digest(tensors):
         raise RunError(f"{path}: damaged (its tensors are not what was written); {_ADVICE}")
-    return tensors
+    return every
 
 
 def tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:

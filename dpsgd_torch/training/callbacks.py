@@ -16,6 +16,7 @@ from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_from_bytes, tensors_to_bytes
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.early_stopping import EarlyStopping
+from dpsgd_torch.training.released_state import released_tensors
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.validation import HeldOut, Validation, checksum
 
@@ -69,7 +70,7 @@ class Callbacks:
         """Keep the weights of the epoch that just ended, if they are the best."""
         if not self.early_stopping.keep_best or self.early_stopping.best(scores) != len(scores) - 1:
             return
-        weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+        weights = released_tensors(model)
         if folder:
             write_durably(_path(folder, len(scores) - 1), tensors_to_bytes(weights))
         self._best = weights

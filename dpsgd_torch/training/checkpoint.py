@@ -16,6 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from dpsgd_torch.errors import RunError
+from dpsgd_torch.storage.aliases import KEY, aliases_in, stored_once, tied
 from dpsgd_torch.storage.run_folder import sync_folder, write_durably
 from dpsgd_torch.storage.sealed import sealed, unsealed
 from dpsgd_torch.training.history import History
@@ -45,11 +46,12 @@ def save_checkpoint(
     for leftover in (partial, final):  # a repeated step writes the same checkpoint again
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    others, plain = _flatten(optimizer.state_dict())
+    others, plain = optimizer_state(optimizer)
     others |= {f"noise.{name}": tensor for name, tensor in (noise or {}).items()}
     tensors = {name: own_copy(tensor) for name, tensor in others.items()}
     tensors |= {f"model.{name}": tensor for name, tensor in released_tensors(model).items()}
-    content = save_tensors(tensors)
+    kept, aliases = stored_once(tensors)
+    content = save_tensors(kept, metadata={KEY: json.dumps(aliases)} if aliases else None)
     write_durably(partial / "tensors.safetensors", content)
     digest = hashlib.sha256(content).hexdigest()
     state = {"step": step, "charges": charges, "tensors": digest, "optimizer": plain}
@@ -112,7 +114,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     content = (path / "tensors.safetensors").read_bytes()
     if hashlib.sha256(content).hexdigest() != state["tensors"]:
         raise ValueError("its sha256 is not the one recorded")
-    return state, load_tensors(content)
+    return state, tied(load_tensors(content), aliases_in(content))
 
 
 def _is_good(path: Path) -> bool:
@@ -123,8 +125,11 @@ def _is_good(path: Path) -> bool:
     return True
 
 
-def _flatten(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Optimizer state as tensors by name, and the rest as JSON."""
+def optimizer_state(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """An optimizer's state as tensors by name, and the rest, which must be JSON."""
+    state = optimizer.state_dict()
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, Any] = {"groups": state["param_groups"], "state": {}}
     for index, values in state["state"].items():

@@ -10,6 +10,7 @@ from torch import nn
 
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.trees import Tree, call
+from dpsgd_torch.training.modes import evaluating
 
 T = TypeVar("T")
 
@@ -17,14 +18,9 @@ T = TypeVar("T")
 def in_batches(
     model: nn.Module, batches: Iterable[tuple[Tree, Any]], of: Callable[[Any, Any], T]
 ) -> list[T]:
-    """``of(outputs, targets)`` of each batch (inputs, targets); the model's mode is given back."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            return [of(call(model, inputs), targets) for inputs, targets in batches]
-    finally:
-        model.train(was_training)
+    """``of(outputs, targets)`` of each batch (inputs, targets); modes are given back."""
+    with evaluating(model), torch.no_grad():
+        return [of(call(model, inputs), targets) for inputs, targets in batches]
 
 
 def evaluate(model: nn.Module, scores: dict[str, Any], data: Data | None) -> dict[str, float]:

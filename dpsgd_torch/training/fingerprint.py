@@ -39,7 +39,7 @@ def contract(run: RunState) -> dict[str, Any]:
     parts = {
         "code": CODE_CONTRACT,
         "data": hashed(itertools.chain.from_iterable(pieces)) + run.unit_digest,
-        "model": str(run.model),
+        "model": str(run.model) + _frozen(run.modes.frozen),
         "loss": described(run.given_loss),
         "optimizer": [type(run.optimizer).__name__, groups],
         "sampling": run.sampling.to_json(),
@@ -49,6 +49,10 @@ def contract(run: RunState) -> dict[str, Any]:
         "steering": run.callbacks.to_json(),
     }
     return dict(json.loads(json.dumps(parts, default=float)))
+
+
+def _frozen(paths: list[str]) -> str:
+    return f" in evaluation mode: {', '.join(paths)}" if paths else ""
 
 
 def refuse_changed(was: Mapping[str, Any], now: Mapping[str, Any], run: object) -> None:

@@ -71,8 +71,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
                 break
 
         run.torn = True
-        if not run.model.training:
-            run.model.train()
+        run.modes.restore()
         run.callbacks.set_rates(step, run.history.scores)
         plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
         with (

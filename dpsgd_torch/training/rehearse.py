@@ -25,6 +25,7 @@ from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
 from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.first_pass import rows_to_rehearse
+from dpsgd_torch.training.modes import evaluating
 from dpsgd_torch.training.released_state import checksums, released_tensors
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.validation import HeldOut
@@ -45,6 +46,8 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
         ModelError, DataError: what failed, and on what.
     """
     try_saving(run.model)
+    if run.folder or run.callbacks.early_stopping.keep_best:
+        try_loading(run.model)
     size = min(run.physical_batch_size, run.sampling.likely_rows())
     rows = rows_to_rehearse(run.data, size, "train_tensors")
     method = choose(gradients, run.model, run.loss, rows, size)
@@ -77,10 +80,9 @@ def try_scores(
     size: int,
 ) -> None:
     """The metrics on test data and the score on validation data, as they are taken later."""
-    state, was_training = State(model), model.training
-    model.eval()
+    state = State(model)
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             if test is not None:
                 rows = rows_to_rehearse(test, size, "test_tensors")
                 _try(Oracle(model, scores["loss"]), scores, rows, size, "test")
@@ -90,7 +92,6 @@ def try_scores(
                 _try(Oracle(model, held_out.score), score, rows, size, "validation")
         state.refuse_changes()
     finally:
-        model.train(was_training)
         state.restore()
 
 
@@ -104,6 +105,27 @@ def try_saving(model: nn.Module) -> None:
     with blamed("the model's state, as it is saved", hint=hint):
         tensors_to_bytes(released_tensors(model))
         checksums(model)
+
+
+def try_loading(model: nn.Module) -> None:
+    """What was saved, loaded again, as a resumed run and the best epoch's weights are.
+
+    Raises:
+        ModelError: it does not fit the model, or changes it.
+    """
+    state, before = State(model), checksums(model)
+    hint = "; give each parameter and buffer memory of its own, and load what is saved as it is"
+    try:
+        with blamed("the model's state, as it is loaded again", hint=hint):
+            model.load_state_dict(released_tensors(model))
+        after = checksums(model)
+        if changed := [name for name in before if before[name] != after.get(name)]:
+            raise ModelError(
+                f"{changed[0]}: is another when it is loaded from what was saved, so a resumed run "
+                "would train another model; save and load it as it is"
+            )
+    finally:
+        state.restore()
 
 
 def try_optimizer(optimizer: torch.optim.Optimizer) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import torch
 from torch import nn
 
 from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.errors import GuaranteeBroken, ModelError
+from dpsgd_torch.storage.aliases import place
 
 Checksums = dict[str, int]
 
@@ -17,7 +18,7 @@ Checksums = dict[str, int]
 def released_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """All that a model's ``state_dict`` holds, on the CPU, each tensor with memory of its own.
 
-    Tied parameters are told under each of their names, as ``state_dict`` does.
+    Tied parameters are told under each of their names, as ``state_dict`` does, and stay one tensor.
 
     Raises:
         ModelError: something in it is not a tensor, so no file of tensors could hold it.
@@ -28,14 +29,15 @@ def released_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     ['0.bias', '0.weight', '1.bias', '1.weight']
     """
     state: Mapping[str, object] = model.state_dict()
-    tensors = {}
+    tensors, copies = dict[str, torch.Tensor](), dict[Hashable, torch.Tensor]()
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             raise ModelError(
                 f"{name} = {type(value).__name__}: a model's state must be tensors to be saved and "
                 "compared; drop get_extra_state, or keep it as a buffer"
             )
-        tensors[name] = own_copy(value)
+        where = place(value)
+        tensors[name] = copies[where] = own_copy(value) if where not in copies else copies[where]
     return tensors
 
 

@@ -22,6 +22,7 @@ from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.callbacks import Callbacks
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.history import History
+from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
 from dpsgd_torch.training.streams import Streams
@@ -32,6 +33,7 @@ class RunState:
     """What loop, contract and resumption read and write of a run; a trainer is its face."""
 
     model: nn.Module
+    modes: TrainingModes
     given_loss: Loss
     loss: Loss
     scores: dict[str, Any]

@@ -34,6 +34,7 @@ from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.fingerprint import contract, digest, environment
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
+from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
 from dpsgd_torch.training.rehearse import try_all
 from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
@@ -54,7 +55,9 @@ class Trainer:
     * Sampling, clip, noise and step count come from one plan, which is also what is charged.
 
     Args:
-        model: any module without batch statistics; trained in place.
+        model: any module without batch statistics; trained in place. In a model that is in
+            training mode, modules put in ``eval()`` stay so, and a batch norm there is frozen; a
+            model that is itself in evaluation mode is put in training mode as a whole.
         loss: (outputs, targets) → loss; a torch loss, or one value per example.
         train_tensors: inputs and targets of the n records, each a tensor, or a tuple, list or dict
             of tensors, with which the model is called; or a kind of ``data.base.Data``.
@@ -150,7 +153,7 @@ class Trainer:
         self._spent: PrivacyGuarantee | None = None
         self._begun, self._shared_ledger = isinstance(run_dir, RunFolder), ledger
 
-        model = model.to(device).train()
+        modes = TrainingModes(model.to(device))
         guard = ReleaseGuard(model, watching=privacy is not None)
         trainable = validate.trainable_parameters(model)
         made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(trainable)
@@ -158,6 +161,7 @@ class Trainer:
         held_out = HeldOut(validation, taken, device) if validation else None
         self.state = RunState(
             model=model,
+            modes=modes,
             given_loss=loss,
             loss=taken,
             scores={"loss": taken, **given},

@@ -142,6 +142,22 @@ class NormAndActivation(nn.BatchNorm2d):
         return super().forward(x).relu()
 
 
+class NormAct(nn.BatchNorm2d):
+    """A norm with its activation in one, as timm builds them."""
+
+    def __init__(self, channels, act=None, drop=None, **more):
+        super().__init__(channels, **more)
+        self.drop, self.act = drop or nn.Identity(), act or nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+class OtherWayRound(NormAct):
+    def forward(self, x):
+        return nn.BatchNorm2d.forward(self, self.act(x))
+
+
 class OnlyRenamed(nn.BatchNorm2d):
     pass
 
@@ -163,6 +179,9 @@ MORE_THAN_A_NORM = {
     "ParametrizedBatchNorm2d: has parametrizations": lambda: parametrizations.weight_norm(
         nn.BatchNorm2d(4), dim=None
     ),
+    "OtherWayRound: has act, drop": lambda: OtherWayRound(4),
+    "NormAct: has act, drop, scale": lambda: with_more(NormAct(4)),
+    "NormAct: has act, drop, which": lambda: watched(NormAct(4)),
     "BatchNorm2d: has hooks": lambda: watched(nn.BatchNorm2d(4)),
     "BatchNorm2d: has scale": lambda: with_more(nn.BatchNorm2d(4)),
 }
@@ -175,6 +194,36 @@ def test_a_layer_that_is_more_than_a_norm_is_refused_by_name_and_nothing_is_repl
     with pytest.raises(ModelError, match=rf"layer 1\.0 = .*{message}"):
         replace_batchnorm(model)
     assert model[0] is plain
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(inplace=True), nn.SiLU(), nn.PReLU(), nn.Identity()])
+def test_a_norm_and_activation_in_one_becomes_a_group_norm_and_the_same_activation(act):
+    norm = trained(NormAct(32, act, nn.Dropout(0.5))).eval()
+    names, weight = [name for name, _ in norm.named_parameters()], norm.weight
+    mended = replace_batchnorm(nn.Sequential(norm))[0]
+    assert isinstance(mended, nn.GroupNorm)
+    assert mended.weight is weight
+    assert mended.act is act
+    assert mended.drop is norm.drop
+    assert [name for name, _ in mended.named_parameters()] == names
+    assert not mended.training
+    assert not mended.drop.training
+    x = torch.randn(4, 32, 5, 5, generator=torch.Generator().manual_seed(1))
+    plain = nn.functional.group_norm(x, 2, norm.weight, norm.bias)
+    assert torch.equal(mended(x), act(plain))
+
+
+def test_a_norm_and_activation_in_one_without_weights_gets_none():
+    mended = replace_batchnorm(nn.Sequential(NormAct(32, affine=False)))
+    assert not list(mended.parameters())
+    assert isinstance(mended[0].act, nn.ReLU)
+
+
+def test_a_model_of_norms_with_activations_trains_after_mending():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), NormAct(4), nn.Flatten(), nn.Linear(64, 3))
+    before = trained(model[1]).weight.detach().clone()
+    trainer = make_trainer(model=replace_batchnorm(model), epochs=1).fit()
+    assert not torch.equal(trainer.model[1].weight, before)
 
 
 def test_a_lazy_norm_that_has_seen_its_channels_is_a_norm_like_others():
