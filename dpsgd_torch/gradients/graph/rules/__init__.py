@@ -3,6 +3,13 @@
 A file of its own is one import more below.
 """
 
-from dpsgd_torch.gradients.graph.rules import matmul  # registers its nodes
+from dpsgd_torch.gradients.graph.rules import (
+    elementwise,  # each registers its nodes
+    embedding,
+    matmul,
+    normalization,
+    products,
+    shaping,
+)
 
-__all__ = ["matmul"]
+__all__ = ["elementwise", "embedding", "matmul", "normalization", "products", "shaping"]
