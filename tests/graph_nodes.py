@@ -78,9 +78,9 @@ def compared(
 
     found = rule or rule_for(name)
     assert (found is not None) == (own_rule or rule is not None), f"a rule of its own: {name}"
-    parts = (found or one_at_a_time)(
-        node, delta_of(upper), wanted, _rows([delta_of(one) for one in alone])
-    )
+    delta, rows = delta_of(upper), _rows([delta_of(one) for one in alone])
+    with torch.no_grad():
+        parts = (found or one_at_a_time)(node, delta, wanted, rows)
     assert set(parts) == set(wanted)
     worst = 0.0
     for i, one in enumerate(alone):

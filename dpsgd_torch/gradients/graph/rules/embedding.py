@@ -22,8 +22,9 @@ def embedding(
 ) -> dict[int, Part]:
     """A row of the table for each index; the padding index learns nothing."""
     _refuse_frequency(node)
-    indices = node._saved_indices
-    indices = indices.masked_fill(indices == _padding(node), -1).long()
+    indices = node._saved_indices.long()
+    if _padding(node) >= 0:
+        indices = indices.masked_fill(indices == _padding(node), -1)
     entries = node._saved_weight_sym_argsize_0
     back = split(rows, delta, delta.dim() - 1)
     return {0: Tokens(split(rows, indices, indices.dim()), back, entries)}

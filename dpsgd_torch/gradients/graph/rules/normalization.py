@@ -23,8 +23,8 @@ def layer_norm(
     back = split(rows, delta, leading)
     found: dict[int, Part] = {}
     if 1 in wanted:
-        rstd = node._saved_result2
-        seen = torch.addcmul(-node._saved_result1 * rstd, node._saved_input, rstd).mul_(delta)
+        centred = node._saved_input - node._saved_result1
+        seen = centred.mul_(node._saved_result2).mul_(delta)
         found[1] = Written(fitted(split(rows, seen, leading).sum(1), node, 1))
     if 2 in wanted:
         found[2] = Written(fitted(back.sum(1), node, 2))
@@ -47,23 +47,29 @@ def group_norm(
 ) -> dict[int, Part]:
     """weight × (x − mean) / σ + bias, by groups of channels [Wu and He 2018].
 
-    Summed over positions first: a channel's mean and σ are the same at all of them.
+    Summed over positions first, as in torch's own kernel: a channel's mean and σ are the same at
+    all of them.
     """
     if rows.dim:
         raise NoRule("its examples are not in the first dimension; put them there")
     count, channels, groups = node._saved_N, node._saved_C, node._saved_group
-    shifts = delta.flatten(2).sum(2) if delta.dim() > 2 else delta
+    shifts = _over_positions(delta)
     found: dict[int, Part] = {}
     if 1 in wanted:
-        each = channels // groups
-        mean = node._saved_result1.view(count, groups).repeat_interleave(each, 1)
-        rstd = node._saved_result2.view(count, groups).repeat_interleave(each, 1)
-        centred = node._saved_input - mean.view(count, channels, *(1,) * (delta.dim() - 2))
-        products = (centred.mul_(delta)).flatten(2).sum(2) if delta.dim() > 2 else centred * delta
-        found[1] = Written(fitted(split(rows, products * rstd, 1).sum(1), node, 1))
+        by_group = (count, groups, channels // groups)
+        products = _over_positions(node._saved_input * delta).view(by_group)
+        mean = node._saved_result1.view(count, groups, 1)
+        rstd = node._saved_result2.view(count, groups, 1)
+        scales = (products - mean * shifts.view(by_group)).mul_(rstd).flatten(1)
+        found[1] = Written(fitted(split(rows, scales, 1).sum(1), node, 1))
     if 2 in wanted:
         found[2] = Written(fitted(split(rows, shifts, 1).sum(1), node, 2))
     return found
+
+
+def _over_positions(values: torch.Tensor) -> torch.Tensor:
+    """(count, channels): summed over everything after them, whatever the memory's order."""
+    return values.sum(list(range(2, values.dim()))) if values.dim() > 2 else values
 
 
 @node_rule("NativeBatchNormBackward0")
