@@ -20,6 +20,7 @@ from dpsgd_torch.gradients.graph.layouts import Layouts, find_layouts
 from dpsgd_torch.gradients.graph.pull_back import pull_back
 from dpsgd_torch.gradients.graph.recurrent import Unfused
 from dpsgd_torch.gradients.graph.rules.base import NoRule, rule_for
+from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
 from dpsgd_torch.gradients.graph.walk import Edge, Meeting, walk
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.parts import Part
@@ -123,10 +124,10 @@ def _take(
         return
     assert meeting.rows is not None
     node, name = meeting.node, meeting.key[1]
-    rule = rule_for(name)
+    rule = rule_for(name) or one_at_a_time
     try:
-        if rule is None or len(given) > 1 or deltas[0] is None:
-            raise NoRule(f"has no rule for {name}")
+        if len(given) > 1 or deltas[0] is None:
+            raise NoRule("has several outputs")
         parts = rule(node, deltas[0], meeting.wanted, meeting.rows)
     except (NoRule, ValueError) as error:
         raise ModelError(

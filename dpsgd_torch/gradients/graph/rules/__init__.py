@@ -3,6 +3,22 @@
 A file of its own is one import more below.
 """
 
-from dpsgd_torch.gradients.graph.rules import convolution, matmul  # registers its nodes
+from dpsgd_torch.gradients.graph.rules import (  # each registers its nodes
+    convolution,
+    elementwise,
+    embedding,
+    matmul,
+    normalization,
+    products,
+    shaping,
+)
 
-__all__ = ["convolution", "matmul"]
+__all__ = [
+    "convolution",
+    "elementwise",
+    "embedding",
+    "matmul",
+    "normalization",
+    "products",
+    "shaping",
+]
