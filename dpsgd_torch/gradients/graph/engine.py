@@ -7,21 +7,17 @@ parts ["ghost clipping": Li et al. 2022; "book-keeping": Bu et al. 2023].
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.autograd.graph import GradientEdge
 
 from dpsgd_torch.data.trees import Tree, call, first, length, taken
-from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals
 from dpsgd_torch.gradients.graph.layouts import Layouts, find_layouts
 from dpsgd_torch.gradients.graph.pull_back import pull_back
 from dpsgd_torch.gradients.graph.recurrent import Unfused
-from dpsgd_torch.gradients.graph.rules.base import NoRule, rule_for
-from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
-from dpsgd_torch.gradients.graph.walk import Edge, Meeting, walk
+from dpsgd_torch.gradients.graph.walk import walk
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.parts import Part
 from dpsgd_torch.gradients.parts.clipped import PartVectors
@@ -51,41 +47,28 @@ class GraphGradients:
         """Sum of the losses; what belongs to each example stays until ``vectors``."""
         layouts, self._examples = self._layouts(loss, inputs, targets), length(inputs)
         self._parts = {}
-        losses = loss(call(self._model, inputs), targets)
-        if losses.grad_fn is None:
-            return float(losses.detach().sum())
+        while True:
+            losses = loss(call(self._model, inputs), targets)
+            if losses.grad_fn is None:
+                break
+            try:
+                self._parts = self._read(losses, layouts)
+                break
+            except Again as again:
+                layouts.later.add(again.key)
+                del losses
+        return float(losses.detach().sum())
+
+    def _read(self, losses: torch.Tensor, layouts: Layouts) -> dict[str, Part]:
+        """The parts of each parameter, by name."""
         found = walk(
             losses,
             self._trained,
             lambda meeting: layouts.holds_examples(meeting, self._examples),
         )
-        received: dict[Edge, list[Part]] = {}
-        last = {id(m.node) for m in found.last}
-        handles = [
-            m.node.register_prehook(functools.partial(_take, m, received))
-            for m in found.meetings
-            if id(m.node) not in last
-        ]
-        edges = [GradientEdge(m.node, output) for m in found.last for output in m.outputs]
-        try:
-            if edges:
-                ones = torch.ones_like(losses)
-                deltas = list(
-                    torch.autograd.grad([losses], edges, grad_outputs=[ones], allow_unused=True)
-                )
-                with torch.no_grad():
-                    for meeting in reversed(found.last):
-                        several = [deltas.pop() for _ in meeting.outputs][::-1]
-                        width = meeting.outputs[-1] + 1
-                        padded: list[torch.Tensor | None] = [None] * width
-                        for place, delta in zip(meeting.outputs, several, strict=True):
-                            padded[place] = delta
-                        _take(meeting, received, tuple(padded))
-        finally:
-            for handle in handles:
-                handle.remove()
-        self._parts = pull_back(received, found.shared, self._named)
-        return float(losses.detach().sum())
+        came = Arrivals(found, layouts.later)
+        received = came.collect(losses)
+        return pull_back(received, found.shared, self._named)
 
     def vectors(
         self,
@@ -113,27 +96,3 @@ class GraphGradients:
                 twice.device,
             )
         return self.layouts
-
-
-def _take(
-    meeting: Meeting, received: dict[Edge, list[Part]], deltas: tuple[torch.Tensor | None, ...]
-) -> None:
-    """What a meeting's output gradient adds to its shared inputs."""
-    given = [delta for delta in deltas if delta is not None]
-    if not given:
-        return
-    assert meeting.rows is not None
-    node, name = meeting.node, meeting.key[1]
-    rule = rule_for(name) or one_at_a_time
-    try:
-        if len(given) > 1 or deltas[0] is None:
-            raise NoRule("has several outputs")
-        parts = rule(node, deltas[0], meeting.wanted, meeting.rows)
-    except (NoRule, ValueError) as error:
-        raise ModelError(
-            f"parameter {meeting.names[0]}: its use ({name}) {error}; or freeze it by "
-            "requires_grad_(False)"
-        ) from error
-    for place in meeting.wanted:
-        if place in parts:
-            received.setdefault(node.next_functions[place], []).append(parts[place])

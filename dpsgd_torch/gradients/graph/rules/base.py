@@ -21,6 +21,19 @@ class NoRule(Exception):
     """This node cannot be told apart example by example, and why."""
 
 
+class NeedsGraph(Exception):
+    """A rule calls its node, which cannot be done while a backward pass runs: ask after it."""
+
+
+def refuse_within_backward() -> None:
+    """Raise ``NeedsGraph`` where a backward pass runs.
+
+    There a node gives only the gradients that pass asked for, and calls of it call this rule.
+    """
+    if torch._C._current_graph_task_id() != -1:
+        raise NeedsGraph
+
+
 def node_rule(*names: str) -> Callable[[NodeRule], NodeRule]:
     """Register a rule for backward nodes of these names (``node.name()``).
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dpsgd_torch.gradients.graph.rows import Rows
-from dpsgd_torch.gradients.graph.rules.base import node_rule
+from dpsgd_torch.gradients.graph.rules.base import node_rule, refuse_within_backward
 from dpsgd_torch.gradients.graph.rules.inputs import fitted, input_shape
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
 from dpsgd_torch.gradients.graph.rules.sums import summed_to
@@ -16,7 +16,7 @@ from dpsgd_torch.gradients.parts import Part, Written
 
 
 @node_rule(
-    *("AddBackward0", "SubBackward0", "RsubBackward0", "DivBackward0", "PowBackward1"),
+    *("RsubBackward0", "DivBackward0", "PowBackward1"),
     *("MaximumBackward0", "MinimumBackward0", "FmaxBackward0", "FminBackward0", "WhereBackward0"),
     *("LerpBackward0", "LerpBackward1", "AddcmulBackward0", "AddcdivBackward0"),
     *("PreluKernelBackward0", "Atan2Backward0", "HypotBackward0", "RemainderBackward1"),
@@ -28,6 +28,7 @@ def broadcast(
     node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows
 ) -> dict[int, Part]:
     """Their backward leaves the sum over broadcast dimensions to the engine: taken here."""
+    refuse_within_backward()
     whole = node(delta)
     gradients = whole if isinstance(whole, tuple) else (whole,)
     found: dict[int, Part] = {}
@@ -37,6 +38,18 @@ def broadcast(
             found |= one_at_a_time(node, delta, [place], rows)
         else:
             found[place] = Written(fitted(summed_to(gradient, shape, rows), node, place))
+    return found
+
+
+@node_rule("AddBackward0", "SubBackward0")
+def add(node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows) -> dict[int, Part]:
+    """self ± alpha × other."""
+    sign = 1 if node.name() == "AddBackward0" else -1
+    found: dict[int, Part] = {}
+    for place in wanted:
+        scale = sign * node._saved_alpha if place else 1
+        summed = summed_to(delta, input_shape(node, place), rows)
+        found[place] = Written(fitted(summed if scale == 1 else summed * scale, node, place))
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.autograd.graph import GradientEdge
 
 from dpsgd_torch.gradients.graph.rows import Rows
-from dpsgd_torch.gradients.graph.rules.base import NoRule
+from dpsgd_torch.gradients.graph.rules.base import NoRule, refuse_within_backward
 from dpsgd_torch.gradients.graph.rules.inputs import input_shape
 from dpsgd_torch.gradients.graph.rules.sums import parted
 from dpsgd_torch.gradients.parts import Part, Written
@@ -27,6 +27,7 @@ def one_at_a_time(
     Raises:
         NoRule: its backward cannot be called again.
     """
+    refuse_within_backward()
     places = sorted(wanted)
     apart = parted(delta, rows)
     kept: list[list[torch.Tensor]] = [[] for _ in places]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dpsgd_torch.gradients.graph.rows import Rows
-from dpsgd_torch.gradients.graph.rules.base import node_rule
+from dpsgd_torch.gradients.graph.rules.base import node_rule, refuse_within_backward
 from dpsgd_torch.gradients.graph.rules.inputs import fitted, input_shape
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
 from dpsgd_torch.gradients.graph.rules.sums import (
@@ -107,6 +107,7 @@ def side_by_side(
     node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows
 ) -> dict[int, Part]:
     """Tensors one after another; one of parameters has a slice for each example."""
+    refuse_within_backward()
     whole = node(delta)
     found: dict[int, Part] = {}
     for place in wanted:

@@ -1,0 +1,109 @@
+"""The one backward pass: what comes back to each meeting, turned into parts on the spot.
+
+A meeting's saved tensors are let go of as the pass goes on, so memory holds what parts keep.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch.autograd.graph import GradientEdge
+
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, rule_for
+from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
+from dpsgd_torch.gradients.graph.walk import Edge, Key, Meeting, Walk
+from dpsgd_torch.gradients.parts import Part
+
+Deltas = tuple[torch.Tensor | None, ...]  # one for each of a node's outputs
+
+
+class Again(Exception):
+    """A rule calls its node: the pass must be run again, with the graph kept until after it."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__()
+        self.key = key
+
+
+class Arrivals:
+    """Gradients that arrive at the meetings of a walk.
+
+    Args:
+        later: keys of meetings whose rules call their node, which waits until the pass is over.
+    """
+
+    def __init__(self, found: Walk, later: set[Key]) -> None:
+        self._found, self._later = found, later
+        self._waiting: list[tuple[Meeting, Deltas]] = []
+        self._received: dict[Edge, list[Part]] = {}
+
+    def collect(self, losses: torch.Tensor) -> dict[Edge, list[Part]]:
+        """What the examples add to each shared input of a meeting, by node and output.
+
+        Raises:
+            Again: with the key to wait for.
+            ModelError: a meeting cannot be told apart example by example.
+        """
+        last = {id(m.node) for m in self._found.last}
+        keep = any(m.key in self._later for m in self._found.meetings)
+        handles = [
+            m.node.register_prehook(functools.partial(self._arrive, m))
+            for m in self._found.meetings
+            if id(m.node) not in last
+        ]
+        asked = [(m, output) for m in self._found.last for output in m.outputs]
+        edges = [GradientEdge(m.node, output) for m, output in asked]
+        try:
+            deltas = list(
+                torch.autograd.grad(
+                    [losses],
+                    edges,
+                    grad_outputs=[torch.ones_like(losses)],
+                    allow_unused=True,
+                    retain_graph=keep,
+                )
+                if edges
+                else ()
+            )
+        finally:
+            for handle in handles:
+                handle.remove()
+        with torch.no_grad():
+            for meeting in reversed(self._found.last):
+                came: list[torch.Tensor | None] = [None] * (meeting.outputs[-1] + 1)
+                for output in reversed(meeting.outputs):
+                    came[output] = deltas.pop()
+                self._take(meeting, tuple(came))
+            while self._waiting:
+                self._take(*self._waiting.pop())
+        return self._received
+
+    def _arrive(self, meeting: Meeting, deltas: Deltas) -> None:
+        if meeting.key in self._later:
+            self._waiting.append((meeting, deltas))
+        else:
+            self._take(meeting, deltas)
+
+    def _take(self, meeting: Meeting, deltas: Deltas) -> None:
+        """What a meeting's output gradient adds to its shared inputs."""
+        given = [delta for delta in deltas if delta is not None]
+        if not given:
+            return
+        assert meeting.rows is not None
+        node, name = meeting.node, meeting.key[1]
+        rule = rule_for(name) or one_at_a_time
+        try:
+            if len(given) > 1 or deltas[0] is None:
+                raise NoRule("has several outputs")
+            parts = rule(node, deltas[0], meeting.wanted, meeting.rows)
+        except NeedsGraph:
+            raise Again(meeting.key) from None
+        except (NoRule, ValueError) as error:
+            raise ModelError(
+                f"parameter {meeting.names[0]}: its use ({name}) {error}; or freeze it by "
+                "requires_grad_(False)"
+            ) from error
+        for place, part in parts.items():
+            self._received.setdefault(node.next_functions[place], []).append(part)
