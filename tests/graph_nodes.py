@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.graph import GradientEdge
 
 from dpsgd_torch.gradients.graph.rows import Rows
@@ -13,7 +14,29 @@ from dpsgd_torch.gradients.graph.rules.base import NodeRule, rule_for
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
 from dpsgd_torch.gradients.parts import Part
 
-EXAMPLES = 3
+EXAMPLES, EXACT = 3, 1e-10
+INDICES = torch.tensor([[0, 1, 1, 5], [2, 5, 2, 2], [1, 4, 1, 6]])
+
+
+def drawn(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    given = torch.Generator().manual_seed(seed + sum(shape))
+    return torch.randn(shape, dtype=torch.float64, generator=given)
+
+
+def data(*shape: int) -> torch.Tensor:
+    return drawn(shape, 0).requires_grad_()
+
+
+def parameter(*shape: int) -> nn.Parameter:
+    return nn.Parameter(drawn(shape, 100))
+
+
+def flat(output: torch.Tensor) -> torch.Tensor:
+    return output.unflatten(0, (EXAMPLES, -1))
+
+
+def second(output: torch.Tensor) -> torch.Tensor:
+    return output.movedim(1, 0)
 
 
 def leaves(node: Any) -> set[int]:

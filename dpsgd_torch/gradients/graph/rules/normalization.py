@@ -78,7 +78,7 @@ def batch_norm(
 ) -> dict[int, Part]:
     """weight × (x − mean) / σ + bias, where mean and σ are stored and not the batch's."""
     if node._saved_training:
-        return cudnn_batch_norm(node, delta, wanted, rows)
+        return batch_statistics(node, delta, wanted, rows)
     per_channel = (-1, *(1,) * (delta.dim() - 2))
     channels = torch.Size((delta.shape[1], *per_channel[1:]))
     found: dict[int, Part] = {}
@@ -92,8 +92,12 @@ def batch_norm(
     return found
 
 
-@node_rule("CudnnBatchNormBackward0", "MiopenBatchNormBackward0", "BatchNormWithUpdateBackward0")
-def cudnn_batch_norm(
+@node_rule(
+    *("CudnnBatchNormBackward0", "MiopenBatchNormBackward0", "BatchNormWithUpdateBackward0"),
+    *("BatchNormNoUpdateBackward0", "NativeBatchNormLegitBackward0"),
+    *("NativeBatchNormLegitBackward1", "SyncBatchNormBackward"),
+)
+def batch_statistics(
     node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows
 ) -> dict[int, Part]:
     """Statistics of the batch: every example's gradient depends on the others."""

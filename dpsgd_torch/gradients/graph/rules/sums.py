@@ -34,7 +34,8 @@ def summed_to(gradient: torch.Tensor, shape: torch.Size, rows: Rows) -> torch.Te
         return _apart(kept, rows).reshape(rows.examples, *shape)
     split_up = parted(gradient, rows)
     over = [d if d < rows.dim else d + 2 for d in others] + [rows.dim, rows.dim + 2]
-    summed = split_up.sum(over, keepdim=True)
+    over = [d for d in over if split_up.shape[d] > 1]  # a sum over one is a copy
+    summed = split_up.sum(over, keepdim=True) if over else split_up
     return summed.movedim(rows.dim + 1, 0).reshape(rows.examples, *shape)
 
 
