@@ -220,7 +220,7 @@ def test_a_wrong_stride_is_caught(monkeypatch):
 @pytest.mark.parametrize("setting", WIDE, ids=str)
 def test_a_sum_in_float32_says_what_rounding_it_made(setting, monkeypatch):
     monkeypatch.setattr(Convolution, "few", lambda part: False)
-    case = Case(*setting, size=40, dtype=torch.float32)
+    case = Case(*setting, size=60, dtype=torch.float32)
     part, factors = case.parts()[1], torch.tensor([0.3, 0.0, 1.7], dtype=torch.float64)
     exact, rounded = (torch.zeros(part.shape, dtype=torch.float64) for _ in range(2))
 
@@ -232,7 +232,7 @@ def test_a_sum_in_float32_says_what_rounding_it_made(setting, monkeypatch):
 
 
 def test_a_sum_that_may_not_be_rounded_is_in_float64():
-    case = Case(*WIDE[0], size=40, dtype=torch.float32)
+    case = Case(*WIDE[0], size=60, dtype=torch.float32)
     part, factors = case.parts()[1], torch.ones(EXAMPLES, dtype=torch.float64)
     exact, held = (torch.zeros(part.shape, dtype=torch.float64) for _ in range(2))
     part.add_to(exact, factors, 0.0)

@@ -18,7 +18,7 @@ from dpsgd_torch.gradients.parts.outer import together
 from dpsgd_torch.gradients.parts.patches import Geometry
 from dpsgd_torch.gradients.parts.written import Written
 
-AT_ONCE = 1 << 23  # bytes of patches or gradients that are written at a time
+AT_ONCE = 1 << 22  # bytes of patches or gradients that are written at a time
 FEW_PLACES = 20  # below, a product of patches is faster than the library's weight gradient
 PROBES = 4
 
@@ -123,7 +123,7 @@ class Convolution(Part):
 
     def _float32_pays(self) -> bool:
         """Whether there are many more terms to add than the check of their sum adds."""
-        many = self.shape[1] >= 4 * PROBES and self.count * self._places >= 16 * PROBES
+        many = self.shape[1] >= 4 * PROBES and self.count * self._places >= 32 * PROBES
         return self.x.dtype == torch.float32 and self._usual and many
 
     def _pieces(self, wide: int) -> Iterator[slice]:
