@@ -18,7 +18,7 @@ from dpsgd_torch.gradients.parts.outer import together
 from dpsgd_torch.gradients.parts.patches import Geometry
 from dpsgd_torch.gradients.parts.written import Written
 
-AT_ONCE = 1 << 24  # bytes of patches or gradients that are written at a time
+AT_ONCE = 1 << 22  # bytes of patches or gradients that are written at a time
 FEW_PLACES = 20  # below, a product of patches is faster than the library's weight gradient
 PROBES = 4
 
@@ -60,7 +60,7 @@ class Convolution(Part):
 
     def squared_norms(self) -> tuple[torch.Tensor, torch.Tensor]:
         outputs, groups = self.shape[0] // self._cut.groups, self._cut.groups
-        if self._places * (outputs + self._depth) < outputs * self._depth:
+        if 3 * self._places * (outputs + self._depth) < outputs * self._depth:
             found = self.x.new_empty(self.count, dtype=torch.float64)
             for rows in self._pieces(8):
                 b = self._columns(self.x[rows].double()).flatten(0, 1)
@@ -80,8 +80,7 @@ class Convolution(Part):
         return squared, off * (2 * squared.sqrt() + off) + lost
 
     def add_to(self, total: torch.Tensor, factors: torch.Tensor, within: float) -> float:
-        cheaper = self.x.dtype == torch.float32 and self._usual and self.shape[1] >= 4 * PROBES
-        if within > 0 and cheaper:
+        if within > 0 and self._float32_pays():
             found = self._product(self.x, self._scaled(factors).float())
             error = self._measured(found, factors)
             if error <= within**2:
@@ -121,6 +120,11 @@ class Convolution(Part):
     def _walks_as(self, other: Convolution) -> bool:
         sizes = [(part.x.shape[3:], part.back.shape[3:], part.geometry) for part in (self, other)]
         return sizes[0] == sizes[1]
+
+    def _float32_pays(self) -> bool:
+        """Whether there are many more terms to add than the check of their sum adds."""
+        many = self.shape[1] >= 4 * PROBES and self.count * self._places >= 32 * PROBES
+        return self.x.dtype == torch.float32 and self._usual and many
 
     def _pieces(self, wide: int) -> Iterator[slice]:
         """Rows few enough that their patches and gradients of so many bytes a value may stand."""

@@ -14,7 +14,7 @@ from dpsgd_torch.gradients.parts.convolution import Convolution
 from dpsgd_torch.gradients.parts.patches import Geometry
 
 
-@node_rule("ConvolutionBackward0")
+@node_rule("ConvolutionBackward0", "ConvolutionBackward1")  # the second once traced
 def convolution(
     node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows
 ) -> dict[int, Part]:
