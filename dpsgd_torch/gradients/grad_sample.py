@@ -13,7 +13,7 @@ from dpsgd_torch.data.trees import Tree, length
 from dpsgd_torch.gradients.capture import Capture, Use
 from dpsgd_torch.gradients.clipped import MixedVectors
 from dpsgd_torch.gradients.losses import Loss
-from dpsgd_torch.gradients.rules.base import ClosedForm
+from dpsgd_torch.gradients.rules.base import ClosedForm, checked
 from dpsgd_torch.gradients.rules.registry import rule_of
 from dpsgd_torch.gradients.rules.slots import Slots
 from dpsgd_torch.gradients.trained_layers import layers_of
@@ -95,7 +95,9 @@ class PerExampleGradients:
         if form and times == 1 and form.pays(use) and {*form.inside} <= {*use.inside}:
             self._closed.append(form(use, delta))
             return
-        for p, gradients in rule_of(use.layer).per_example(use, delta.contiguous()).items():
+        rule = rule_of(use.layer)
+        given = rule.per_example(use, delta.contiguous())
+        for p, gradients in checked(given, use, rule, self._examples).items():
             if p.requires_grad:
                 held = p.grad_sample
                 p.grad_sample = gradients if held is None else held + gradients

@@ -52,6 +52,11 @@ class Callbacks:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
 
+    def rates_rise(self, step: int, steps: int) -> bool:
+        """Whether the schedule has a higher rate after ``step``, as far as a few places tell."""
+        later = range(step + 1, steps, max(1, (steps - step) // 64))
+        return any(self._schedule.at(each) > self._schedule.at(step) for each in later)
+
     def validate(
         self, model: nn.Module, streams: Streams, step: int, charges: Charges | None
     ) -> float | None:

@@ -17,6 +17,7 @@ from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.evaluation import evaluate
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord
+from dpsgd_torch.training.movement import Movement
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steps import Draw, PlainStep, PrivateStep
 
@@ -54,6 +55,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
     """Take the steps that are left, each charged before its noise is drawn."""
     ends = epoch_ends(run.sampling)
     private, meter = PrivateRecord(), _Meter(run)
+    movement = Movement(run.model) if run.plan else None
     for step in range(run.done, run.sampling.steps):
         if run.callbacks.early_stopping.stops(run.history.scores):
             run.ended = (
@@ -79,6 +81,8 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
             within_charged_step(run.model, step, lambda: _charged(run)),
         ):
             private.add(take(run.data, plan, _draw(run, step)))
+            if movement and plan.noise_multiplier > 0:
+                movement.check(run.model, run.optimizer, partial(_rates_rise, run, step))
 
         if run.plan:
             run.charges.settle(step, run.guard.accept(), on_record)
@@ -128,6 +132,10 @@ def epoch_ends(sampling: Sampler) -> list[int]:
         full = dpsgd_steps(dataset_size=n, batch_size=batch, epochs=len(ends) + 1)
         ends.append(min(full, sampling.steps))
     return ends
+
+
+def _rates_rise(run: RunState, step: int) -> bool:
+    return run.callbacks.rates_rise(step, run.sampling.steps)
 
 
 def _charged(run: RunState) -> str:

@@ -55,9 +55,8 @@ class Trainer:
     * Sampling, clip, noise and step count come from one plan, which is also what is charged.
 
     Args:
-        model: any module without batch statistics; trained in place. In a model that is in
-            training mode, modules put in ``eval()`` stay so, and a batch norm there is frozen; a
-            model that is itself in evaluation mode is put in training mode as a whole.
+        model: any module without batch statistics; trained in place. Modules put in ``eval()``
+            stay so (a frozen batch norm), unless the model as a whole is: then all train.
         loss: (outputs, targets) → loss; a torch loss, or one value per example.
         train_tensors: inputs and targets of the n records, each a tensor, or a tuple, list or dict
             of tensors, with which the model is called; or a kind of ``data.base.Data``.
@@ -226,6 +225,7 @@ class Trainer:
         run = self.state
         run.charges.refuse_broken()
         if not run.charges.are_open:
+            validate.refuse_unreachable(run.model, run.optimizer)
             self.open()
         run.refuse_changed_state()
         run.guard.begin()

@@ -1,5 +1,7 @@
 """A layer rule of one's own: a few lines, held against autograd; no other file knows."""
 
+import re
+
 import pytest
 import torch
 from gradient_oracle import error_of_the_clipped_sum
@@ -7,11 +9,12 @@ from refused import refused
 from small_problem import make_trainer, small_data
 from torch import nn
 
-from dpsgd_torch import Privacy
+from dpsgd_torch import ModelError, Privacy
 from dpsgd_torch.gradients import ClosedForm, LayerRule, register
 from dpsgd_torch.gradients.grad_sample import PerExampleGradients
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.gradients.rules.linear import LinearRule
+from dpsgd_torch.gradients.rules.registry import is_registered
 
 LOSS = per_example(nn.CrossEntropyLoss())
 
@@ -125,6 +128,70 @@ def test_a_model_of_it_trains_and_people_with_several_rows_may_share_a_clip():
 
 def test_a_wrong_rule_of_ones_own_is_refused_before_anything_is_charged():
     refused(r"parameter 2\.factor: .*do not add up", model=model_of(Wrong), gradients="ghost")
+
+
+def gives(what):
+    """A model whose rule gives ``what`` says of a layer's use."""
+
+    class Odd(Scale):
+        pass
+
+    @register(Odd)
+    class OddRule(LayerRule):
+        def per_example(self, use, delta):
+            return what(use.layer, use.x, delta)
+
+    return model_of(Odd)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        (lambda layer, x, delta: {layer.factor: (x * delta).sum(0)}, r"shape \(12,\) for factor"),
+        (lambda layer, x, delta: {layer.factor: (x * delta)[:1]}, r"shape \(1, 12\) for factor"),
+        (
+            lambda layer, x, delta: {layer.factor: (x * delta)[..., None]},
+            r"shape \(\d, 12, 1\) for",
+        ),
+        (lambda layer, x, delta: {layer.factor: None}, "NoneType for factor"),
+        (lambda layer, x, delta: {"factor": x * delta}, "what is no parameter of it"),
+        (lambda layer, x, delta: x * delta, "Tensor; return"),
+    ],
+)
+def test_a_rule_that_gives_something_else_is_refused_by_its_name_and_its_layers(what, told):
+    message = refused(r"layer 2 = Odd: its rule OddRule\.per_example gives", model=gives(what))
+    assert re.search(told, message), message
+
+
+class HalfAForm(ClosedForm):
+    def squared_norms(self, slots):
+        return slots
+
+
+class HalfARule(LayerRule):
+    closed_form = HalfAForm
+
+
+class NoForm(LayerRule):
+    closed_form = nn.Linear
+
+
+@pytest.mark.parametrize(
+    ("layer", "rule", "told"),
+    [
+        (Scale, nn.Linear, r"register\(Scale\) of Linear: is no LayerRule"),
+        (Scale, LinearRule(), r"register\(Scale\) of LinearRule: is no LayerRule"),
+        (Scale, lambda use, delta: {}, r"register\(Scale\) of function: is no LayerRule"),
+        (Scale, HalfARule, r"HalfARule\.closed_form = HalfAForm: has no add_to"),
+        (Scale, NoForm, r"NoForm\.closed_form = Linear: is no ClosedForm"),
+        (LinearRule, LinearRule, r"register\(LinearRule\): takes types of layers"),
+        (nn.Linear(1, 1), LinearRule, r"register\(Linear\): takes types of layers"),
+    ],
+)
+def test_what_is_no_rule_of_a_layer_is_refused_where_it_is_registered(layer, rule, told):
+    with pytest.raises(ModelError, match=told):
+        register(layer)(rule)
+    assert not is_registered(Scale(1))
 
 
 def test_another_layers_rule_may_be_given_and_a_rule_may_refuse():

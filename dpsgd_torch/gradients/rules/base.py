@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from dpsgd_torch.gradients.capture import Use
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.capture import Use, described
 from dpsgd_torch.gradients.rules.slots import Slots
 from dpsgd_torch.gradients.rules.vmap import run_again
 
@@ -44,6 +45,34 @@ class LayerRule:
             delta: the loss's gradient at the layer's output, contiguous.
         """
         return run_again(use, delta, inside=self.whole)
+
+
+def checked(given: Any, use: Use, rule: LayerRule, examples: int) -> PerParameter:
+    """What a rule gave for one use of a layer, if it is an example a row of its parameters.
+
+    Raises:
+        ModelError: it is something else; rule and layer are named.
+    """
+    of = f"{described(use.path, use.layer)}: its rule {type(rule).__name__}.per_example gives"
+    to_mend = "return {parameter: (examples, *its shape)} of the layer's parameters"
+    if not isinstance(given, dict):
+        raise ModelError(f"{of} {type(given).__name__}; {to_mend}")
+    names = {p: name for name, p in use.layer.named_parameters()}
+    for p, gradients in given.items():
+        if p not in names:
+            raise ModelError(f"{of} a gradient of what is no parameter of it; {to_mend}")
+        shape = tuple(getattr(gradients, "shape", ()))
+        if not isinstance(gradients, torch.Tensor) or shape != (examples, *p.shape):
+            what = (
+                f"shape {shape}"
+                if isinstance(gradients, torch.Tensor)
+                else type(gradients).__name__
+            )
+            raise ModelError(
+                f"{of} {what} for {names[p]}, of shape {tuple(p.shape)}, and {examples} examples; "
+                f"{to_mend}"
+            )
+    return given
 
 
 class ClosedForm(ABC):

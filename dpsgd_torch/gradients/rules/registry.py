@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
-from dpsgd_torch.gradients.rules.base import LayerRule
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.rules.base import ClosedForm, LayerRule
 from dpsgd_torch.gradients.rules.opacus_samplers import SAMPLERS, OpacusRule
 
 R = TypeVar("R", bound=LayerRule)
@@ -27,7 +28,8 @@ def register(*layers: type[nn.Module]) -> Callable[[type[R]], type[R]]:
     """Register a layer rule for these layer types, and not for their subclasses.
 
     Later rules replace earlier ones. ``@register(MyLayer)`` stands above the rule's class;
-    ``register(MyLayer)(SomeRule)`` gives a layer the rule of another.
+    ``register(MyLayer)(SomeRule)`` gives a layer the rule of another. What is no rule, or for no
+    type of layer, is refused at once.
 
     >>> from dpsgd_torch.gradients import LayerRule, register
     >>> class Scale(nn.Module):
@@ -42,7 +44,29 @@ def register(*layers: type[nn.Module]) -> Callable[[type[R]], type[R]]:
     ...         return {use.layer.factor: delta * use.x}
     """
 
+    for layer in layers:
+        if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
+            raise ModelError(
+                f"register({_name(layer)}): takes types of layers, @register(MyLayer); give it a "
+                "subclass of nn.Module"
+            )
+
     def take(rule: type[R]) -> type[R]:
+        if not (isinstance(rule, type) and issubclass(rule, LayerRule)):
+            raise ModelError(
+                f"register({', '.join(map(_name, layers))}) of {_name(rule)}: is no LayerRule; "
+                "derive it from dpsgd_torch.gradients.LayerRule"
+            )
+        form = rule.closed_form
+        if form is not None and not (isinstance(form, type) and issubclass(form, ClosedForm)):
+            raise ModelError(
+                f"{_name(rule)}.closed_form = {_name(form)}: is no ClosedForm; derive it from "
+                "dpsgd_torch.gradients.ClosedForm"
+            )
+        if form is not None and (missing := sorted(form.__abstractmethods__)):
+            raise ModelError(
+                f"{_name(rule)}.closed_form = {_name(form)}: has no {', '.join(missing)}; write it"
+            )
         made = rule()
         for layer in layers:
             _REGISTERED[layer] = made
@@ -57,6 +81,10 @@ def rule_of(layer: nn.Module) -> LayerRule:
     if kind in _REGISTERED:
         return _REGISTERED[kind]
     return _OPACUS if kind in SAMPLERS else _RUN_AGAIN
+
+
+def _name(given: Any) -> str:
+    return given.__name__ if isinstance(given, type) else type(given).__name__
 
 
 def is_registered(layer: nn.Module) -> bool:
