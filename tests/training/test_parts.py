@@ -163,7 +163,7 @@ def test_parts_of_one_tensor_join(kind, other):
 
 
 def test_a_large_tied_table_is_never_written_out(monkeypatch):
-    entries, d = 5000, 8
+    entries, d = 5000, 16
     a, b, indices, delta = drawn(3, 4, entries), drawn(3, 4, d), words(3, 4, 50), drawn(3, 4, d)
     truth = multiplied(a, b) + looked_up(indices, delta, entries)
     head, table = Outer(a, b), Tokens(indices, delta, entries)

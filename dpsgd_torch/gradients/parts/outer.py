@@ -16,12 +16,16 @@ from dpsgd_torch.gradients.parts.pieces import at_once, exact_float32, real
 from dpsgd_torch.gradients.parts.transposed import Transposed
 from dpsgd_torch.gradients.parts.written import Written
 
+# Written out, a row may hold so many times what is kept of it. On one core, (32, 64, 128, 512) took
+# 3.9 ms to write out, measure and sum, and 8.4 ms from its factors; (250, 36, 32, 256) 4 and 11.
+_MORE = 2
+
 
 def outer(a: torch.Tensor, b: torch.Tensor) -> Part:
-    """Σ_t a[i, t] ⊗ b[i, t] as a part: written out where that is less than what it is made of.
+    """Σ_t a[i, t] ⊗ b[i, t] as a part: written out where that is not much more than its factors.
 
-    Then it holds less, and neither its norm nor a weighted sum of it needs a second product. Else
-    ``Outer`` keeps both factors. A single step is never written out: its norm is |a||b|.
+    Then neither its norm nor a weighted sum of it needs a second product. Else ``Outer`` keeps both
+    factors. A single step is never written out: its norm is |a||b|.
 
     >>> type(outer(torch.ones(2, 9, 3), torch.ones(2, 9, 4))).__name__
     'Written'
@@ -50,9 +54,8 @@ class Outer(Part):
         return len(self.a)
 
     def written_is_less(self, and_kept: int = 0) -> bool:
-        """Whether the gradient of a row has no more values than are kept of it now."""
-        steps, (p, d) = self.a.shape[1], self.matrix
-        return steps > 1 and p * d <= steps * (p + d) + and_kept
+        """Whether a row written out holds not much more values than are kept of it now."""
+        return _is_less(self.a.shape[1], self.matrix, and_kept)
 
     def written(self) -> torch.Tensor:
         if self.a.dtype == torch.float32 and not exact_float32(self.a.device):
@@ -76,10 +79,10 @@ class Outer(Part):
     def grouped(self, slots: torch.Tensor, weights: torch.Tensor | None, count: int) -> Part:
         a = self.a if weights is None else self.a * weights[:, None, None].to(self.a)
         most = int(torch.bincount(slots, minlength=1).max()) if len(slots) else 0
-        steps, (p, d) = self.a.shape[1] * most, self.matrix
-        if steps > 1 and p * d <= steps * (p + d):
+        if _is_less(self.a.shape[1] * most, self.matrix):
+            width = self.matrix.numel()
             sums = folded(
-                self.count, p * d, slots, count, lambda at: Outer(a[at], self.b[at]).written()
+                self.count, width, slots, count, lambda at: Outer(a[at], self.b[at]).written()
             )
             return Written(sums.to(self.a).view(count, *self.shape))
         return Outer(together(a, slots, count), together(self.b, slots, count), self.shape)
@@ -108,3 +111,8 @@ class Outer(Part):
 
     def nbytes(self) -> int:
         return self.a.nbytes + self.b.nbytes
+
+
+def _is_less(steps: int, matrix: torch.Size, and_kept: int = 0) -> bool:
+    p, d = matrix
+    return steps > 1 and p * d <= _MORE * (steps * (p + d) + and_kept)

@@ -51,8 +51,8 @@ def add_outer(
         if error is not None:
             return error
     with torch.autocast(a.device.type, enabled=False):
-        for x, y in _widened(a, b, factors):
-            total.addmm_(x.T, y)
+        for x, y, by in _widened(a, b, factors):
+            total.addmm_((x * by[:, None]).T, y)
     return 0.0
 
 
@@ -60,7 +60,7 @@ def _pays(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether a float32 product and its probes take less than a float64 product."""
     rows, p, d = a.shape[0] * a.shape[1], a.shape[2], b.shape[2]
     both = a.dtype == b.dtype == torch.float32
-    return both and rows * p * d > 6 * _PROBES * (rows * (p + d) + p * d)
+    return both and rows * p * d > 4 * _PROBES * (rows * (p + d) + p * d)
 
 
 def _single(
@@ -87,27 +87,27 @@ def _measured(
 ) -> float:
     """The mean of |(S − S*) u|² over the probes u, in float64."""
     probes = _probes(b.shape[2], str(b.device))
-    truth = found.new_zeros(found.shape[0], probes.shape[1], dtype=torch.float64)
+    off = found.new_zeros(_PROBES, found.shape[0], dtype=torch.float64)
     with torch.autocast(a.device.type, enabled=False):
-        for x, y in _widened(a, b, factors):
-            truth.addmm_(x.T, y @ probes)
+        for x, y, by in _widened(a, b, factors):
+            off.addmm_((probes @ y.T) * by, x)  # a few rows first: a third of the time of columns
         for at in pieces(len(found), found.shape[1], found.device):
-            truth[at] -= found[at].double() @ probes
-    return float(truth.square().sum()) / _PROBES
+            off[:, at] -= probes @ found[at].double().T
+    return float(off.square().sum()) / _PROBES
 
 
 def _widened(
     a: torch.Tensor, b: torch.Tensor, factors: torch.Tensor
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(steps, p) with factors, and (steps, d), in float64, some at a time."""
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """(steps, p), (steps, d) and the factor of each step, in float64, some at a time."""
     steps, p, d = *a.shape[1:], b.shape[2]
     for at in pieces(len(a), steps * (p + d), a.device, least=-(-_LEAST // steps)):
-        x = a[at].double() * factors[at, None, None]
-        yield x.flatten(0, 1), b[at].double().flatten(0, 1)
+        by = factors[at, None].expand(-1, steps).flatten()
+        yield a[at].double().flatten(0, 1), b[at].double().flatten(0, 1), by
 
 
 @lru_cache(maxsize=64)
 def _probes(size: int, device: str) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0x5EED0F9A)
-    drawn = torch.randn(size, _PROBES, dtype=torch.float64, generator=generator)
+    drawn = torch.randn(_PROBES, size, dtype=torch.float64, generator=generator)
     return drawn.to(device)
