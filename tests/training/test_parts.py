@@ -13,6 +13,7 @@ from dpsgd_torch.gradients.parts import (
     Written,
     outer,
     outer_norms,
+    pieces,
 )
 
 SIZES = st.integers(1, 9)
@@ -100,6 +101,25 @@ def test_norms_and_sums_are_those_of_gradients_written_out(kind, rows, steps, p,
     for dtype in (torch.float32, torch.float64):
         agrees(*made(kind, rows, steps, p, d, seed, dtype))
         agrees(*made(kind, rows, steps, p, d, seed, dtype), within=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1, 7, 30])
+def test_nothing_depends_on_how_much_is_worked_on_at_once(monkeypatch, kind, size):
+    part, truth = made(kind)
+    slots = torch.tensor([0, 1, 1, 1, 2])
+    grouped = part.grouped(slots, None, 3).written()
+    monkeypatch.setattr(pieces, "_IN_CACHE", size)
+    agrees(part, truth)
+    torch.testing.assert_close(part.grouped(slots, None, 3).written(), grouped)
+
+
+@pytest.mark.parametrize("steps", [2, 95, 97, 130])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_long_sequences_of_wide_layers_go_by_their_gram_matrices(monkeypatch, steps, dtype):
+    a, b = drawn(2, steps, 540).to(dtype), drawn(2, steps, 520, seed=1).to(dtype)
+    monkeypatch.setattr(outer_norms, "_by_products", None)
+    agrees(Outer(a, b), multiplied(a, b))
 
 
 @pytest.mark.parametrize("kind", KINDS)
