@@ -15,7 +15,6 @@ from dpsgd_torch.gradients.parts.pieces import pieces
 _PROBES = 16
 _SAFETY = 16.0  # on the square of the error: see ``add_outer``
 _STEPS = 4096  # rows that one float32 product adds up
-_LEAST = 256  # rows of a float64 product, so that the total is not what is read most
 
 
 def add_outer(
@@ -101,7 +100,8 @@ def _widened(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """(steps, p), (steps, d) and the factor of each step, in float64, some at a time."""
     steps, p, d = *a.shape[1:], b.shape[2]
-    for at in pieces(len(a), steps * (p + d), a.device, least=-(-_LEAST // steps)):
+    least = 2 * p * d // (p + d)  # so that the total is not what is read most
+    for at in pieces(len(a), 4 * steps * (p + d), a.device, least=-(-least // steps)):
         by = factors[at, None].expand(-1, steps).flatten()
         yield a[at].double().flatten(0, 1), b[at].double().flatten(0, 1), by
 

@@ -58,8 +58,8 @@ def squares64(values: torch.Tensor) -> torch.Tensor:
     total = rows.new_zeros(len(rows), dtype=torch.float64)
     if not rows.numel():
         return total
-    wide = min(rows.shape[1], at_once(rows.device))
-    for at in pieces(len(rows), wide, rows.device):
+    wide = min(rows.shape[1], max(1, at_once(rows.device) // 8))
+    for at in pieces(len(rows), 8 * wide, rows.device):
         for start in range(0, rows.shape[1], wide):
             block = rows[at, start : start + wide].double()
             total[at] += torch.linalg.vecdot(block, block)
