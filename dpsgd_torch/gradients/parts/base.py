@@ -15,6 +15,7 @@ class Part(ABC):
     """
 
     shape: torch.Size
+    keeps_outer = False  # joined with a sum of outer products, it writes nothing out
 
     @property
     @abstractmethod
@@ -27,7 +28,7 @@ class Part(ABC):
 
     @abstractmethod
     def squared_norms(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(rows,) squared norms, and by what each may be too small."""
+        """(rows,) squared norms in float64, and by what each may be too small."""
 
     @abstractmethod
     def add_to(self, total: torch.Tensor, factors: torch.Tensor, within: float) -> float:
