@@ -142,6 +142,12 @@ def test_the_order_of_names_is_no_other_data():
     assert b"".join(first) == b"".join(second)
 
 
+def test_another_name_for_the_same_rows_is():
+    x, y = torch.rand(4, 2), torch.rand(4)
+    first, second = (InMemory({name: x}, y).fingerprint() for name in ("query", "key"))
+    assert b"".join(first) != b"".join(second)
+
+
 def test_a_single_tensor_is_hashed_and_made_up_as_it_always_was():
     inputs, targets = torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 5])
     data = InMemory(inputs, targets)

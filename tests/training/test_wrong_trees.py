@@ -93,6 +93,17 @@ def test_rows_that_are_not_as_their_schema_says_are_refused_by_their_leaf(case):
         data.take(np.array([2]))
 
 
+def test_names_and_not_their_order_say_what_a_leaf_is():
+    class Turned(Cut):
+        def take(self, indices):
+            inputs, targets = super().take(indices)
+            return dict(reversed(inputs.items())), targets
+
+    inputs, _ = Checked(Turned(), "cpu", "train_tensors").take(np.array([1, 4]))
+    assert torch.equal(inputs["ids"], Cut.batch[0]["ids"][[1, 4]])
+    assert (inputs["mask"] == 1).all()
+
+
 def test_a_schema_of_no_specs_is_refused():
     kind = Cut()
     kind.schema = Schema({"ids": Tensor((5,), torch.int64), "mask": 5}, Tensor((), torch.int64))
