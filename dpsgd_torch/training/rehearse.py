@@ -19,7 +19,7 @@ from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.methods import Method, choose
-from dpsgd_torch.gradients.rehearsal.draws import same_draws
+from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Oracle
 from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
@@ -31,6 +31,7 @@ from dpsgd_torch.training.released_state import checksums, released_tensors
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.validation import HeldOut
 
+_ALIKE = 1e-3  # of two passes over one row, alone and beside another
 _VALUES = 10**7  # of made-up outputs that targets are tried against, in all
 
 
@@ -86,11 +87,15 @@ def try_scores(
         with evaluating(model), torch.no_grad():
             if test is not None:
                 rows = rows_to_rehearse(test, size, "test_tensors")
-                _try(Oracle(model, scores["loss"]), scores, rows, size, "test")
+                oracle = Oracle(model, scores["loss"])
+                _try(oracle, scores, rows, size, "test")
+                _refuse_company(oracle, scores, rows, "test")
             if held_out is not None:
                 score = {"score": held_out.score}
                 rows = rows_to_rehearse(held_out.data, size, "validation")
-                _try(Oracle(model, held_out.score), score, rows, size, "validation")
+                oracle = Oracle(model, held_out.score)
+                _try(oracle, score, rows, size, "validation")
+                _refuse_company(oracle, score, rows, "validation")
         state.refuse_changes()
     finally:
         state.restore()
@@ -183,6 +188,28 @@ def _try(oracle: Oracle, scores: Mapping[str, Loss], data: Batch, size: int, whi
                 _try_score(name, score, own, targets, which, oracle.model)
 
 
+def _refuse_company(oracle: Oracle, scores: Mapping[str, Loss], data: Batch, which: str) -> None:
+    """Of several outputs, which no score is tried on in part: a row has what it has alone."""
+    found = []
+    for count in (1, min(2, length(data))):
+        inputs, targets = taken(data, slice(count))
+        with same_draws(first(data).device), FrozenDraws():
+            outputs = oracle.outputs(inputs, f"{which} rows")
+            if isinstance(outputs, torch.Tensor):
+                return
+            found.append([score(outputs, targets)[:1].double() for score in scores.values()])
+    for name, alone, beside in zip(scores, *found, strict=True):
+        if not torch.allclose(alone, beside, rtol=_ALIKE, atol=_ALIKE, equal_nan=True):
+            raise ModelError(
+                f"{_called(name)}: a {which} row's value changes with the rows beside it; give "
+                "outputs and targets the same shape, and keep what works across the batch out of it"
+            )
+
+
+def _called(score: str) -> str:
+    return score if score in ("loss", "score") else f"metric {score}"
+
+
 def _repeated(tensor: torch.Tensor, size: int, count: int) -> torch.Tensor:
     """As many rows, of what has one for each example."""
     if tensor.shape[:1] != (size,):
@@ -198,7 +225,7 @@ def _try_score(
     which: str,
     model: nn.Module,
 ) -> None:
-    what = name if name in ("loss", "score") else f"metric {name}"
+    what = _called(name)
     count = length(targets)
     with blamed(f"{what} over {count} {which} rows", model):
         values = score(outputs, targets)

@@ -3,17 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from small_problem import make_trainer, weights
 from torch import nn
 from torch.nn import functional as f
 
-from dpsgd_torch import DataError, ModelError, Privacy, RunError, Validation
-from dpsgd_torch.data.base import Data, Schema, Tensor
-from dpsgd_torch.data.checked import Checked
+from dpsgd_torch import ModelError, Privacy, RunError, Validation
+from dpsgd_torch.data.base import Data, Schema
 from dpsgd_torch.data.in_memory import InMemory
-from dpsgd_torch.data.trees import leaves, mapped
+from dpsgd_torch.data.trees import mapped
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.gradients.methods import per_example_gradients
 from dpsgd_torch.gradients.rehearsal.synthetic import MadeUp
@@ -145,6 +142,12 @@ def test_the_order_of_names_is_no_other_data():
     assert b"".join(first) == b"".join(second)
 
 
+def test_another_name_for_the_same_rows_is():
+    x, y = torch.rand(4, 2), torch.rand(4)
+    first, second = (InMemory({name: x}, y).fingerprint() for name in ("query", "key"))
+    assert b"".join(first) != b"".join(second)
+
+
 def test_a_single_tensor_is_hashed_and_made_up_as_it_always_was():
     inputs, targets = torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 5])
     data = InMemory(inputs, targets)
@@ -235,103 +238,32 @@ def test_outputs_whose_first_dimension_are_layers_go_to_the_loss_whole():
     assert trainer.fit().done == trainer.sampling.steps
 
 
+def test_a_metric_that_sees_layers_and_every_other_example_is_refused():
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 1)
+
+        def forward(self, x):
+            found = self.head(x)
+            return found, torch.stack([found, -found])
+
+    def squared(outputs, targets):
+        return ((outputs[1][0] - targets) ** 2).sum(1)  # (n, 1) and (n,): n values for each row
+
+    data = torch.rand(60, 3), torch.rand(60)
+    with pytest.raises(ModelError, match=r"metric error: a test row's value changes with the rows"):
+        make_trainer(
+            model=Layers(),
+            data=data,
+            test_tensors=data,
+            loss=lambda outputs, targets: (outputs[0].squeeze(1) - targets) ** 2,
+            metrics={"error": squared},
+        )
+
+
 def test_a_model_of_several_inputs_is_saved_but_not_for_export(tmp_path):
     trainer = tree_trainer().fit()
     assert (trainer.save(tmp_path / "kept") / "model.safetensors").is_file()
     with pytest.raises(ExportError, match=r"dict of ids: .*takes one tensor"):
         trainer.save(tmp_path / "graph", input_range=(0.0, 1.0))
-
-
-X, Y = torch.zeros(10, 3), torch.zeros(10)
-WRONG_TREES = {
-    "fewer rows": (
-        ({"ids": X, "mask": X[:9]}, Y),
-        r"inputs\.mask has 9 rows where inputs\.ids has 10",
-    ),
-    "other targets": (({"ids": X}, {"a": Y[:4]}), r"targets\.a has 4 rows where inputs\.ids"),
-    "None": (({"ids": X, "mask": None}, Y), r"inputs\.mask = NoneType: must be a tensor.*left out"),
-    "a number": (((X, torch.tensor(1.0)), Y), r"inputs\.1 = one number"),
-    "lists": ((X, [0.0, 1.0]), r"targets\.0 = float"),
-    "nothing": (({}, Y), "inputs = dict: is empty"),
-    "nothing within": (({"ids": X, "more": ()}, Y), r"inputs\.more = tuple: is empty"),
-    "a key": (({0: X}, Y), "the key 0: must be text"),
-    "no rows": (({"ids": X[:0]}, Y[:0]), r"inputs\.ids has 0 rows"),
-    "no targets": ({"ids": X}, "train_tensors = dict: must be a pair of tensors"),
-    "two batches": ([(X, Y), (X, Y)], "must be a pair of tensors"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG_TREES)
-def test_a_wrong_tree_is_refused_by_its_leaf(case):
-    data, match = WRONG_TREES[case]
-    with pytest.raises(DataError, match=match) as refusal:
-        make_trainer(data=data)
-    assert str(refusal.value).startswith("train_tensors")
-    assert "\n" not in str(refusal.value)
-
-
-def taking(**changes):
-    """A kind whose schema is true and whose rows are not."""
-
-    class Kind(Lazy):
-        def take(self, indices):
-            inputs, targets = super().take(indices)
-            made = {name: change(inputs.get(name)) for name, change in changes.items()}
-            return {k: v for k, v in {**inputs, **made}.items() if v is not None}, targets
-
-    return Checked(Kind(rows(6)), "cpu", "train_tensors")
-
-
-UNTRUE = {
-    "a leaf is missing": (
-        taking(mask=lambda t: None),
-        r"= dict of ids.*: must be dict of ids.*mask",
-    ),
-    "a leaf more": (taking(more=lambda t: X[:1]), "must be dict of ids"),
-    "another dtype": (taking(mask=torch.Tensor.float), r"inputs\.mask of row 2 = torch\.float32"),
-    "a row less": (taking(ids=lambda t: t[1:]), r"inputs\.ids of row 2"),
-    "within": (taking(extra=lambda t: (t[0][:, :1],)), r"inputs\.extra\.0 of row 2"),
-    "arrays": (taking(ids=torch.Tensor.numpy), r"inputs\.ids = ndarray: must be a tensor"),
-}
-
-
-@pytest.mark.parametrize("case", UNTRUE)
-def test_rows_that_are_not_as_their_schema_says_are_refused_by_their_leaf(case):
-    data, match = UNTRUE[case]
-    with pytest.raises(DataError, match=match):
-        data.take(np.array([2]))
-
-
-def test_a_schema_of_no_specs_is_refused():
-    kind = Lazy(rows(6))
-    kind.schema = Schema({"ids": Tensor((5,), torch.int64), "mask": 5}, Tensor((), torch.int64))
-    with pytest.raises(DataError, match=r"schema\.inputs\.mask = int: must be a"):
-        Checked(kind, "cpu", "train_tensors")
-
-
-TREES = st.recursive(
-    st.sampled_from([(2,), (), (1, 3)]).map(lambda shape: torch.rand(7, *shape)),
-    lambda part: (
-        st.lists(part, min_size=1, max_size=3).map(tuple)
-        | st.dictionaries(st.sampled_from(["a", "b", "c"]), part, min_size=1)
-    ),
-    max_leaves=6,
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(TREES, TREES, st.permutations(range(7)), st.data())
-def test_any_tree_is_taken_row_by_row_and_one_row_less_is_refused(inputs, targets, order, data):
-    whole = InMemory.of((inputs, targets), "cpu", "train_tensors")
-    taken = whole.take(np.array(order))
-    for before, after in zip(leaves((inputs, targets)), leaves(taken), strict=True):
-        assert torch.equal(before[order], after)
-    assert [*map(len, leaves([*whole.batches(5)]))] == [5] * len(leaves(taken)) + [2] * len(
-        leaves(taken)
-    )
-    short = data.draw(st.integers(0, len(leaves(taken)) - 1))
-    numbers = iter(range(20))
-    cut = mapped(lambda leaf: leaf[next(numbers) == short :], (inputs, targets))
-    if len(leaves(cut)) > 1:
-        with pytest.raises(DataError, match=r"rows where|equal length"):
-            InMemory.of(cut, "cpu", "train_tensors")
