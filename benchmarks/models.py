@@ -1,9 +1,9 @@
 """What does a private step cost on the models that people bring, beside a step without privacy?
 
 Each model is as its library makes it (the tests' zoo: tiny, random weights, no dropout), each batch
-so large that a plain step takes 30 ms and more. One process, one thread. A round takes one step of
-each contender, in an order that rotates; ratios are taken within a round, and the middle one is
-shown with where 80 % of them lie.
+so large that a plain step takes 30 ms and more. One thread; the contenders of a model run in one
+process. A round takes one step of each, in an order that rotates; ratios are taken within a round,
+and the middle one is shown with where 80 % of them lie.
 
     plain   zero_grad, forward, backward, step: without privacy
     ours    what the Trainer runs: per-example gradients, clip, float64 sums, fresh noise, the
@@ -31,11 +31,13 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads forked from would hang
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # of the profiler: errors alone
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
@@ -87,7 +89,8 @@ ROWS = (
 )
 REASONS = {  # what an error says → a short word for it
     r"tying is not supported": "tied weights",
-    r"len\(\)|shape|stack expects|'dict'|str": "inputs",
+    r"'dict'|not dict": "dict of inputs",
+    r"has no per-example|comes in or goes out": "layer refused",
     r"inplace": "in place",
     r"UnsupportedModule|not support": "unsupported",
 }
@@ -97,11 +100,11 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(1)
     wanted = [row for row in ROWS if not options.models or row.model in options.models]
-    measured = [(row, {name: peak_of(row, name, options) for name in CONTENDERS}) for row in wanted]
-    result: dict[str, Any] = {**conditions(options), "clip": "flat", "rows": []}
-    print(f"{result['machine']}; {result['versions']}; rounds {options.rounds}\n{HEAD}")
-    for row, peaks in measured:
-        found = {"memory": peaks, **timed(row, peaks, options)}
+    result: dict[str, Any] = {**conditions(options), "rows": []}
+    print(f"{result['machine']}; {result['versions']}; rounds {options.rounds}\n{HEAD}", flush=True)
+    for row in wanted:
+        peaks = {name: peak_of(row, name, options) for name in CONTENDERS}
+        found = {"memory": peaks, **in_a_fork(timed, row, peaks, options)}
         result["rows"].append({"model": row.name, "goal": [row.time, row.memory], **found})
         print(line(row, found, options.split), flush=True)
     if options.json:
@@ -129,44 +132,52 @@ def parse() -> argparse.Namespace:
 
 
 def step_of(row: Row, name: str, options: argparse.Namespace) -> Step:
-    """A contender with a model of its own; what libraries warn of is not ours to print."""
+    """A contender with a model of its own."""
     more = {"ours": {"kind": options.gradients}, "hooks": {"piece": row.piece}}.get(name, {})
     return CONTENDERS[name](made(row.model, row.batch), **more)
 
 
-# Memory: a fork for each, so that none sees what another left, and a slow one can be ended.
+# Each measurement is made in a fork: none sees what another left, and a slow one can be ended.
+
+
+def in_a_fork(function: Callable[..., Any], *given: Any, limit: float | None = None) -> Any:
+    """What ``function`` returns, or {"failed": why}."""
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=answer, args=(theirs, function, given))
+    child.start()
+    theirs.close()
+    try:
+        return mine.recv() if mine.poll(limit) else {"failed": f"> {limit:.0f} s"}
+    except EOFError:
+        return {"failed": "died (memory?)"}
+    finally:
+        child.terminate()
+        child.join()
+
+
+def answer(to: Any, function: Callable[..., Any], given: Sequence[Any]) -> None:
+    warnings.simplefilter("ignore")  # what libraries warn of is not ours to print
+    try:
+        to.send(function(*given))
+    except Exception as error:
+        to.send({"failed": short(error), "error": f"{type(error).__name__}: {error}"[:500]})
+    to.close()
+    os._exit(0)
 
 
 def peak_of(row: Row, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """{"tensors": MiB, "process": MiB} above the start, or {"failed": why}."""
     found: dict[str, Any] = {}
-    for kind in ("process", "tensors"):
-        context = multiprocessing.get_context("fork")
-        mine, theirs = context.Pipe(duplex=False)
-        child = context.Process(target=measure, args=(row, name, kind, options, theirs))
-        child.start()
-        theirs.close()
-        waited = mine.poll(options.limit)
-        try:
-            found |= mine.recv() if waited else {"failed": f"> {options.limit:.0f} s"}
-        except EOFError:
-            found |= {"failed": "died (memory?)"}
-        child.terminate()
-        child.join()
+    for kind in MEASURES:
+        found |= in_a_fork(measure, row, name, kind, options, limit=options.limit)
         if "failed" in found:
-            return found
+            break
     return found
 
 
-def measure(row: Row, name: str, kind: str, options: argparse.Namespace, answer: Any) -> None:
-    warnings.simplefilter("ignore")
-    try:
-        step = step_of(row, name, options)
-        answer.send({kind: {"process": resident, "tensors": allocated}[kind](step)})
-    except Exception as error:
-        answer.send({"failed": short(error), "error": f"{type(error).__name__}: {error}"[:500]})
-    answer.close()
-    os._exit(0)
+def measure(row: Row, name: str, kind: str, options: argparse.Namespace) -> dict[str, float]:
+    return {kind: MEASURES[kind](step_of(row, name, options))}
 
 
 def resident(step: Step) -> float:
@@ -192,6 +203,9 @@ def allocated(step: Step) -> float:
     return float(np.cumsum([size for _, size in memory]).max()) / 2**20
 
 
+MEASURES = {"process": resident, "tensors": allocated}
+
+
 def short(error: Exception) -> str:
     said = f"{type(error).__name__}: {error}"
     for pattern, word in REASONS.items():
@@ -206,15 +220,13 @@ def short(error: Exception) -> str:
 def timed(row: Row, peaks: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     names = [name for name in CONTENDERS if "failed" not in peaks[name]]
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        steps = {name: step_of(row, name, options) for name in names}
-        for turn in range(WARM_UP + options.rounds):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
-                started = time.perf_counter()
-                steps[name]()
-                seconds[name].append(time.perf_counter() - started)
+    steps = {name: step_of(row, name, options) for name in names}
+    for turn in range(WARM_UP + options.rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            started = time.perf_counter()
+            steps[name]()
+            seconds[name].append(time.perf_counter() - started)
     ratios = {}
     for name in names:
         each = np.divide(seconds[name], seconds["plain"])[WARM_UP:]
@@ -235,6 +247,8 @@ HEAD = (
 
 def line(row: Row, found: dict[str, Any], split: bool) -> str:
     """One model's row."""
+    if "failed" in found:
+        return f"{row.name:26}{found['failed']}"
     memory, shown = found["memory"], f"{row.name:26}{1000 * found['seconds']['plain']:8.1f}  "
     shown += f"{row.time or '':>5}"
     for name in ("ours", "hooks", "ghost"):
