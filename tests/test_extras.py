@@ -8,7 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("pandas", "opendp", "sklearn")
-EXTRAS = (*TABLES, "optuna", "onnx", "onnxscript", "onnxruntime", "flatbuffers", "unicorn")
+MODELS = ("transformers", "timm", "peft")
+EXPORT = ("onnx", "onnxscript", "onnxruntime", "flatbuffers", "unicorn")
+EXTRAS = (*TABLES, *MODELS, *EXPORT, "optuna")
 APPLICATION = ("matplotlib", "jinja2", "rich", "platformdirs", "torchvision")
 OWN_MODEL = """
 import torch
