@@ -24,7 +24,6 @@ from opacus.validators import ModuleValidator
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from dpsgd_torch.gradients.grad_sample import closed_forms_pay
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.gradients.methods import per_example_gradients
 from dpsgd_torch.privacy.plan import StepPlan
@@ -61,10 +60,8 @@ def plain(case: Case) -> Step:
 class Ours:
     """What the Trainer's step does: vectors, clip, float64 sums, noise, checks, optimizer."""
 
-    def __init__(self, case: Case, kind: str = "auto") -> None:
+    def __init__(self, case: Case, kind: str = "graph") -> None:
         model, self.inputs, self.targets, loss = case
-        if kind == "auto":
-            kind = "ghost" if closed_forms_pay(model) else "hooks"
         self.optimizer = PrivateOptimizer(sgd(model), microbatches=len(self.targets))
         self.loss, self.number, self.streams = per_example(loss), itertools.count(), Streams(0)
         self.open = ExitStack()  # held: the hooks go with it

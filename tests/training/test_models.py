@@ -13,33 +13,17 @@ from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.gradients.methods import per_example_gradients
 
 ROWS = 3
-ENGINE = "ghost"
+ENGINE = "graph"
 EXACT, ROUNDED = 1e-6, 1e-4
-DICTS = ["hf_vit", "hf_bert", "hf_roberta", "hf_gpt2", "hf_llama", "hf_qwen2", "hf_qwen3"]
-DICTS += ["lora_hf_vit", "lora_bert", "lora_gpt2", "lora_llama"]
-RECURRENT = ["lstm", "lstm_deep", "gru"]
-ATTENTION = ["attention", "transformer", "transformer_batch_second", "vit"]
-# What the engine of modules cannot do; an engine that can takes lines off.
-NOT_YET = {
-    **dict.fromkeys(DICTS, "a batch is one tensor"),
-    **dict.fromkeys(RECURRENT, "nn.LSTM and its like hold no per-example gradients"),
-    **dict.fromkeys(ATTENTION, "nn.MultiheadAttention holds no per-example gradients"),
-    "timm_vit": "vmap warns that fused attention is slow in it",
-    "embedding_bag": "nn.EmbeddingBag joins rows into bags",
-    "conv3d": "4.7 % wrong: InstanceNorm3d before an operation in place",
-}
-NOT_TRAINED_YET = {**NOT_YET, "resnet18_frozen": "a frozen batch norm is refused"}
 
 
-def of_the_zoo(not_yet) -> list:
-    """Every model, with what is not done yet expected to fail, and to be taken off the list."""
+def of_the_zoo() -> list:
+    """Every model; skipped where its library is absent."""
     models = []
     for name in ZOO:
         library = library_of(name)
         there = library is None or importlib.util.find_spec(library)
         marks = [pytest.mark.skipif(not there, reason=f"{library} is not installed")]
-        if name in not_yet:
-            marks.append(pytest.mark.xfail(strict=True, reason=not_yet[name]))
         models.append(pytest.param(name, marks=marks))
     return models
 
@@ -78,7 +62,7 @@ def differs(model, inputs, targets, loss, rows) -> float:
     return max(off, float((given - wanted).norm() / wanted.norm()))
 
 
-@pytest.mark.parametrize("name", of_the_zoo(NOT_YET))
+@pytest.mark.parametrize("name", of_the_zoo())
 def test_each_example_has_autograds_gradient(name):
     model, inputs, targets, loss = made(name, ROWS)
     loss, twin = per_example(loss), copy.deepcopy(model).double()
@@ -89,7 +73,7 @@ def test_each_example_has_autograds_gradient(name):
     assert differs(model, inputs, targets, loss, rows) < ROUNDED
 
 
-@pytest.mark.parametrize("name", of_the_zoo(NOT_TRAINED_YET))
+@pytest.mark.parametrize("name", of_the_zoo())
 def test_the_trainer_trains_it(name, tmp_path):
     model, inputs, targets, loss = made(name, 2 * ROWS)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -14,7 +14,7 @@ from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.methods import choose, per_example_gradients
 
 EXACT = 1e-6
-ENGINE = "ghost"
+ENGINE = "graph"
 DRAWS = 500 if os.environ.get("CI") else 60
 MOST_REFUSED = 0.5  # of the draws: recurrent layers, attention, tied weights, examples second
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 
 from dpsgd_torch.gradients.parts.base import Part
-from dpsgd_torch.gradients.parts.outer import together
+from dpsgd_torch.gradients.parts.grouping import together
 from dpsgd_torch.gradients.parts.patches import Geometry
 from dpsgd_torch.gradients.parts.written import Written
 
