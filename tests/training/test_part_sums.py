@@ -36,7 +36,7 @@ def test_a_large_product_is_in_float32_and_off_by_less_than_is_told():
     part = large()
     bound, off, _ = summed(part, clipped(part), WITHIN)
     assert 0 < off <= bound**0.5 <= WITHIN
-    assert bound**0.5 <= 8 * off  # four times, and the probes' own chance
+    assert bound**0.5 <= 20 * off  # ten times, and the probes' own chance
 
 
 def test_nothing_allowed_is_float64_throughout():
@@ -113,7 +113,7 @@ def test_probes_measure_the_frobenius_norm_of_an_error_and_do_not_change():
     found = (part.a.double().flatten(0, 1).T @ part.b.double().flatten(0, 1)) + error
     ones = torch.ones(3, dtype=torch.float64)
     measured = outer_sums._measured(found, part.a, part.b, ones)
-    assert measured == pytest.approx(float(error.square().sum()), rel=0.2)
+    assert measured == pytest.approx(float(error.square().sum()), rel=0.3)
     assert measured == outer_sums._measured(found, part.a, part.b, ones)
 
 

@@ -1,9 +1,8 @@
 """What each example adds to one tensor, written out only where that is the cheaper."""
 
 from dpsgd_torch.gradients.parts.base import Part
-from dpsgd_torch.gradients.parts.joint import Joint
 from dpsgd_torch.gradients.parts.outer import Outer, outer
-from dpsgd_torch.gradients.parts.tokens import Tokens
+from dpsgd_torch.gradients.parts.tokens import Joint, Tokens
 from dpsgd_torch.gradients.parts.transposed import Transposed
 from dpsgd_torch.gradients.parts.written import Written
 

@@ -12,8 +12,8 @@ import torch
 
 from dpsgd_torch.gradients.parts.pieces import pieces
 
-_PROBES = 16
-_SAFETY = 16.0  # on the square of the error: see ``add_outer``
+_PROBES = 8
+_SAFETY = 100.0  # on the square of the error: see ``add_outer``
 _STEPS = 4096  # rows that one float32 product adds up
 
 
@@ -27,11 +27,11 @@ def add_outer(
     * The exact sum S* moves by at most C′ between neighbours, where C′ = C − margin is what norms
       were clipped to. What is released is S = S* + E, so it moves by at most C′ + |E| + |E′|, for
       either neighbour's own rounding error: within C while 2 × ``within`` ≤ margin.
-    * E is measured, not assumed. For a standard normal u, E[|E u|²] = |E|² (Frobenius). With 16 of
-      them, |S U − Σ factor a (b · U)|² / 16, all in float64, is |E|² times a weighted mean of
-      χ² of 16 degrees. Where E is of rank one, which is the worst, that is below 1/16 of |E|² with
-      probability 6e-8; a rounding error is spread over many directions, and of two of equal size
-      it is 2e-14, of four 2e-27. So 16 × the measured square is taken for |E|².
+    * E is measured, not assumed. For a standard normal u, E[|E u|²] = |E|² (Frobenius). With 8 of
+      them, |S U − Σ factor a (b · U)|² / 8, all in float64, is |E|² times a weighted mean of
+      χ² of 8 degrees. Where E is of rank one, which is the worst, that is below 1/100 of |E|² with
+      probability 1e-7; a rounding error is spread over many directions, and of two of equal size
+      it is 4e-14, of four 8e-27. So 100 × the measured square is taken for |E|².
     * Where that is more than ``within``², the float32 product is thrown away for a float64 one:
       after TF32, autocast, or a kernel at fault just as after terms that cancel.
     * The u are the same in every call, so a step that is run again gives the same sum; they are
@@ -59,7 +59,7 @@ def _pays(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether a float32 product and its probes take less than a float64 product."""
     rows, p, d = a.shape[0] * a.shape[1], a.shape[2], b.shape[2]
     both = a.dtype == b.dtype == torch.float32
-    return both and rows * p * d > 4 * _PROBES * (rows * (p + d) + p * d)
+    return both and rows * p * d > 8 * _PROBES * (rows * (p + d) + p * d)
 
 
 def _single(
