@@ -123,7 +123,9 @@ def resnet18(**more: Any) -> nn.Module:
 
 def frozen_resnet18() -> nn.Module:
     """What a fine-tuner does: statistics as they were learnt, and a new head."""
-    model = resnet18().eval().requires_grad_(False)
+    model = resnet18().requires_grad_(False)
+    for module in model.modules():
+        module.train(not isinstance(module, nn.BatchNorm2d))
     return model.fc.requires_grad_(True) and model
 
 

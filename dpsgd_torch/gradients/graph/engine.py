@@ -14,12 +14,12 @@ from torch import nn
 
 from dpsgd_torch.data.trees import Tree, call, first, length, taken
 from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals
-from dpsgd_torch.gradients.graph.layouts import Layouts, find_layouts
+from dpsgd_torch.gradients.graph.layouts import Layouts, Unknown, add_layouts
 from dpsgd_torch.gradients.graph.pull_back import pull_back
 from dpsgd_torch.gradients.graph.recurrent import Unfused
 from dpsgd_torch.gradients.graph.walk import walk
 from dpsgd_torch.gradients.losses import Loss
-from dpsgd_torch.gradients.parts import Part
+from dpsgd_torch.gradients.parts import Part, Written
 from dpsgd_torch.gradients.parts.clipped import PartVectors
 from dpsgd_torch.gradients.vectors import Vectors
 
@@ -45,8 +45,11 @@ class GraphGradients:
 
     def backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
         """Sum of the losses; what belongs to each example stays until ``vectors``."""
-        layouts, self._examples = self._layouts(loss, inputs, targets), length(inputs)
-        self._parts = {}
+        self._examples, self._parts = length(inputs), {}
+        if self.layouts is None:
+            self.layouts = Layouts()
+            self._look(loss, inputs, targets, 2)
+        layouts = self.layouts
         while True:
             losses = loss(call(self._model, inputs), targets)
             if losses.grad_fn is None:
@@ -56,19 +59,43 @@ class GraphGradients:
                 break
             except Again as again:
                 layouts.later.add(again.key)
-                del losses
+            except Unknown:  # other operations for another number of examples
+                self._look(loss, inputs, targets, self._examples)
         return float(losses.detach().sum())
 
     def _read(self, losses: torch.Tensor, layouts: Layouts) -> dict[str, Part]:
         """The parts of each parameter, by name."""
+        if self._examples == 1:
+            return self._of_one(losses)
         found = walk(
             losses,
             self._trained,
             lambda meeting: layouts.holds_examples(meeting, self._examples),
         )
-        came = Arrivals(found, layouts.later)
-        received = came.collect(losses)
+        received = Arrivals(found, layouts.later).collect(losses)
         return pull_back(received, found.shared, self._named)
+
+    def _of_one(self, losses: torch.Tensor) -> dict[str, Part]:
+        """Of a lone example, whose gradient is autograd's."""
+        gradients = torch.autograd.grad(losses.sum(), list(self._trained), allow_unused=True)
+        return {
+            name: Written(gradient.to_dense()[None])
+            for name, gradient in zip(self._named, gradients, strict=True)
+            if gradient is not None
+        }
+
+    def _look(self, loss: Loss, inputs: Tree, targets: Tree, copies: int) -> None:
+        """At copies of the first example, for where examples are."""
+        assert self.layouts is not None
+        same = torch.zeros(copies, dtype=torch.int64, device=first(inputs).device)
+        given, wanted = taken(inputs, same), taken(targets, same)
+        add_layouts(
+            self.layouts,
+            self._trained,
+            self._model.parameters(),
+            lambda: loss(call(self._model, given), wanted),
+            same.device,
+        )
 
     def vectors(
         self,
@@ -83,16 +110,3 @@ class GraphGradients:
     def cleanup(self) -> None:
         """Give recurrent layers their fused kernels back."""
         self._unfused.remove()
-
-    def _layouts(self, loss: Loss, inputs: Tree, targets: Tree) -> Layouts:
-        if self.layouts is None:
-            twice = torch.zeros(2, dtype=torch.int64, device=first(inputs).device)
-            pair = taken(inputs, twice), taken(targets, twice)
-            everything = {p: name for name, p in self._model.named_parameters()}
-            self.layouts = find_layouts(
-                self._trained,
-                everything,
-                lambda: loss(call(self._model, pair[0]), pair[1]),
-                twice.device,
-            )
-        return self.layouts

@@ -9,7 +9,7 @@ import torch
 
 from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.base import NoRule, node_rule
-from dpsgd_torch.gradients.parts import Outer, Part, Written
+from dpsgd_torch.gradients.parts import Part, Written, outer
 
 
 @node_rule("MmBackward0")
@@ -17,7 +17,7 @@ def mm(node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows) -> d
     """self @ mat2, where mat2 (features, outputs) is of parameters."""
     if 0 in wanted:
         raise NoRule("multiplies by its parameter from the left; write (x.T @ weight.T).T")
-    return {1: Outer(rows.split(node._saved_self, 1), rows.split(delta, 1))}
+    return {1: outer(rows.split(node._saved_self, 1), rows.split(delta, 1))}
 
 
 @node_rule("AddmmBackward0")
@@ -31,5 +31,5 @@ def addmm(node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows) -
         raise NoRule("multiplies by its parameter from the left; write (x.T @ weight.T).T")
     if 2 in wanted:
         scaled = back if node._saved_alpha == 1 else back * node._saved_alpha
-        found[2] = Outer(rows.split(node._saved_mat1, 1), scaled)
+        found[2] = outer(rows.split(node._saved_mat1, 1), scaled)
     return found
