@@ -14,9 +14,10 @@ from torch import nn
 
 from dpsgd_torch.data.trees import Tree, call, first, length, taken
 from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals
-from dpsgd_torch.gradients.graph.layouts import Layouts, Unknown, add_layouts
+from dpsgd_torch.gradients.graph.layouts import Layouts, Unknown
 from dpsgd_torch.gradients.graph.pull_back import pull_back
 from dpsgd_torch.gradients.graph.recurrent import Unfused
+from dpsgd_torch.gradients.graph.search import add_layouts
 from dpsgd_torch.gradients.graph.walk import walk
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.parts import Part, Written
@@ -87,14 +88,18 @@ class GraphGradients:
     def _look(self, loss: Loss, inputs: Tree, targets: Tree, copies: int) -> None:
         """At copies of the first example, for where examples are."""
         assert self.layouts is not None
-        same = torch.zeros(copies, dtype=torch.int64, device=first(inputs).device)
-        given, wanted = taken(inputs, same), taken(targets, same)
+        device = first(inputs).device
+
+        def losses_of(attempt: int) -> torch.Tensor:
+            same = torch.full((copies,), attempt % self._examples, device=device)
+            return loss(call(self._model, taken(inputs, same)), taken(targets, same))
+
         add_layouts(
             self.layouts,
             self._trained,
-            self._model.parameters(),
-            lambda: loss(call(self._model, given), wanted),
-            same.device,
+            list(self._model.parameters()),
+            losses_of,
+            device,
         )
 
     def vectors(
