@@ -51,6 +51,8 @@ class GraphGradients:
             self.layouts = Layouts()
             self._look(loss, inputs, targets, 2)
         layouts = self.layouts
+        device = first(inputs).device
+        drawn = _draws(device)
         while True:
             losses = loss(call(self._model, inputs), targets)
             if losses.grad_fn is None:
@@ -62,6 +64,7 @@ class GraphGradients:
                 layouts.later.add(again.key)
             except Unknown:  # other operations for another number of examples
                 self._look(loss, inputs, targets, self._examples)
+            _redraw(device, drawn)  # as a run would that had known
         return float(losses.detach().sum())
 
     def _read(self, losses: torch.Tensor, layouts: Layouts) -> dict[str, Part]:
@@ -115,3 +118,16 @@ class GraphGradients:
     def cleanup(self) -> None:
         """Give recurrent layers their fused kernels back."""
         self._unfused.remove()
+
+
+def _draws(device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Where torch's generators stand."""
+    if device.type == "cuda":
+        return torch.get_rng_state(), torch.cuda.get_rng_state(device)
+    return (torch.get_rng_state(),)
+
+
+def _redraw(device: torch.device, states: tuple[torch.Tensor, ...]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
