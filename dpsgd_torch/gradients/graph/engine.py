@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from dpsgd_torch.data.trees import Tree, call, first, length, taken
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.capture import by_layer
 from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals
 from dpsgd_torch.gradients.graph.layouts import Layouts, Unknown, add_layouts
 from dpsgd_torch.gradients.graph.pull_back import pull_back
@@ -44,7 +46,17 @@ class GraphGradients:
         self._examples = 0
 
     def backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
-        """Sum of the losses; what belongs to each example stays until ``vectors``."""
+        """Sum of the losses; what belongs to each example stays until ``vectors``.
+
+        Raises:
+            ModelError: examples mix, or cannot be told apart: the layer and parameter are named.
+        """
+        try:
+            return self._backward(loss, inputs, targets)
+        except ModelError as error:
+            raise by_layer(self._model, error) from error
+
+    def _backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
         self._examples, self._parts = length(inputs), {}
         if self.layouts is None:
             self.layouts = Layouts()
