@@ -228,7 +228,7 @@ def test_a_wrong_part_is_caught_in_a_mixed_model(monkeypatch, planted):
         refused(r"parameter .*: its per-example gradients do not add up", model=model)
     else:
         monkeypatch.setattr(Outer, "squared_norms", wrong_norm)
-        refused(r"parameter 2\.weight: a norm is 0\.\d+ of its vector's", model=model)
+        refused(r"parameter .*: a norm is 0\.\d+ of its vector's", model=model)
 
 
 def test_real_examples_are_held_against_autograd_in_a_mixed_model():

@@ -11,7 +11,7 @@ from dpsgd_torch import ModelError
 from dpsgd_torch.gradients.graph.rules import base
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.gradients.methods import per_example_gradients
-from dpsgd_torch.gradients.parts import Outer
+from dpsgd_torch.gradients.parts import Outer, Written
 
 
 class UsedTwice(nn.Module):
@@ -140,22 +140,25 @@ def test_a_planted_wrong_sum_is_caught(monkeypatch):
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_part_whose_norms_are_wrong_is_refused_before_a_charge(monkeypatch, shared, factor):
     """Its vectors are right: only the clip would let more through, or take more away."""
-    grouped, norms = Outer.grouped, Outer.squared_norms
 
-    def marked(self, slots, weights, count):
-        part = grouped(self, slots, weights, count)
-        part.of_slots = True
-        return part
+    def plant(kind):
+        grouped, norms = kind.grouped, kind.squared_norms
 
-    def wrong(self):
-        squared, error = norms(self)
-        planted = hasattr(self, "of_slots") == shared
-        return squared * factor if planted else squared, error
+        def marked(self, slots, weights, count):
+            part = grouped(self, slots, weights, count)
+            part.of_slots = True
+            return part
 
-    monkeypatch.setattr(Outer, "grouped", marked)
-    monkeypatch.setattr(Outer, "squared_norms", wrong)
+        def wrong(self):
+            squared, error = norms(self)
+            planted = hasattr(self, "of_slots") == shared
+            return squared * factor if planted else squared, error
+
+        monkeypatch.setattr(kind, "grouped", marked)
+        monkeypatch.setattr(kind, "squared_norms", wrong)
+
+    plant(Outer)
+    plant(Written)
     lets = "let too much through" if factor < 1 else "take too much away"
-    refused(
-        rf"parameter 1\.weight: a norm is \d\.\d+ of its vector's, .*{lets}",
-        model=nn.Sequential(nn.Flatten(), nn.Linear(36, 3)),
-    )
+    told = rf"parameter 1\.(weight|bias): a norm is \d[.\d]* of its vector's, .*{lets}"
+    refused(told, model=nn.Sequential(nn.Flatten(), nn.Linear(36, 3)))

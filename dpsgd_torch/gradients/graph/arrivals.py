@@ -11,7 +11,7 @@ import torch
 from torch.autograd.graph import GradientEdge
 
 from dpsgd_torch.errors import ModelError
-from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, rule_for
+from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, checked, rule_for
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
 from dpsgd_torch.gradients.graph.walk import Edge, Key, Meeting, Walk
 from dpsgd_torch.gradients.parts import Part
@@ -97,7 +97,8 @@ class Arrivals:
         try:
             if len(given) > 1 or deltas[0] is None:
                 raise NoRule("has several outputs")
-            parts = rule(node, deltas[0], meeting.wanted, meeting.rows)
+            given_parts = rule(node, deltas[0], meeting.wanted, meeting.rows)
+            parts = checked(given_parts, node, meeting.wanted, meeting.rows.examples)
         except NeedsGraph:
             raise Again(meeting.key) from None
         except (NoRule, ValueError) as error:

@@ -31,6 +31,7 @@ from dpsgd_torch.gradients.vectors import PerExample, Vectors, length
 
 _MANY = 5  # made-up examples
 _NORM = 1e-3  # relative: what is wrong is off by more, what is rounding by far less
+_HAIR = 1e-5  # relative: norms in float32
 _TOO_LONG = 1e-2  # relative: a bound on rounding may be added to a norm
 _ROUNDING = 1e-4  # of the largest norm: what is added where terms cancel
 _RIGHT = {  # by engine: why its gradients may be wrong, and what to do
@@ -284,27 +285,30 @@ class Rehearsal:
             )
 
     def _refuse_wrong_norms(self, vectors: Vectors, which: Sequence[int]) -> None:
-        """The norm that a vector is clipped by is the vector's, or a little above it."""
+        """The norm that a vector is clipped by is the vector's, or a little above it.
+
+        Where it is not to a hair, so it must be in each parameter.
+        """
         finite = vectors.norms[torch.isfinite(vectors.norms)]
         rounding = _ROUNDING * float(finite.max()) if finite.numel() else 0.0
         for i in which:
             told, vector = float(vectors.norms[i]), vectors.vector(i)
             true = length(vector)
-            if not math.isfinite(told):
-                continue
-            if not told >= true * (1 - _NORM):
-                lets = "let too much through"
-            elif told > true * (1 + _TOO_LONG) + rounding:
-                lets = "take too much away"
-            else:
+            if not math.isfinite(told) or abs(told - true) <= _HAIR * true:
                 continue
             own = [float(part.norm()) for part in vector]
-            off = [abs(a - b) for a, b in zip(vectors.norms_told(i), own, strict=True)]
-            name = list(self._oracle.named)[off.index(max(off))]
-            raise ModelError(
-                f"parameter {name}: a norm is {told / max(true, 1e-300):.3g} of its vector's, so "
-                f"the clip would {lets}: a rule that it goes by is wrong; {self._next}"
-            )
+            names = zip(self._oracle.named, vectors.norms_told(i), own, strict=True)
+            for name, a, b in [*names, ("of all", told, true)]:
+                if not a >= b * (1 - _NORM) - _HAIR * true:
+                    lets = "let too much through"
+                elif a > b * (1 + _TOO_LONG) + rounding:
+                    lets = "take too much away"
+                else:
+                    continue
+                raise ModelError(
+                    f"parameter {name}: a norm is {a / max(b, 1e-300):.3g} of its vector's, so "
+                    f"the clip would {lets}: a rule that it goes by is wrong; {self._next}"
+                )
 
     def _refuse_not_alone(self, alone: Gradient, given: Gradient, count: int) -> None:
         if found := self._oracle.differing(alone, given):
