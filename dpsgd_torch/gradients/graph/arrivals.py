@@ -9,6 +9,7 @@ import functools
 
 import torch
 from torch.autograd.graph import GradientEdge
+from torch.utils.checkpoint import CheckpointError
 
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, checked, rule_for
@@ -20,7 +21,10 @@ Deltas = tuple[torch.Tensor | None, ...]  # one for each of a node's outputs
 
 
 class Again(Exception):
-    """A rule calls its node: the pass must be run again, with the graph kept until after it."""
+    """A node must wait: the pass must be run again, with the graph kept until after it.
+
+    Its rule calls it, or what it saved is had once in a pass (activation checkpointing).
+    """
 
     def __init__(self, key: Key) -> None:
         super().__init__()
@@ -37,6 +41,7 @@ class Arrivals:
     def __init__(self, found: Walk, later: set[Key]) -> None:
         self._found, self._later = found, later
         self._waiting: list[tuple[Meeting, Deltas]] = []
+        self._taken: Meeting | None = None  # whose node runs next
         self._received: dict[Edge, list[Part]] = {}
 
     def collect(self, losses: torch.Tensor) -> dict[Edge, list[Part]]:
@@ -67,6 +72,10 @@ class Arrivals:
                 if edges
                 else ()
             )
+        except CheckpointError:  # what the rule had taken, the node cannot have any more
+            if self._taken is None:
+                raise
+            raise Again(self._taken.key) from None
         finally:
             for handle in handles:
                 handle.remove()
@@ -82,8 +91,10 @@ class Arrivals:
 
     def _arrive(self, meeting: Meeting, deltas: Deltas) -> None:
         if meeting.key in self._later:
+            self._taken = None
             self._waiting.append((meeting, deltas))
         else:
+            self._taken = meeting
             self._take(meeting, deltas)
 
     def _take(self, meeting: Meeting, deltas: Deltas) -> None:
