@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
 
 from dpsgd_torch.gradients.grad_sample import OpacusGradients
 from dpsgd_torch.gradients.graph.engine import GraphGradients
@@ -191,3 +192,64 @@ def test_weight_norm_is_torchs():
         theirs.bias.copy_(ours.bias)
     x = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+
+
+class Gated(nn.Module):
+    """Steps before examples in memory, and an example whose gate is shut sends no gradient back."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, OUTPUTS)
+
+    def forward(self, x):
+        steps = x.view(len(x), 10, 3).transpose(0, 1).flatten(0, 1)  # (steps × examples, 3)
+        seen = self.first(steps).unflatten(0, (10, len(x))).sum(0)
+        return self.last(seen) * (x[:, :1] > 0)
+
+
+@pytest.mark.parametrize("open_at", [0, 1, 5])
+def test_where_examples_are_is_not_guessed_from_one_that_sends_no_gradient(open_at):
+    """Guessed, the rows of one example were taken for another's: found by random architectures."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Gated()
+    x, y = some_data()
+    x[:, 0] = -x[:, 0].abs()
+    x[open_at:, 0] = x[open_at:, 0].abs()
+    expected = torch.stack([autograd_alone(model, x[i : i + 1], y[i : i + 1]) for i in range(ROWS)])
+    vectors = graph_vectors(model, (x, y))
+    assert torch.allclose(vectors.norms.double(), expected.norm(dim=1), rtol=1e-5)
+    assert torch.allclose(torch.cat(vectors.vector(7)), expected[7], rtol=1e-4, atol=1e-6)
+
+
+def autograd_alone(model, x, y) -> torch.Tensor:
+    twin = Gated().double()
+    twin.load_state_dict(model.state_dict())
+    LOSS(twin(x.double()), y.double()).sum().backward()
+    return torch.cat([p.grad.flatten() for p in twin.parameters()])
+
+
+class Recomputed(nn.Module):
+    """Activation checkpointing, which gives what was saved once in a pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(INPUTS, INPUTS) for _ in range(3)])
+        self.last = nn.Linear(INPUTS, OUTPUTS)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = checkpoint(lambda x, layer=layer: layer(x).tanh(), x, use_reentrant=False)
+        return self.last(x)
+
+
+def test_activation_checkpointing_changes_no_gradient():
+    model, data = Recomputed(), some_data()
+    plain = nn.Sequential(
+        *(part for layer in model.layers for part in (layer, nn.Tanh())), model.last
+    )
+    found, wanted = graph_vectors(model, data), graph_vectors(plain, data)
+    assert torch.allclose(found.norms, wanted.norms, rtol=1e-6)
+    factors = torch.linspace(0.1, 1, ROWS)
+    found, wanted = sum_of(model, found, factors), sum_of(plain, wanted, factors)
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-6

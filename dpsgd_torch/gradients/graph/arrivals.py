@@ -31,6 +31,14 @@ class Again(Exception):
         self.key = key
 
 
+class Undecided(Exception):
+    """A gradient comes to where nobody knows yet where the examples are."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__()
+        self.key = key
+
+
 class Arrivals:
     """Gradients that arrive at the meetings of a walk.
 
@@ -49,6 +57,7 @@ class Arrivals:
 
         Raises:
             Again: with the key to wait for.
+            Undecided: with the key to look at.
             ModelError: a meeting cannot be told apart example by example.
         """
         last = {id(m.node) for m in self._found.last}
@@ -102,7 +111,10 @@ class Arrivals:
         given = [delta for delta in deltas if delta is not None]
         if not given:
             return
-        assert meeting.rows is not None
+        if meeting.rows is None:
+            if any(bool(delta.any()) for delta in given):
+                raise Undecided(meeting.key)
+            return
         node, name = meeting.node, meeting.key[1]
         rule = rule_for(name) or one_at_a_time
         try:

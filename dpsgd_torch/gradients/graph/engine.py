@@ -15,11 +15,11 @@ from torch import nn
 from dpsgd_torch.data.trees import Tree, call, first, length, taken
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.capture import by_layer
-from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals
-from dpsgd_torch.gradients.graph.layouts import Layouts, Unknown, add_layouts
+from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals, Undecided
+from dpsgd_torch.gradients.graph.layouts import UNDECIDED, Layouts, Unknown, add_layouts
 from dpsgd_torch.gradients.graph.pull_back import pull_back
 from dpsgd_torch.gradients.graph.recurrent import Unfused
-from dpsgd_torch.gradients.graph.walk import walk
+from dpsgd_torch.gradients.graph.walk import Key, walk
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.parts import Part, Written
 from dpsgd_torch.gradients.parts.clipped import PartVectors
@@ -71,6 +71,8 @@ class GraphGradients:
                 break
             except Again as again:
                 layouts.later.add(again.key)
+            except Undecided as undecided:
+                self._decide(undecided.key, loss, inputs, targets)
             except Unknown:  # other operations for another number of examples
                 self._look(loss, inputs, targets, self._examples)
         return float(losses.detach().sum())
@@ -96,15 +98,38 @@ class GraphGradients:
             if gradient is not None
         }
 
-    def _look(self, loss: Loss, inputs: Tree, targets: Tree, copies: int) -> None:
-        """At copies of the first example, for where examples are."""
+    def _decide(self, key: Key, loss: Loss, inputs: Tree, targets: Tree) -> None:
+        """Look at examples in turn, at the parameters as they are, until one sends a gradient."""
         assert self.layouts is not None
-        same = torch.zeros(copies, dtype=torch.int64, device=first(inputs).device)
+        for row in range(self._examples):
+            self.layouts.forget_undecided()
+            self._look(loss, inputs, targets, 2, row, moved=False)
+            if UNDECIDED not in self.layouts.of.get(key, [UNDECIDED]):
+                return
+        raise ModelError(
+            f"parameter {key[0][0]}: a gradient comes to its use ({key[1]}) in a batch that none "
+            "of its examples sends there alone; remove what works across the batch (statistics, "
+            "attention, contrastive terms)"
+        )
+
+    def _look(
+        self,
+        loss: Loss,
+        inputs: Tree,
+        targets: Tree,
+        copies: int,
+        row: int = 0,
+        *,
+        moved: bool = True,
+    ) -> None:
+        """At copies of an example, for where examples are."""
+        assert self.layouts is not None
+        same = torch.full((copies,), row, device=first(inputs).device)
         given, wanted = taken(inputs, same), taken(targets, same)
         add_layouts(
             self.layouts,
             self._trained,
-            self._model.parameters(),
+            self._model.parameters() if moved else (),
             lambda: loss(call(self._model, given), wanted),
             same.device,
         )

@@ -48,6 +48,9 @@ class Layout:
         return Rows(examples, self.dim, self.outer or steps)
 
 
+UNDECIDED = Layout(-1)  # no gradient came there, and none may before it is known
+
+
 @dataclass
 class Layouts:
     """By key, the layout of each of its meetings in turn; None where a node is shared.
@@ -79,6 +82,9 @@ class Layouts:
         layout = self.layout(meeting)
         if layout is None:
             return False
+        if layout == UNDECIDED:
+            meeting.rows = None
+            return True
         meeting.rows = layout.rows(examples, meeting.shape())
         if meeting.rows is None:
             raise ModelError(
@@ -87,6 +93,10 @@ class Layouts:
                 "so no clip would bound one of them; keep the examples in one dimension throughout"
             )
         return True
+
+    def forget_undecided(self) -> None:
+        """So that the next example that is looked at may decide them."""
+        self.of = {key: uses for key, uses in self.of.items() if UNDECIDED not in uses}
 
 
 class Unknown(Exception):
@@ -103,6 +113,7 @@ def add_layouts(
     """Add the layouts of all meetings in the graph of equal examples.
 
     Args:
+        everything: parameters to move a little, so that none is 0 and hides a use.
         losses_of: runs the model on one example several times over: their losses.
 
     Raises:
@@ -158,7 +169,7 @@ def _owner(
     """A refusal is not yet final: what this one is made of may turn out to be shared."""
     shape = meeting.shape()
     if first is None or second is None or not (first.any() or second.any()):
-        return _guess(meeting, shape, examples)
+        return UNDECIDED
     if (first & second).any():
         if meeting.only_shared:
             return None
@@ -193,13 +204,6 @@ def _candidates(shape: torch.Size, examples: int) -> Iterator[Layout]:
         for outer in range(2, each):
             if each % outer == 0:
                 yield Layout(dim, outer, each // outer)
-
-
-def _guess(meeting: Meeting, shape: torch.Size, examples: int) -> Layout | None:
-    """No gradient comes there: the examples first, if they can be."""
-    for layout in _candidates(shape, examples):
-        return layout if layout.dim == 0 or not meeting.only_shared else None
-    return None if meeting.only_shared else Layout(0, alone=True)
 
 
 @contextlib.contextmanager
