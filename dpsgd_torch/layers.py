@@ -1,4 +1,4 @@
-"""Layers whose per-example gradients can be told, where the usual ones hide theirs."""
+"""Layers that torch has in another form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class WeightNormLinear(nn.Module):
     """Weight-normalised linear layer: y = g · (x · v / ‖v‖) + b, one g and ‖v‖ an output.
 
     [Salimans, Kingma 2016, Eq. 2]. ``torch.nn.utils.parametrizations.weight_norm`` computes the
-    same; here both parameters belong to one layer, whose per-example gradients have a closed form.
+    same; here both parameters belong to one layer.
 
     Args:
         in_features: inputs an example.
@@ -28,7 +28,7 @@ class WeightNormLinear(nn.Module):
         self.weight_v = nn.Parameter(torch.empty(out_features, in_features))
         self.weight_g = nn.Parameter(torch.empty(out_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
-        self.projection = nn.Identity()  # where a hook finds x · v / ‖v‖
+        self.projection = nn.Identity()  # in contracts of runs: it stays
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:

@@ -45,6 +45,9 @@ class Vectors(Protocol):
     def vector(self, slot: int) -> list[torch.Tensor]:
         """One slot's vector written out in float64, a flat tensor a parameter."""
 
+    def norms_told(self, slot: int) -> list[float]:
+        """What ``norms`` took one slot's norm in each parameter to be."""
+
 
 class PerExample(Protocol):
     """A model whose backward pass keeps what belongs to each example apart."""
@@ -110,6 +113,9 @@ class Stored:
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         return [g[slot].double() for g in self._grads]
+
+    def norms_told(self, slot: int) -> list[float]:
+        return [float(g[slot].square().sum().sqrt()) for g in self._grads]
 
 
 def taken(params: Sequence[nn.Parameter]) -> list[torch.Tensor]:

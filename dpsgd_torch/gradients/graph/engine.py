@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from dpsgd_torch.data.trees import Tree, call, first, length, taken
-from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals
-from dpsgd_torch.gradients.graph.layouts import Layouts, Unknown
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.capture import by_layer
+from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals, Undecided
+from dpsgd_torch.gradients.graph.layouts import UNDECIDED, Layouts, Unknown
 from dpsgd_torch.gradients.graph.pull_back import pull_back
 from dpsgd_torch.gradients.graph.recurrent import Unfused
 from dpsgd_torch.gradients.graph.search import add_layouts
-from dpsgd_torch.gradients.graph.walk import walk
+from dpsgd_torch.gradients.graph.walk import Key, walk
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.parts import Part, Written
 from dpsgd_torch.gradients.parts.clipped import PartVectors
@@ -45,7 +47,17 @@ class GraphGradients:
         self._examples = 0
 
     def backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
-        """Sum of the losses; what belongs to each example stays until ``vectors``."""
+        """Sum of the losses; what belongs to each example stays until ``vectors``.
+
+        Raises:
+            ModelError: examples mix, or cannot be told apart: the layer and parameter are named.
+        """
+        try:
+            return self._backward(loss, inputs, targets)
+        except ModelError as error:
+            raise by_layer(self._model, error) from error
+
+    def _backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
         self._examples, self._parts = length(inputs), {}
         if self.layouts is None:
             self.layouts = Layouts()
@@ -62,6 +74,8 @@ class GraphGradients:
                 break
             except Again as again:
                 layouts.later.add(again.key)
+            except Undecided as undecided:
+                self._decide(undecided.key, loss, inputs, targets)
             except Unknown:  # other operations for another number of examples
                 self._look(loss, inputs, targets, self._examples)
             _redraw(device, drawn)  # as a run would that had known
@@ -88,21 +102,39 @@ class GraphGradients:
             if gradient is not None
         }
 
-    def _look(self, loss: Loss, inputs: Tree, targets: Tree, copies: int) -> None:
-        """At copies of the first example, for where examples are."""
+    def _decide(self, key: Key, loss: Loss, inputs: Tree, targets: Tree) -> None:
+        """Look at examples in turn, at the parameters as they are, until one sends a gradient."""
+        assert self.layouts is not None
+        for row in range(self._examples):
+            self.layouts.forget_undecided()
+            self._look(loss, inputs, targets, 2, row)
+            if UNDECIDED not in self.layouts.of.get(key, [UNDECIDED]):
+                return
+        raise ModelError(
+            f"parameter {key[0][0]}: a gradient comes to its use ({key[1]}) in a batch that none "
+            "of its examples sends there alone; remove what works across the batch (statistics, "
+            "attention, contrastive terms)"
+        )
+
+    def _look(
+        self, loss: Loss, inputs: Tree, targets: Tree, copies: int, row: int | None = None
+    ) -> None:
+        """At copies of one row as the parameters are, or of several with those moved."""
         assert self.layouts is not None
         device = first(inputs).device
 
         def losses_of(attempt: int) -> torch.Tensor:
-            same = torch.full((copies,), attempt % self._examples, device=device)
+            place = attempt % self._examples if row is None else row
+            same = torch.full((copies,), place, device=device)
             return loss(call(self._model, taken(inputs, same)), taken(targets, same))
 
         add_layouts(
             self.layouts,
             self._trained,
-            list(self._model.parameters()),
+            list(self._model.parameters()) if row is None else (),
             losses_of,
             device,
+            5 if row is None else 1,
         )
 
     def vectors(

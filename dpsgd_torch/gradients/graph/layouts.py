@@ -36,6 +36,9 @@ class Layout:
         return Rows(examples, self.dim, self.outer or steps)
 
 
+UNDECIDED = Layout(-1)  # no gradient came there, and none may before it is known
+
+
 @dataclass
 class Layouts:
     """By key, the layout of each of its meetings in turn; None where a node is shared.
@@ -67,6 +70,9 @@ class Layouts:
         layout = self.layout(meeting)
         if layout is None:
             return False
+        if layout == UNDECIDED:
+            meeting.rows = None
+            return True
         meeting.rows = layout.rows(examples, meeting.shape())
         if meeting.rows is None:
             raise ModelError(
@@ -75,6 +81,10 @@ class Layouts:
                 "so no clip would bound one of them; keep the examples in one dimension throughout"
             )
         return True
+
+    def forget_undecided(self) -> None:
+        """So that the next example that is looked at may decide them."""
+        self.of = {key: uses for key, uses in self.of.items() if UNDECIDED not in uses}
 
 
 class Unknown(Exception):

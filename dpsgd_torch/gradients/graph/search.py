@@ -15,11 +15,10 @@ from torch import nn
 from torch.autograd.graph import GradientEdge
 
 from dpsgd_torch.errors import ModelError
-from dpsgd_torch.gradients.graph.layouts import Layout, Layouts
+from dpsgd_torch.gradients.graph.layouts import UNDECIDED, Layout, Layouts
 from dpsgd_torch.gradients.graph.walk import Key, Meeting, walk
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 
-_ATTEMPTS = 5  # a path may be closed for one example, and open for another
 _MOVED = 0.2  # of a parameter's mean size: zeros that hide a use move away from zero
 
 
@@ -29,22 +28,25 @@ def add_layouts(
     everything: Iterable[nn.Parameter],
     losses_of: Callable[[int], torch.Tensor],
     device: torch.device,
+    attempts: int = 5,
 ) -> None:
     """Add the layouts of all meetings in the graph of equal examples.
 
     Args:
+        everything: parameters to move a little, so that none is 0 and hides a use.
         losses_of: runs the model on one example several times over, on another in each attempt:
             their losses.
+        attempts: a path may be closed for one example, and open for another.
 
     Raises:
         ModelError: examples mix where a parameter meets them, or their rows cannot be told.
     """
     search = _Search(layouts, trained)
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         with _moved(everything, attempt), same_draws(device):
             with torch.enable_grad(), FrozenDraws():
                 losses = losses_of(attempt)
-            if losses.grad_fn is None or search.look(losses, last=attempt == _ATTEMPTS - 1):
+            if losses.grad_fn is None or search.look(losses, last=attempt == attempts - 1):
                 break
     for (key, _), layout in sorted(search.decided.items(), key=lambda item: item[0][1]):
         layouts.of.setdefault(key, []).append(layout)
@@ -59,7 +61,9 @@ class _Search:
         self.decided: dict[tuple[Key, int], Layout | None] = {}
 
     def look(self, losses: torch.Tensor, *, last: bool) -> bool:
-        """Whether every meeting is decided; the first of several layouts is taken at last.
+        """Whether every meeting is decided; at last, the first of several layouts is taken.
+
+        What no gradient came to is ``UNDECIDED``.
 
         Raises:
             ModelError: what no further look can mend.
@@ -107,9 +111,8 @@ class _Search:
         if first is None or second is None or not (first.any() or second.any()):
             if not last:
                 return False
-            guess = next(iter(possible), Layout(0, alone=True))
-            silent = place not in self._possible
-            self.decided[place] = None if silent and meeting.only_shared and guess.dim else guess
+            known = place in self._possible
+            self.decided[place] = possible[0] if known else UNDECIDED
             return True
         if (first & second).any():
             if not meeting.only_shared:

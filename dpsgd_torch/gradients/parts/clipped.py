@@ -75,6 +75,13 @@ class PartVectors:
             for p in self._params
         ]
 
+    @torch.no_grad()
+    def norms_told(self, slot: int) -> list[float]:
+        told = {p: part.squared_norms() for p, part in self._parts.items()}
+        zero = torch.zeros(self._examples)
+        found = (told.get(p, (zero, zero)) for p in self._params)
+        return [math.sqrt(float(squared[slot] + error[slot])) for squared, error in found]
+
     def _norms(self) -> torch.Tensor:
         device = self._params[0].device
         squared = torch.zeros(self._examples, dtype=torch.float64, device=device)
