@@ -11,7 +11,7 @@ from torch import nn
 from torch.autograd.graph import GradientEdge
 
 from dpsgd_torch.gradients.graph.walk import ACCUMULATE, Edge
-from dpsgd_torch.gradients.parts import Part, Written
+from dpsgd_torch.gradients.parts import Part, Written, summed
 
 _SAME_ORDER = {
     "ViewBackward0",
@@ -45,9 +45,9 @@ def pull_back(
     received.clear()
     for node, names in reversed(list(shared.items())):
         for output, parts in by_node.pop(node, {}).items():
-            part = _sum(parts)
+            part = summed(parts)
             if node.name() == ACCUMULATE:
-                found[names[0]] = _sum([part, *([found[names[0]]] if names[0] in found else [])])
+                found[names[0]] = summed([part, *([found[names[0]]] if names[0] in found else [])])
                 continue
             cheap = _reshaped(node, part)
             if cheap is not None:
@@ -55,15 +55,8 @@ def pull_back(
                 by_node.setdefault(child, {}).setdefault(place, []).append(cheap)
                 continue
             for name, written in _through(node, output, part, names, params):
-                found[name] = _sum([written, *([found[name]] if name in found else [])])
+                found[name] = summed([written, *([found[name]] if name in found else [])])
     return found
-
-
-def _sum(parts: list[Part]) -> Part:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.joined(part)
-    return total
 
 
 def _reshaped(node: Any, part: Part) -> Part | None:

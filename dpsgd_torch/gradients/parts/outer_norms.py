@@ -18,7 +18,7 @@ from dpsgd_torch.gradients.parts.pieces import (
     exact_float32,
     pieces,
     relative32,
-    squares64,
+    squares,
 )
 
 LOOSE = 2e-4  # of a squared norm: what may be told too much before the row is done in float64
@@ -31,8 +31,9 @@ def outer_squares(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch
         nothing = a.new_zeros(count, dtype=torch.float64)
         return nothing, nothing
     if steps == 1:
-        squared = squares64(a) * squares64(b)
-        return squared, squared * ((p + d + 2) * U64)
+        (of_a, off_a), (of_b, off_b) = squares(a), squares(b)
+        squared = of_a * of_b
+        return squared, of_a * off_b + off_a * (of_b + off_b) + squared * (4 * U64)
     double = a.dtype == torch.float64 or not exact_float32(a.device)
     if p * d > (1 if double else 2) * steps * (p + d):
         squared, error = _by_grams(a, b)
@@ -68,18 +69,17 @@ def _by_products(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Written out: |G| ≤ |fl(G)| + γ_T Σ_t |a_t||b_t| + what was too small for float32."""
     squared = a.new_empty(len(a), dtype=torch.float64)
-    sizes = torch.empty_like(squared)
+    sizes, error = torch.empty_like(squared), torch.empty_like(squared)
     steps, p, d = *a.shape[1:], b.shape[2]
     for at in pieces(len(a), p * d, a.device):
         x, y = a[at].to(dtype), b[at].to(dtype)
-        squared[at] = squares64(x.mT @ y)
+        squared[at], error[at] = squares(x.mT @ y)
         sizes[at] = _sizes(x.double(), y.double())
     single = dtype == torch.float32
     off = sizes * (relative32(steps + 1) if single else 2 * (steps + 1) * U64)
     if single:
         off += LEAST * steps * (p * d) ** 0.5
-    error = 2 * squared.sqrt() * off + off.square()
-    return squared, error + squared * ((p * d + 2) * U64)
+    return squared, error + 2 * (squared + error).sqrt() * off + off.square()
 
 
 def _paired(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
