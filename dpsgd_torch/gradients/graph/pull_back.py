@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge
 
+from dpsgd_torch.gradients.graph.chosen import chosen
 from dpsgd_torch.gradients.graph.walk import ACCUMULATE, Edge
 from dpsgd_torch.gradients.parts import Part, Written, summed
 
@@ -60,13 +61,18 @@ def pull_back(
 
 
 def _reshaped(node: Any, part: Part) -> Part | None:
-    """Of a tensor that the node only gives another shape."""
+    """Of a tensor that the node only gives another shape, or chooses rows of."""
     name = node.name()
     child, place = node.next_functions[0]
+    if child is None:
+        return None
     shape = torch.Size(child._input_metadata[place].shape)
     if name == "TBackward0" or (name == "TransposeBackward0" and len(shape) == 2):
         return part.transposed() if len(shape) == 2 else part
-    return part.viewed(shape) if name in _SAME_ORDER else None
+    if name == "PermuteBackward0":
+        back = torch.arange(len(shape))[list(node._saved_dims)].argsort()
+        return Written(part.written().permute(0, *(1 + back).tolist()))
+    return part.viewed(shape) if name in _SAME_ORDER else chosen(node, part, shape)
 
 
 def _through(
