@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, rule_for
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
+from dpsgd_torch.gradients.graph.saved import Readings, Saved
 from dpsgd_torch.gradients.graph.walk import Edge, Key, Meeting, Walk
 from dpsgd_torch.gradients.parts import Part
 
@@ -38,6 +39,7 @@ class Arrivals:
         self._found, self._later = found, later
         self._waiting: list[tuple[Meeting, Deltas]] = []
         self._received: dict[Edge, list[Part]] = {}
+        self._readings = Readings()
 
     def collect(self, losses: torch.Tensor) -> dict[Edge, list[Part]]:
         """What the examples add to each shared input of a meeting, by node and output.
@@ -97,7 +99,11 @@ class Arrivals:
         try:
             if len(given) > 1 or deltas[0] is None:
                 raise NoRule("has several outputs")
-            parts = rule(node, deltas[0], meeting.wanted, meeting.rows)
+            try:
+                with self._readings.open():
+                    parts = rule(Saved(node), deltas[0], meeting.wanted, meeting.rows)
+            except NeedsGraph:
+                parts = rule(node, deltas[0], meeting.wanted, meeting.rows)
         except NeedsGraph:
             raise Again(meeting.key) from None
         except (NoRule, ValueError) as error:

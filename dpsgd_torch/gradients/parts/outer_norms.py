@@ -52,8 +52,8 @@ def outer_squares(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch
 def _by_grams32(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Gram matrices of float32 products, added up and multiplied in float64.
 
-    A is off by ε ≤ γ |a_t||a_s| in each entry, B alike: Σ AB is off by Σ ε_A |B| + |A| ε_B + ε_A ε_B.
-    Where steps are nearly orthogonal in either factor, that is little more than γ times the sum.
+    An entry of A is off by ε_A ≤ γ |a_t||a_s|, B alike, Σ AB by Σ ε_A |B| + |A| ε_B + ε_A ε_B.
+    Where steps are nearly orthogonal in both factors, that is little more than γ times the sum.
     """
     squared = a.new_empty(len(a), dtype=torch.float64)
     error = torch.empty_like(squared)
