@@ -14,6 +14,7 @@ from torch.utils.checkpoint import CheckpointError
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, checked, rule_for
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
+from dpsgd_torch.gradients.graph.saved import Readings, Saved
 from dpsgd_torch.gradients.graph.walk import Edge, Key, Meeting, Walk
 from dpsgd_torch.gradients.parts import Part
 
@@ -51,6 +52,7 @@ class Arrivals:
         self._waiting: list[tuple[Meeting, Deltas]] = []
         self._taken: Meeting | None = None  # whose node runs next
         self._received: dict[Edge, list[Part]] = {}
+        self._readings = Readings()
 
     def collect(self, losses: torch.Tensor) -> dict[Edge, list[Part]]:
         """What the examples add to each shared input of a meeting, by node and output.
@@ -120,8 +122,12 @@ class Arrivals:
         try:
             if len(given) > 1 or deltas[0] is None:
                 raise NoRule("has several outputs")
-            given_parts = rule(node, deltas[0], meeting.wanted, meeting.rows)
-            parts = checked(given_parts, node, meeting.wanted, meeting.rows.examples)
+            try:
+                with self._readings.open():
+                    found = rule(Saved(node), deltas[0], meeting.wanted, meeting.rows)
+            except NeedsGraph:
+                found = rule(node, deltas[0], meeting.wanted, meeting.rows)
+            parts = checked(found, node, meeting.wanted, meeting.rows.examples)
         except NeedsGraph:
             raise Again(meeting.key) from None
         except (NoRule, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 
@@ -57,6 +58,13 @@ class Part(ABC):
     @abstractmethod
     def joined(self, other: Part) -> Part:
         """The sum of two parts of one tensor, row by row."""
+
+    def joined_all(self, others: Sequence[Part]) -> Part:
+        """The sum of many parts of one tensor."""
+        total: Part = self
+        for other in others:
+            total = total.joined(other)
+        return total
 
     @abstractmethod
     def viewed(self, shape: torch.Size) -> Part:

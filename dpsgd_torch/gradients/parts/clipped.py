@@ -49,14 +49,10 @@ class PartVectors:
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         """Add Σ factor × vector; the L2 norm of what was rounded away, at most ``within``."""
         factors, spent = factors.double(), 0.0
-        pairs = [
-            (total, self._parts[p])
-            for total, p in zip(sums, self._params, strict=True)
-            if p in self._parts
-        ]
-        for left, (total, part) in zip(range(len(pairs), 0, -1), pairs, strict=True):
-            allowed = math.sqrt(max(0.0, within**2 - spent) / left)
-            spent += part.add_to(total, factors, allowed)
+        for total, p in zip(sums, self._params, strict=True):
+            if p in self._parts:  # half of what is left to each: most take next to nothing
+                allowed = math.sqrt(max(0.0, within**2 - spent) / 2)
+                spent += self._parts[p].add_to(total, factors, allowed)
         return math.sqrt(spent)
 
     @torch.no_grad()

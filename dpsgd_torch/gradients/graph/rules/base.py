@@ -10,6 +10,7 @@ import torch
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.inputs import input_shape
+from dpsgd_torch.gradients.graph.saved import reading
 from dpsgd_torch.gradients.parts import Part
 
 # (node, gradient at its output, which inputs are of parameters alone, where the examples are) →
@@ -32,7 +33,7 @@ def refuse_within_backward() -> None:
 
     There a node gives only the gradients that pass asked for, and calls of it call this rule.
     """
-    if torch._C._current_graph_task_id() != -1:
+    if torch._C._current_graph_task_id() != -1 or reading():
         raise NeedsGraph
 
 
