@@ -99,7 +99,7 @@ def test_what_is_clipped_are_the_gradients_of_one_example_at_a_time():
     trainer = tree_trainer()
     inputs, targets = rows(5)
 
-    with per_example_gradients(trainer.model, "hooks") as engine:
+    with per_example_gradients(trainer.model, "opacus") as engine:
         engine.backward(trainer.loss, inputs, targets)
         vectors = engine.vectors([*trainer.model.parameters()])
         taken = [vectors.vector(i) for i in range(5)]
