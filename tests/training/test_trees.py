@@ -251,7 +251,7 @@ def test_a_metric_that_sees_layers_and_every_other_example_is_refused():
     def squared(outputs, targets):
         return ((outputs[1][0] - targets) ** 2).sum(1)  # (n, 1) and (n,): n values for each row
 
-    data = torch.rand(60, 3), torch.rand(60)
+    data = torch.rand(60, 3), torch.linspace(-2, 2, 60)
     with pytest.raises(ModelError, match=r"metric error: a test row's value changes with the rows"):
         make_trainer(
             model=Layers(),
