@@ -63,21 +63,18 @@ class Trainer:
         privacy: the promise to keep, or None to train without one.
         batch_size: expected batch size; the sampling rate is batch_size / n.
         epochs: passes over the data, in expectation.
-        optimizer: a torch optimizer over the model's parameters, or a function that makes one
-            from them, e.g. ``lambda p: torch.optim.SGD(p, lr=0.25)``.
+        optimizer: one over the model's parameters, or ``lambda p: torch.optim.SGD(p, lr=0.25)``.
         test_tensors: public inputs and targets to report on at each epoch, or None.
         metrics: name → function (outputs, targets) → one value per example.
         units: the id of the person, drug, … each record belongs to, whole numbers (n,), for a
             guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
         rows_per_unit: with ``units``, so many of a unit's records at most are averaged in a step.
         sampler: the kind of sampler, made from the numbers above; Poisson by default.
-        run_dir: a new or empty folder for ledger, checkpoints and results; None keeps everything
-            in memory until ``save``.
+        run_dir: a new or empty folder for all that is kept; None: it is in memory until ``save``.
         physical_batch_size: examples whose gradients are held at once; bounds memory only.
         checkpoint_every: steps between checkpoints, besides one at each epoch's end.
-        gradients: "graph" reads each example's off the graph that autograd built, for any model;
-            "opacus" stores them by Opacus's grad samplers, in hooks on layers; "auto" is "graph",
-            or what the run to ``resume`` began with.
+        gradients: "graph" reads each example's off autograd's graph; "opacus" stores them by hooks
+            on layers, Opacus's; "auto" is "graph", or what the run to ``resume`` began with.
         rate_schedule: by which the optimizer's learning rates are multiplied, step by step.
         validation: rows kept out of training, scored after each epoch.
         early_stopping: what those scores decide: stop, slow down, keep the best epoch.

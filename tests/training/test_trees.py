@@ -99,7 +99,7 @@ def test_what_is_clipped_are_the_gradients_of_one_example_at_a_time():
     trainer = tree_trainer()
     inputs, targets = rows(5)
 
-    with per_example_gradients(trainer.model, "hooks") as engine:
+    with per_example_gradients(trainer.model, "opacus") as engine:
         engine.backward(trainer.loss, inputs, targets)
         vectors = engine.vectors([*trainer.model.parameters()])
         taken = [vectors.vector(i) for i in range(5)]
@@ -251,7 +251,7 @@ def test_a_metric_that_sees_layers_and_every_other_example_is_refused():
     def squared(outputs, targets):
         return ((outputs[1][0] - targets) ** 2).sum(1)  # (n, 1) and (n,): n values for each row
 
-    data = torch.rand(60, 3), torch.rand(60)
+    data = torch.rand(60, 3), torch.linspace(-2, 2, 60)
     with pytest.raises(ModelError, match=r"metric error: a test row's value changes with the rows"):
         make_trainer(
             model=Layers(),
