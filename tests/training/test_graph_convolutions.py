@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules import convolution as rule
 from dpsgd_torch.gradients.graph.rules.base import NoRule, rule_for
-from dpsgd_torch.gradients.parts import Written
+from dpsgd_torch.gradients.parts import Written, convolution
 from dpsgd_torch.gradients.parts.convolution import Convolution
 from dpsgd_torch.gradients.parts.patches import Geometry
 
@@ -207,6 +207,32 @@ def test_any_convolution_in_any_memory(case):
     tolerance = 1e-9 if case.dtype == torch.float64 else 1e-6
     for part, truth, sizes in zip((found[1], found[2]), case.alone(), case.sizes(), strict=True):
         assert_right(part, truth, tolerance, sizes)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_a_kernel_larger_than_its_input(kernel, dtype, tolerance):
+    case = Case(2, False, 6, 6, 6, kernel, 1, kernel // 2, 1, size=2, dtype=dtype)
+
+    part, truth = case.parts()[1], case.alone()[0]
+
+    assert isinstance(part, Convolution) == (kernel == 7)  # few values of its kernel see input
+    assert_right(part, truth, tolerance)
+
+
+def test_a_sum_of_many_rows_rounds_less_than_one_product_would(monkeypatch):
+    monkeypatch.setattr(Convolution, "few", lambda part: False)
+    case = Case(*WIDE[0], size=60, dtype=torch.float32)
+    part, factors = case.parts()[1], torch.ones(EXAMPLES, dtype=torch.float64)
+    exact, apart, at_once = (torch.zeros(part.shape, dtype=torch.float64) for _ in range(3))
+    part.add_to(exact, factors, 0.0)
+
+    monkeypatch.setattr(convolution, "STEPS", 1)
+    part.add_to(apart, factors, 1.0)
+    monkeypatch.setattr(convolution, "STEPS", 1 << 30)
+    part.add_to(at_once, factors, 1.0)
+
+    assert 0 < (apart - exact).norm() < (at_once - exact).norm()
 
 
 def test_an_expanded_input_is_read_as_it_is():
