@@ -59,7 +59,7 @@ def _pays(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether a float32 product and its probes take less than a float64 product."""
     rows, p, d = a.shape[0] * a.shape[1], a.shape[2], b.shape[2]
     both = a.dtype == b.dtype == torch.float32
-    return both and rows * p * d > 8 * _PROBES * (rows * (p + d) + p * d)
+    return both and rows * p * d > 7 * _PROBES * (rows * (p + d) + p * d)
 
 
 def _single(
