@@ -119,7 +119,7 @@ def parse() -> argparse.Namespace:
     add("--models", type=lambda text: text.split(","), help=f"some of {names} (all)")
     add("--rounds", type=int, default=10, help="timed rounds, after two to warm up (10)")
     add("--limit", type=float, default=60, help="seconds for two steps of one contender (60)")
-    add("--gradients", default="auto", help="our kind of per-example gradients (auto)")
+    add("--gradients", default="graph", help="our kind of per-example gradients (graph)")
     add("--split", action="store_true", help="also what part of ours is engine, and what noise")
     add("--json", metavar="FILE", help="write everything there too")
     options = parser.parse_args()

@@ -15,7 +15,7 @@ from torch import nn
 
 from dpsgd_torch.gradients.rules.base import ClosedForm, Sums
 from dpsgd_torch.gradients.rules.slots import Slots
-from dpsgd_torch.gradients.vectors import MARGIN, add_rows, squares, taken
+from dpsgd_torch.gradients.vectors import MARGIN, add_rows, squares, taken, zeros
 
 
 class MixedVectors:
@@ -64,6 +64,9 @@ class MixedVectors:
         self._add(self._forms, by_parameter, by_row.double())
         add_rows([by_parameter[p] for p in self._kept], self._grads, factors)
         return 0.0
+
+    def summed(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
+        return (sums := zeros(self._params)), self.add_to(sums, factors)
 
     def norm(self, slot: int) -> float:
         rows, weights = self._rows_of(slot)

@@ -48,16 +48,27 @@ class PartVectors:
     @torch.no_grad()
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         """Add Σ factor × vector; the L2 norm of what was rounded away, at most ``within``."""
-        factors, spent = factors.double(), 0.0
-        pairs = [
-            (total, self._parts[p])
-            for total, p in zip(sums, self._params, strict=True)
-            if p in self._parts
-        ]
-        for left, (total, part) in zip(range(len(pairs), 0, -1), pairs, strict=True):
-            allowed = math.sqrt(max(0.0, within**2 - spent) / left)
-            spent += part.add_to(total, factors, allowed)
+        factors, spent, left = factors.double(), 0.0, len(self._parts)
+        for total, p in zip(sums, self._params, strict=True):
+            if p in self._parts:
+                allowed = math.sqrt(max(0.0, within**2 - spent) / left)
+                spent += self._parts[p].add_to(total, factors, allowed)
+                left -= 1
         return math.sqrt(spent)
+
+    @torch.no_grad()
+    def summed(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
+        factors, spent, sums = factors.double(), 0.0, list[torch.Tensor]()
+        for p in self._params:
+            allowed = math.sqrt(max(0.0, within**2 - spent) / max(1, len(self._parts)))
+            part = self._parts.pop(p, None)
+            if part is None:
+                sums.append(p.new_zeros(p.shape, dtype=torch.float64))
+                continue
+            total, error = part.summed(factors, allowed)
+            sums.append(total)
+            spent += error
+        return sums, math.sqrt(spent)
 
     @torch.no_grad()
     def norm(self, slot: int) -> float:
