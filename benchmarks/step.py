@@ -39,7 +39,7 @@ from torch import nn
 
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.data.in_memory import InMemory
-from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.privacy.plan import StepPlan
 from dpsgd_torch.tasks.mnist.task import mnist_cnn
@@ -152,7 +152,7 @@ def private_step(model: nn.Module, data: Data) -> Step:
     """Our step, from the objects that the Trainer builds."""
     everyone = np.arange(len(data[0]))
     take = PrivateStep(
-        PerExampleGradients(model),
+        GraphGradients(model),
         per_example(nn.CrossEntropyLoss()),
         PrivateOptimizer(sgd(model), microbatches=len(everyone)),
         physical_batch_size=CONFIG.physical_batch_size,

@@ -31,7 +31,7 @@ from step import Data, Step, conditions, peak_mib, time_steps
 from torch import nn
 
 from dpsgd_torch.data.in_memory import InMemory
-from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.layers import WeightNormLinear
 from dpsgd_torch.privacy.plan import StepPlan
 from dpsgd_torch.tasks.drug_responses.model import log_loss, response_mlp
@@ -135,7 +135,7 @@ def plain_step(model: nn.Module, data: Data) -> Step:
 def private_step(model: nn.Module, data: Data) -> Step:
     everyone, streams, number = np.arange(len(data[0])), Streams(0), iter(range(10**9))
     take = PrivateStep(
-        PerExampleGradients(model, closed_forms=True),
+        GraphGradients(model),
         log_loss,
         PrivateOptimizer(sgd(model), microbatches=len(everyone)),
         physical_batch_size=len(everyone),

@@ -1,4 +1,4 @@
-"""Layers whose per-example gradients can be told, where the usual ones hide theirs."""
+"""Layers that torch has in another form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class WeightNormLinear(nn.Module):
     """Weight-normalised linear layer: y = g · (x · v / ‖v‖) + b, one g and ‖v‖ an output.
 
     [Salimans, Kingma 2016, Eq. 2]. ``torch.nn.utils.parametrizations.weight_norm`` computes the
-    same; here both parameters belong to one layer, whose per-example gradients have a closed form.
+    same; here both parameters belong to one layer.
 
     Args:
         in_features: inputs an example.
@@ -31,7 +31,7 @@ class WeightNormLinear(nn.Module):
         self.weight_v = nn.Parameter(torch.empty(out_features, in_features))
         self.weight_g = nn.Parameter(torch.empty(out_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
-        self.projection = nn.Identity()  # where a hook finds x · v / ‖v‖
+        self.projection = nn.Identity()  # in contracts of runs: it stays
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -74,8 +74,8 @@ class WeightNormLinear(nn.Module):
 class WeightNormProduct(torch.autograd.Function):
     """WeightNormLinear as one node of the graph, which keeps x · v / ‖v‖ for per-example gradients.
 
-    Who reads what was saved before the node's backward sets ``kept``: it then leaves the gradients
-    of parameters out.
+    Whoever tells the gradients of parameters without its backward adds to ``told`` beforehand: then
+    the backward leaves them out.
     """
 
     @staticmethod
@@ -85,21 +85,19 @@ class WeightNormProduct(torch.autograd.Function):
         direction = v / v.norm(dim=1, keepdim=True)
         u = functional.linear(x, direction)
         ctx.save_for_backward(x, v, g, u, direction)
-        ctx.kept = None
+        ctx.told = []
         return u * g + bias
 
     @staticmethod
     def backward(ctx: Any, *deltas: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (delta,), kept = deltas, ctx.kept
-        x, v, g, u, direction = kept or ctx.saved_tensors
-        ctx.kept = None
+        (delta,), (x, v, g, u, direction) = deltas, ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
             direction = v / v.norm(dim=1, keepdim=True)
             u = functional.linear(x, direction)
         found: list[torch.Tensor | None] = [None] * 4
         if ctx.needs_input_grad[0]:
             found[0] = (delta * g) @ direction
-        if kept is None:
+        if not ctx.told:
             delta, x, u = (t.reshape(-1, t.shape[-1]) for t in (delta, x, u))
             seen = (delta * u).sum(0)
             whole = delta.T @ x - seen[:, None] * direction

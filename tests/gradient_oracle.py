@@ -40,7 +40,7 @@ def engine_sum(model, data, kind: str, clip: float, loss=LOSS) -> torch.Tensor:
     return torch.cat([total.flatten() for total in sums])
 
 
-def error_of_the_clipped_sum(model, data, kind: str = "hooks", loss=LOSS) -> float:
+def error_of_the_clipped_sum(model, data, kind: str = "graph", loss=LOSS) -> float:
     """Relative L2 distance from the oracle, at the median norm as clip."""
     rows = gradients_alone(model, data, loss)
     clip = float(rows.norm(dim=1).median())

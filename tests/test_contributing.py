@@ -33,5 +33,6 @@ def test_it_fits_on_a_screen():
 
 
 def test_it_has_every_place():
-    places = ["layer rule", "sampler", "noise", "data kind", "task", "export operator", "board"]
+    places = ["node rule", "layer rule", "sampler", "noise", "data kind", "task"]
+    places += ["export operator", "board"]
     assert [place for place in places if f"| **{place}**" not in PAGE] == []

@@ -5,17 +5,32 @@ from typing import TYPE_CHECKING
 from accountant.late import late
 
 if TYPE_CHECKING:
-    from dpsgd_torch.gradients.rules.base import ClosedForm, LayerRule
+    from dpsgd_torch.gradients.graph.rows import Rows
+    from dpsgd_torch.gradients.graph.rules.base import NoRule, node_rule
+    from dpsgd_torch.gradients.parts import Outer, Part, Tokens, Written, outer
+    from dpsgd_torch.gradients.rules.base import LayerRule
     from dpsgd_torch.gradients.rules.registry import register
-    from dpsgd_torch.gradients.rules.slots import Slots
 else:
     __getattr__, __dir__ = late(
         __name__,
         {
-            "rules.base": "ClosedForm LayerRule",
+            "graph.rows": "Rows",
+            "graph.rules.base": "NoRule node_rule",
+            "parts": "Outer Part Tokens Written outer",
+            "rules.base": "LayerRule",
             "rules.registry": "register",
-            "rules.slots": "Slots",
         },
     )
 
-__all__ = ["ClosedForm", "LayerRule", "Slots", "register"]
+__all__ = [
+    "LayerRule",
+    "NoRule",
+    "Outer",
+    "Part",
+    "Rows",
+    "Tokens",
+    "Written",
+    "node_rule",
+    "outer",
+    "register",
+]

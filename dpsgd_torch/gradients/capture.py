@@ -6,7 +6,6 @@ tensor another place in the graph, and its gradient is then that of something el
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,16 +24,13 @@ from dpsgd_torch.gradients.losses import Loss
 class Use:
     """One call of one layer, its arguments detached; ``edge`` is where its output's gradient is.
 
-    ``dimensions`` are those of the output, ``inside`` are outputs of modules in the layer, where
-    they were asked for; ``versions`` say how often each argument was written to.
+    ``versions`` say how often each argument was written to.
     """
 
     layer: Any
     path: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    inside: dict[str, torch.Tensor]
-    dimensions: int
     edge: GradientEdge
     versions: list[tuple[torch.Tensor, int]]
 
@@ -55,29 +51,15 @@ class Use:
 class Capture:
     """Forward hooks on ``layers`` that keep every use of them in a pass.
 
-    ``inside`` names the modules in a layer whose outputs are kept as well, by their path in it.
-
     * Row i of whatever a layer sees must be example i: a tensor with another number of rows than
       the pass has examples is refused, by the layer's path, in every pass.
     """
 
-    def __init__(
-        self,
-        layers: Mapping[nn.Module, str],
-        inside: Mapping[nn.Module, Iterable[str]] | None = None,
-    ) -> None:
+    def __init__(self, layers: Mapping[nn.Module, str]) -> None:
         self._paths, self._examples = layers, -1
-        self._inside: dict[nn.Module, dict[str, torch.Tensor]] = {}
         self.uses: list[Use] = []
         self._hooks = [
             layer.register_forward_hook(self._keep, with_kwargs=True) for layer in layers
-        ]
-        self._hooks += [
-            layer.get_submodule(path).register_forward_hook(
-                functools.partial(self._keep_inside, layer, path)
-            )
-            for layer, paths in (inside or {}).items()
-            for path in paths
         ]
 
     def losses(
@@ -89,7 +71,6 @@ class Capture:
             total = loss(call(model, inputs), targets).sum()
         finally:
             uses, self.uses, self._examples = self.uses, [], -1
-            self._inside.clear()
         return total, uses
 
     def remove(self) -> None:
@@ -101,7 +82,7 @@ class Capture:
     ) -> None:
         if self._examples < 0 or not torch.is_grad_enabled():
             return
-        path, inside = self._paths[layer], self._inside.pop(layer, {})
+        path = self._paths[layer]
         if not isinstance(output, torch.Tensor):
             raise ModelError(
                 f"{described(path, layer)}: returns {type(output).__name__}, not one tensor, so "
@@ -121,14 +102,7 @@ class Capture:
         args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
         kept = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         versions = [(tensor, tensor._version) for tensor in kept]
-        edge = get_gradient_edge(output)
-        self.uses.append(Use(layer, path, args, kwargs, inside, output.ndim, edge, versions))
-
-    def _keep_inside(
-        self, layer: nn.Module, path: str, _: nn.Module, __: Any, output: torch.Tensor
-    ) -> None:
-        if self._examples >= 0 and torch.is_grad_enabled():
-            self._inside.setdefault(layer, {})[path] = output.detach()
+        self.uses.append(Use(layer, path, args, kwargs, get_gradient_edge(output), versions))
 
     def _refuse_rows(self, path: str, layer: nn.Module, tensor: torch.Tensor) -> None:
         raise ModelError(
@@ -170,10 +144,25 @@ def described(path: str, layer: nn.Module) -> str:
     return f"{f'layer {path}' if path else 'model'} = {type(layer).__name__}"
 
 
+def by_layer(model: nn.Module, error: ModelError) -> ModelError:
+    """An error that begins with a parameter's name, beginning with its layer's path and type.
+
+    >>> print(by_layer(nn.Sequential(nn.Linear(2, 2)), ModelError("parameter 0.bias: is odd")))
+    layer 0 = Linear: bias: is odd
+    """
+    said = str(error)
+    for name, _ in model.named_parameters():
+        if said.startswith(f"parameter {name}: "):
+            path, _, own = name.rpartition(".")
+            rest = said.removeprefix(f"parameter {name}: ")
+            return ModelError(f"{described(path, model.get_submodule(path))}: {own}: {rest}")
+    return error
+
+
 def advice(layer: nn.Module) -> str:
     """What to use instead of a recurrent or attention layer; nothing for any other."""
     if isinstance(layer, nn.RNNBase | nn.RNNCellBase):
-        return "; use opacus.layers.DPLSTM, DPGRU or DPRNN"
+        return "; pass gradients='graph', or use opacus.layers.DPLSTM, DPGRU or DPRNN"
     if isinstance(layer, nn.MultiheadAttention):
-        return "; use opacus.layers.DPMultiheadAttention"
+        return "; pass gradients='graph', or use opacus.layers.DPMultiheadAttention"
     return ""

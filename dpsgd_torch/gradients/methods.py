@@ -1,4 +1,4 @@
-"""Per-example gradient methods: all stored, or closed forms in the layers that have them."""
+"""Per-example gradient methods: the graph that autograd built, or Opacus's hooks on layers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from torch import nn
 from accountant.errors import check
 from dpsgd_torch.data.base import Batch
 from dpsgd_torch.data.trees import length
-from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.grad_sample import OpacusGradients
 from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.gradients.graph.layouts import Layouts
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal.gradients import Rehearsal
 from dpsgd_torch.gradients.vectors import PerExample
+
+RENAMED = {"hooks": "opacus", "ghost": "graph"}  # what the kinds were called in earlier releases
 
 
 @contextlib.contextmanager
@@ -28,8 +30,8 @@ def per_example_gradients(
     if kind == "graph":
         wrapped = GraphGradients(model, layouts)
     else:
-        check(kind in ("hooks", "ghost"), "gradients", kind, "must be auto, graph, hooks or ghost")
-        wrapped = PerExampleGradients(model, closed_forms=kind == "ghost")
+        check(kind == "opacus", "gradients", kind, "must be auto, graph or opacus")
+        wrapped = OpacusGradients(model)
     try:
         yield wrapped
     finally:
@@ -38,24 +40,28 @@ def per_example_gradients(
 
 @dataclass(frozen=True)
 class Method:
-    """A method that was rehearsed, and what its rehearsal found."""
+    """A method that was rehearsed, and what its rehearsal found.
+
+    ``automatic``: nobody asked for this kind, so a resumed run takes the one it began with.
+    """
 
     kind: str
     layouts: Layouts | None = None
+    automatic: bool = False
 
 
 def choose(wanted: str, model: nn.Module, loss: Loss, data: Batch, size: int) -> Method:
     """The method to take, once it was rehearsed on made-up and ``size`` real examples.
 
-    "graph" reads the graph that autograd built, for any model; "hooks" stores each example's
-    gradients by Opacus's samplers; "auto" takes the former.
+    "graph" reads the graph that autograd built, for any model; "opacus" stores each example's
+    gradients by Opacus's grad samplers; "auto" takes the former.
 
     Raises:
-        ModelError: no kind of per-example gradients is right for this model and loss.
+        ModelError: this kind of per-example gradients is not right for this model and loss.
     """
     rehearsal = Rehearsal(model, loss, data, min(size, length(data[0])))
     rehearsal.oracle()
     kind = "graph" if wanted == "auto" else wanted
     with per_example_gradients(model, kind) as wrapped:
         rehearsal.compare(wrapped)
-        return Method(kind, getattr(wrapped, "layouts", None))
+        return Method(kind, getattr(wrapped, "layouts", None), wanted == "auto")

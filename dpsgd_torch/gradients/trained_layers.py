@@ -57,6 +57,9 @@ def _refuse(layer: nn.Module, path: str) -> None:
     elif isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention):
         refusal = f"has no per-example gradients{advice(layer)}"
     elif isinstance(layer, nn.EmbeddingBag):
-        refusal = "joins rows into bags; use nn.Embedding and take the mean or sum over the words"
+        refusal = (
+            "joins rows into bags; pass gradients='graph', or use nn.Embedding and take the mean "
+            "or sum over the words"
+        )
     if refusal:
         raise ModelError(f"{described(path, layer)}: {refusal}")

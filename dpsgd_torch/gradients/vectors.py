@@ -39,7 +39,7 @@ class Vectors(Protocol):
         float64 rounds, which is at most ``within``.
         """
 
-    def summed(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
+    def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
         """The same sums by themselves, and what was rounded away; the vectors are used up.
 
         A sum is float32 where that holds all there is of it: within the error allowed.
@@ -50,6 +50,9 @@ class Vectors(Protocol):
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         """One slot's vector written out in float64, a flat tensor a parameter."""
+
+    def norms_told(self, slot: int) -> list[float]:
+        """What ``norms`` took one slot's norm in each parameter to be."""
 
 
 class PerExample(Protocol):
@@ -111,7 +114,7 @@ class Stored:
         add_rows(sums, self._grads, factors)
         return 0.0
 
-    def summed(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
+    def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
         return (sums := zeros(self._params)), self.add_to(sums, factors)
 
     def norm(self, slot: int) -> float:
@@ -119,6 +122,9 @@ class Stored:
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         return [g[slot].double() for g in self._grads]
+
+    def norms_told(self, slot: int) -> list[float]:
+        return [float(g[slot].square().sum().sqrt()) for g in self._grads]
 
 
 def zeros(params: Sequence[nn.Parameter]) -> list[torch.Tensor]:

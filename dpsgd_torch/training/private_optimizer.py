@@ -108,7 +108,7 @@ class PrivateOptimizer:
                 self._sums[i] = total.double()
             self._rounded += vectors.add_to(self._sums, factors, max(0.0, left / 2))
         else:
-            self._sums, self._rounded = vectors.summed(factors, max(0.0, left / 2))
+            self._sums, self._rounded = vectors.totals(factors, max(0.0, left / 2))
         self._clipped += int(finite.sum())
         return norms[finite]
 

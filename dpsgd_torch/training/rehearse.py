@@ -50,13 +50,27 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     try_saving(run.model)
     if run.folder or run.callbacks.early_stopping.keep_best:
         try_loading(run.model)
-    size = min(run.physical_batch_size, run.sampling.likely_rows())
-    rows = rows_to_rehearse(run.data, size, "train_tensors")
-    method = choose(gradients, run.model, run.loss, rows, size)
+    method, rows, size = _chosen(run, gradients)
     try_training(run.model, run.loss, rows, size)
     try_scores(run.model, run.scores, run.test, held_out, size)
     try_optimizer(run.model, run.optimizer)
     return method
+
+
+def method_of(run: RunState, gradients: str) -> Method:
+    """The method of this kind, rehearsed.
+
+    Raises:
+        ModelError: it is not right for this model and loss.
+    """
+    return _chosen(run, gradients)[0]
+
+
+def _chosen(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
+    """The method, and the rows that it was rehearsed on, so many at once."""
+    size = min(run.physical_batch_size, run.sampling.likely_rows())
+    rows = rows_to_rehearse(run.data, size, "train_tensors")
+    return choose(gradients, run.model, run.loss, rows, size), rows, size
 
 
 def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 from accountant import Ledger
 from dpsgd_torch.errors import RunError
+from dpsgd_torch.gradients.methods import RENAMED
 from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.described import described_model
 from dpsgd_torch.training.fingerprint import contract, digest, refuse_changed
+from dpsgd_torch.training.rehearse import method_of
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.streams import Streams
 
@@ -48,7 +50,11 @@ def take_up(run: RunState, folder: RunFolder) -> None:
     folder.refuse_links()
     folder.refuse_begun_only()
     kept = folder.read_sealed("private/contract.json")
-    refuse_changed(kept["contract"], contract(run), folder.path)
+    began = dict(kept["contract"])
+    began["gradients"] = kind = RENAMED.get(str(began["gradients"]), str(began["gradients"]))
+    if run.method.automatic and kind != run.method.kind:
+        run.method = method_of(run, kind)
+    refuse_changed(began, contract(run), folder.path)
     if run.plan:
         noise = schedule_from_json(kept["noise_multiplier"])
         run.plan = dataclasses.replace(run.plan, noise_multiplier=noise)

@@ -18,7 +18,7 @@ from dpsgd_torch.data.trees import Tree
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.losses import Loss, per_example
-from dpsgd_torch.gradients.methods import per_example_gradients
+from dpsgd_torch.gradients.methods import RENAMED, per_example_gradients
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee, figures, privacy_spent
 from dpsgd_torch.privacy.privacy import Privacy, declared_sampler
 from dpsgd_torch.renamed import renamed_arguments
@@ -75,8 +75,9 @@ class Trainer:
             in memory until ``save``.
         physical_batch_size: examples whose gradients are held at once; bounds memory only.
         checkpoint_every: steps between checkpoints, besides one at each epoch's end.
-        gradients: "hooks" stores each example's; "ghost" has closed forms in the layers with one
-            and stores the others'; "auto" does so if all have one, or 65,536 parameters and more.
+        gradients: "graph" reads each example's off the graph that autograd built, for any model;
+            "opacus" stores them by Opacus's grad samplers, in hooks on layers; "auto" is "graph",
+            or what the run to ``resume`` began with.
         rate_schedule: by which the optimizer's learning rates are multiplied, step by step.
         validation: rows kept out of training, scored after each epoch.
         early_stopping: what those scores decide: stop, slow down, keep the best epoch.
@@ -97,7 +98,7 @@ class Trainer:
     True
     """
 
-    @renamed_arguments(watch="early_stopping")
+    @renamed_arguments({"gradients": RENAMED}, watch="early_stopping")
     def __init__(
         self,
         model: nn.Module,

@@ -54,7 +54,7 @@ class Function(nn.Module):
         return self.function(x)
 
 
-@pytest.mark.parametrize("kind", ["ghost", "hooks"])
+@pytest.mark.parametrize("kind", ["graph", "opacus"])
 @pytest.mark.parametrize("first", ["linear", "layer_norm", "weight_norm"])
 @pytest.mark.parametrize("in_place", IN_PLACE)
 def test_an_operation_in_place_after_a_layer_changes_no_gradient(first, in_place, kind):
@@ -277,12 +277,12 @@ class KeywordOnly(nn.Module):
         return self.layer(input=x)
 
 
-@pytest.mark.parametrize("kind", ["ghost", "hooks"])
+@pytest.mark.parametrize("kind", ["graph", "opacus"])
 def test_a_layer_called_by_name_is_right(kind):
     assert error_of_the_clipped_sum(seeded(KeywordOnly), rows_of(), kind) < EXACT
 
 
-@pytest.mark.parametrize("kind", ["ghost", "hooks"])
+@pytest.mark.parametrize("kind", ["graph", "opacus"])
 def test_a_layer_that_a_pass_leaves_out_counts_as_zero(kind):
     class Sometimes(nn.Module):
         def __init__(self):

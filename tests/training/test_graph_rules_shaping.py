@@ -108,19 +108,25 @@ NO_RULE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "shape", "operation"), SHAPED, ids=lambda v: str(v)[:24])
+@pytest.mark.parametrize(
+    ("name", "shape", "operation"), SHAPED, ids=lambda v: str(getattr(v, "__name__", v))
+)
 def test_values_looked_up_written_in_or_multiplied(name, shape, operation):
     x, w = data(B, 4, 5), parameter(*shape)
     assert compared(lambda: operation(x, w), [w], name) < EXACT
 
 
-@pytest.mark.parametrize(("name", "shape", "operation"), NO_RULE, ids=lambda v: str(v)[:24])
+@pytest.mark.parametrize(
+    ("name", "shape", "operation"), NO_RULE, ids=lambda v: str(getattr(v, "__name__", v))
+)
 def test_a_node_without_a_rule_is_called_an_example_at_a_time(name, shape, operation):
     x, w = data(B, 4, 5), parameter(*shape)
     assert compared(lambda: operation(x, w), [w], name, own_rule=False) < EXACT
 
 
-@pytest.mark.parametrize(("name", "shape", "operation"), SHAPED, ids=lambda v: str(v)[:24])
+@pytest.mark.parametrize(
+    ("name", "shape", "operation"), SHAPED, ids=lambda v: str(getattr(v, "__name__", v))
+)
 def test_one_example_at_a_time_agrees_where_there_is_a_rule(name, shape, operation):
     x, w = data(B, 4, 5), parameter(*shape)
     assert compared(lambda: operation(x, w), [w], name, rule=one_at_a_time) < EXACT

@@ -208,7 +208,7 @@ def test_the_loss_that_was_given_stays_as_it_was():
     assert loss.reduction == "mean"
 
 
-@pytest.mark.parametrize("kind", ["hooks", "ghost"])
+@pytest.mark.parametrize("kind", ["opacus", "graph"])
 def test_class_weights_reach_every_example_s_vector(kind):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, CLASSES)).double()

@@ -1,4 +1,4 @@
-"""Models of which some layers have closed forms and others store: one example at a time decides."""
+"""Models of many kinds of layers by the graph engine: one example at a time decides."""
 
 import pytest
 import torch
@@ -8,8 +8,11 @@ from small_problem import make_trainer, small_data
 from torch import nn
 
 from dpsgd_torch import Privacy
-from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.gradients.parts import Outer, Written
+from dpsgd_torch.gradients.parts.clipped import PartVectors
+from dpsgd_torch.gradients.vectors import Stored
 from dpsgd_torch.layers import WeightNormLinear
 
 EXACT = 2e-6
@@ -34,8 +37,8 @@ class Mixed(nn.Module):
     def __init__(self):
         super().__init__()
         self.words = nn.Embedding(WORDS, WIDTH, padding_idx=0)
-        self.steps = nn.Linear(WIDTH, 2 * WIDTH)  # (batch, time, features), as Gram matrices
-        self.short = nn.Linear(2 * WIDTH, 1, bias=False)  # the same, stored: a weight of 12
+        self.steps = nn.Linear(WIDTH, 2 * WIDTH)  # (batch, time, features)
+        self.short = nn.Linear(2 * WIDTH, 1, bias=False)
         self.norm = nn.LayerNorm(2 * WIDTH)
         self.picture = nn.Conv1d(STEPS, 3, 3, padding=1, padding_mode="circular")
         self.weight_norm = WeightNormLinear(6 * WIDTH + STEPS, 20)
@@ -63,11 +66,10 @@ def some_words(rows: int = ROWS):
 
 
 def mixed_vectors(model, data, slots=None, weights=None, loss=LOSS):
-    engine = PerExampleGradients(model, closed_forms=True)
+    engine = GraphGradients(model)
     try:
         engine.backward(loss, *data)
-        stored = {name for name, p in model.named_parameters() if p.grad_sample is not None}
-        return engine.vectors(list(model.parameters()), slots, weights), stored
+        return engine.vectors(list(model.parameters()), slots, weights)
     finally:
         engine.cleanup()
 
@@ -83,18 +85,12 @@ def test_norms_sums_and_single_vectors_are_autograds(seed):
     model, data = mixed_model(seed), some_words()
     expected = gradients_alone(model, data)
     norms = expected.norm(dim=1)
-    vectors, _ = mixed_vectors(model, data)
+    vectors = mixed_vectors(model, data)
     assert float(((vectors.norms.double() - norms) / norms).abs().max()) < 1e-6
-    assert error_of_the_clipped_sum(model, data, "ghost") < EXACT
+    assert error_of_the_clipped_sum(model, data, "graph") < EXACT
     third = torch.cat(vectors.vector(3))
     assert float((third - expected[3]).norm() / expected[3].norm()) < 1e-6
     assert vectors.norm(3) == pytest.approx(float(norms[3]), rel=1e-6)
-
-
-def test_only_layers_without_a_closed_form_that_pays_store_their_gradients():
-    model = mixed_model()
-    _, stored = mixed_vectors(model, some_words())
-    assert {name.split(".")[0] for name in stored} == {"short", "norm", "picture", "own", "twice"}
 
 
 SHARED = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3])
@@ -105,7 +101,7 @@ def test_rows_of_one_slot_add_up_over_all_layers_before_the_norm_is_taken():
     weights = (1 / torch.bincount(SHARED))[SHARED]
     rows = gradients_alone(model, data) * weights[:, None].double()
     expected = torch.zeros(4, rows.shape[1]).double().index_add_(0, SHARED, rows)
-    vectors, _ = mixed_vectors(model, data, SHARED, weights)
+    vectors = mixed_vectors(model, data, SHARED, weights)
     error = (vectors.norms.double() - expected.norm(dim=1)) / expected.norm(dim=1)
     assert float(error.min()) > -1e-6
     assert float(error.max()) < 1e-5  # pairs may cancel, so it is kept above
@@ -118,26 +114,26 @@ def test_rows_of_one_slot_add_up_over_all_layers_before_the_norm_is_taken():
 
 
 @pytest.mark.parametrize("slots", [None, SHARED])
-@pytest.mark.parametrize("where", ["stored", "closed"])
+@pytest.mark.parametrize("where", ["linear", "convolution"])
 def test_an_example_that_is_not_finite_in_one_layer_counts_as_zero_in_all(where, slots):
-    """The example's word is poisoned, or only what a closed form sees of it."""
+    """The example's squares overflow in one of two layers."""
 
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
-            self.closed, self.stored = nn.Linear(5, 4), nn.Conv1d(1, 4, 5)
+            self.linear, self.convolution = nn.Linear(5, 4), nn.Conv1d(1, 4, 5)
 
         def forward(self, x):
-            return self.closed(x[:, :5]) + self.stored(x[:, None, 5:]).flatten(1)
+            return self.linear(x[:, :5]) + self.convolution(x[:, None, 5:]).flatten(1)
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Two()
-    x, y = torch.randn(ROWS, 10, generator=torch.Generator().manual_seed(2)), some_words()[1]
+        model = Two().double()
+    generator = torch.Generator().manual_seed(2)
+    x, y = torch.randn(ROWS, 10, generator=generator, dtype=torch.float64), some_words()[1]
     hurt = x.clone()
-    hurt[1, 0 if where == "closed" else 9] = 1e30  # its loss is finite, its squares are not
-    vectors, stored = mixed_vectors(model, (hurt, y), slots)
-    assert stored == {"stored.weight", "stored.bias"}
+    hurt[1, 0 if where == "linear" else 9] = 1e200  # its loss is finite, its squares are not
+    vectors = mixed_vectors(model, (hurt, y), slots)
     factors = torch.ones(len(vectors.norms)).where(torch.isfinite(vectors.norms), 0.0)
     kept = [i for i in range(ROWS) if i != 1]
     wanted = gradients_alone(model, (x[kept], y[kept])).sum(0)
@@ -154,14 +150,13 @@ SEQUENCES = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", SEQUENCES)
-def test_a_linear_layer_over_steps_is_closed_and_right(kind, dtype):
+def test_a_linear_layer_over_steps_is_right(kind, dtype):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(SEQUENCES[kind](), nn.Tanh(), nn.Flatten(), nn.Linear(160, 4))
     model, y = model.to(dtype), some_words()[1]
     x = torch.randn(ROWS, 4, 12, generator=torch.Generator().manual_seed(2), dtype=dtype)
-    assert not mixed_vectors(model, (x, y))[1]
-    assert error_of_the_clipped_sum(model, (x, y), "ghost") < EXACT
+    assert error_of_the_clipped_sum(model, (x, y), "graph") < EXACT
 
 
 def test_steps_that_cancel_leave_the_norm_right():
@@ -172,14 +167,13 @@ def test_steps_that_cancel_leave_the_norm_right():
     opposite = per_example(lambda out, _: (out[:, 0] - out[:, 1]).sum(1))
     data = (x, torch.zeros(3))
     expected = gradients_alone(layer, data, opposite).norm(dim=1)
-    vectors, stored = mixed_vectors(layer, data, loss=opposite)
-    assert not stored
+    vectors = mixed_vectors(layer, data, loss=opposite)
     assert torch.allclose(vectors.norms.double(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("more", [{}, {"padding_idx": 0}, {"padding_idx": -1}])
 @pytest.mark.parametrize("slots", [None, SHARED])
-def test_an_embedding_never_makes_a_table_an_example(more, slots):
+def test_an_embedding_is_right_with_rows_that_share_a_slot(more, slots):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Embedding(WORDS, 5, **more), nn.Flatten(), nn.Linear(20, 4))
@@ -188,8 +182,7 @@ def test_an_embedding_never_makes_a_table_an_example(more, slots):
     expected = rows if slots is None else torch.zeros(4, rows.shape[1]).double()
     if slots is not None:
         expected.index_add_(0, slots, rows)
-    vectors, stored = mixed_vectors(model, data, slots)
-    assert not stored
+    vectors = mixed_vectors(model, data, slots)
     assert torch.allclose(vectors.norms.double(), expected.norm(dim=1), rtol=1e-5)
     factors = torch.linspace(0.1, 1, len(expected))
     wanted = factors.double() @ expected
@@ -197,10 +190,11 @@ def test_an_embedding_never_makes_a_table_an_example(more, slots):
     assert vectors.norm(2) == pytest.approx(float(expected[2].norm()), rel=1e-6)
 
 
-def test_a_mixed_model_trains_and_clips_as_with_stored_gradients():
+def test_a_mixed_model_trains_and_clips_as_with_stored_gradients(monkeypatch):
+    monkeypatch.setattr(PartVectors, "margin", Stored.margin)
     data = some_words(60)
     weights = []
-    for kind in ("ghost", "hooks"):
+    for kind in ("graph", "opacus"):
         model = mixed_model()
         privacy = Privacy(noise_multiplier=1e-4, delta=1e-3, clip_norm=0.5)  # another's, each
         trainer = make_trainer(model=model, data=data, gradients=kind, privacy=privacy).fit()
@@ -209,45 +203,37 @@ def test_a_mixed_model_trains_and_clips_as_with_stored_gradients():
     assert torch.allclose(*weights, atol=1e-4)
 
 
-def test_auto_takes_closed_forms_beside_a_small_unknown_layer_where_they_hold_the_weights():
-    layers = [nn.Flatten(), nn.Linear(36, 1900), Own(1900), nn.Linear(1902, 3)]
-    assert make_trainer(model=nn.Sequential(*layers)).gradients == "ghost"
-    small = [nn.Flatten(), nn.Linear(36, 19), Own(19), nn.Linear(21, 3)]
-    assert make_trainer(model=nn.Sequential(*small)).gradients == "hooks"
+@pytest.mark.parametrize("planted", ["sum", "norm", "gradient"])
+def test_a_wrong_part_is_caught_in_a_mixed_model(monkeypatch, planted):
+    add_to, norms, written = Outer.add_to, Outer.squared_norms, Written.__init__
 
+    def wrong_sum(self, total, factors, within):
+        error = add_to(self, total, factors, within)
+        total *= 0.9
+        return error
 
-@pytest.mark.parametrize("planted", ["sum", "norm", "stored"])
-def test_a_wrong_rule_is_caught_in_a_mixed_model(monkeypatch, planted):
-    from dpsgd_torch.gradients.rules.linear import LinearForm
-    from dpsgd_torch.gradients.rules.vmap import run_again
+    def wrong_norm(self):
+        squared, error = norms(self)
+        return squared / 4, error
 
-    add_to, norms = LinearForm.add_to, LinearForm.squared_norms
-
-    def wrong_sum(self, sums, factors):
-        add_to(self, sums, factors)
-        sums[self.layer.bias] *= 0.9
-
-    def wrong_norm(self, slots):
-        return norms(self, slots)[0] / 4, norms(self, slots)[1]
-
-    def wrong_gradient(use, delta, *, inside):
-        return {p: 0.9 * g for p, g in run_again(use, delta, inside=inside).items()}
+    def wrong_gradient(self, gradients):
+        written(self, 0.9 * gradients if len(gradients) > 1 else gradients)
 
     model = nn.Sequential(nn.Flatten(), Own(36), nn.Linear(38, 3))
-    if planted == "stored":
-        monkeypatch.setattr("dpsgd_torch.gradients.rules.base.run_again", wrong_gradient)
-        refused(r"parameter 1\.gate: .*do not add up", model=model, gradients="ghost")
+    if planted == "gradient":
+        monkeypatch.setattr(Written, "__init__", wrong_gradient)
+        refused(r"parameter .*: .*do not add up", model=model)
     elif planted == "sum":
-        monkeypatch.setattr(LinearForm, "add_to", wrong_sum)
-        refused(r"parameter 2\.bias: .*do not add up", model=model, gradients="ghost")
+        monkeypatch.setattr(Outer, "add_to", wrong_sum)
+        refused(r"parameter .*: its per-example gradients do not add up", model=model)
     else:
-        monkeypatch.setattr(LinearForm, "squared_norms", wrong_norm)
-        refused(r"a norm is 0\.\d+ of its vector's", model=model, gradients="ghost")
+        monkeypatch.setattr(Outer, "squared_norms", wrong_norm)
+        refused(r"parameter .*: a norm is 0\.\d+ of its vector's", model=model)
 
 
 def test_real_examples_are_held_against_autograd_in_a_mixed_model():
     model = nn.Sequential(nn.Flatten(), Own(36), nn.Linear(38, 3))
-    assert make_trainer(model=model, gradients="ghost", data=small_data()).fit().done == 30
+    assert make_trainer(model=model, gradients="graph", data=small_data()).fit().done == 30
 
 
 def test_the_oracle_clips_as_it_says():

@@ -42,7 +42,7 @@ def frozen(seed: int = 0) -> nn.Sequential:
     return model
 
 
-@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+@pytest.mark.parametrize("gradients", ["opacus", "graph"])
 @pytest.mark.parametrize("trained", [True, False])
 def test_gradients_through_a_frozen_batch_norm_are_autograds(gradients, trained):
     model = frozen()

@@ -74,7 +74,7 @@ def right_guesses(trials, gradients="auto"):
     return right
 
 
-@pytest.mark.parametrize("gradients", ["ghost", "hooks"])
+@pytest.mark.parametrize("gradients", ["graph", "opacus"])
 def test_the_attack_on_pairs_does_no_better_than_guessing(gradients):
     assert right_guesses(24, gradients) < 20  # 20 or more by chance: one in 1,300
 
@@ -90,7 +90,7 @@ def test_the_same_attack_is_always_right_about_float32_pairs(monkeypatch):
     assert right_guesses(12) == 12
 
 
-@pytest.mark.parametrize("gradients", ["ghost", "hooks"])
+@pytest.mark.parametrize("gradients", ["graph", "opacus"])
 def test_a_float64_release_shows_a_grid_and_not_the_generators_lattice(gradients):
     seen = released(records(0), gradients, torch.float64)
     steps = seen / grid(CLIP, FEATURES * CLASSES)

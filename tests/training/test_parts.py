@@ -283,3 +283,53 @@ def test_a_norm_told_without_its_error_would_be_too_small():
     squared, error = outer_norms._by_products(a, b, torch.float32)
     assert abs(float(short)) > 1e-7 * float(squared.sqrt())
     assert float((squared + error).sqrt() - norms(multiplied(a, b))) > 0
+
+
+def gram_bound(a, b):
+    """(what float32 Gram matrices tell, the truth) of squared norms."""
+    squared, error = outer_norms._by_grams32(a, b)
+    return squared, error, norms(multiplied(a, b)).square()
+
+
+@given(
+    steps=st.integers(1, 9),
+    p=st.integers(1, 300),
+    d=st.integers(1, 300),
+    kind=st.sampled_from(["any", "equal", "opposed", "tiny", "huge"]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_gram_matrices_in_float32_are_off_by_no_more_than_they_tell(steps, p, d, kind, seed):
+    a, b = drawn(2, steps, p, seed=seed), drawn(2, steps, d, seed=seed + 1)
+    if kind == "equal":
+        a, b = torch.full_like(a, 0.1), torch.full_like(b, 0.7)
+    if kind == "opposed":
+        a = torch.cat([a, -a], 1)
+        b = torch.cat([b, b + 1e-3], 1)
+    if kind in ("tiny", "huge"):
+        a = a * {"tiny": 1e-19, "huge": 1e15}[kind]
+    squared, error, truth = gram_bound(a, b)
+    assert (squared + error >= truth * (1 - 1e-12)).all()
+    assert (squared - error <= truth * (1 + 1e-12)).all()
+    agrees(Outer(a, b), multiplied(a, b)) if kind != "huge" else None
+
+
+def test_gram_matrices_in_float32_without_their_bound_would_tell_too_little():
+    """The control: equal terms all round one way."""
+    a, b = torch.full((1, 3, 128), 0.1), torch.full((1, 3, 128), 0.7)
+    squared, error, truth = gram_bound(a, b)
+    assert abs(float(squared - truth)) > 1e-8 * float(truth)
+    assert float(error) < 1e-3 * float(truth)
+
+
+@pytest.mark.parametrize("values", [1e-25, 1e-12, 1.0, 1e18, 1e30])
+@pytest.mark.parametrize("width", [1, 127, 128, 129, 1000])
+def test_squares_in_float32_are_told_with_what_they_lack(values, width):
+    rows = drawn(4, width) * values
+    rows[3] = 0
+    squared, error = pieces.squares(rows)
+    truth = rows.double().square().sum(1)
+    assert (squared + error >= truth).all()
+    torch.testing.assert_close(squared + error, truth, rtol=3e-5, atol=0)
+    rows[1, 0] = float("nan")
+    assert pieces.squares(rows)[0].isfinite().tolist() == [True, False, True, True]

@@ -11,7 +11,7 @@ from torch import nn
 
 from dpsgd_torch.data.in_memory import InMemory
 from dpsgd_torch.errors import GuaranteeBroken
-from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.grad_sample import OpacusGradients
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.gradients.vectors import Stored
 from dpsgd_torch.mechanisms.gaussian import fill_normal
@@ -32,7 +32,7 @@ def released(
     for layer in model.modules():
         layer.training = not isinstance(layer, nn.Dropout)
     optimizer = PrivateOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), microbatches=declared)
-    wrapped = PerExampleGradients(model)
+    wrapped = OpacusGradients(model)
     step = PrivateStep(
         wrapped,
         LOSS,

@@ -11,12 +11,12 @@ from random_architectures import architectures
 from torch import nn
 
 from dpsgd_torch.errors import ModelError
-from dpsgd_torch.gradients.methods import choose, per_example_gradients
+from dpsgd_torch.gradients.methods import per_example_gradients
 
 EXACT = 1e-6
 ENGINE = "graph"
 DRAWS = 500 if os.environ.get("CI") else 60
-MOST_REFUSED = 0.5  # of the draws: recurrent layers, attention, tied weights, examples second
+MOST_REFUSED = 0.01  # of the draws; of 1,500 none was
 
 
 def outcome(model: nn.Module, data) -> str:
@@ -30,8 +30,6 @@ def outcome(model: nn.Module, data) -> str:
         return "refused" if named else f"wrong: names nothing: {error}"
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
-    if said and is_refused(model, data):
-        return "refused"
     return f"wrong: {said}" if said else "equal"
 
 
@@ -60,16 +58,6 @@ def difference(model, data, rows) -> str:
     wanted, given = clipped(rows, clip), torch.cat([total.flatten() for total in sums])
     off = float((given - wanted).norm() / rows.norm(dim=1).clamp(max=clip).sum())
     return f"sum off by {off:.1e}" if not off < EXACT else ""
-
-
-def is_refused(model, data) -> bool:
-    """Whether the Trainer would refuse it, naming a parameter or a layer."""
-    try:
-        choose(ENGINE, model, LOSS, data, len(data[0]))
-    except ModelError as error:
-        said = str(error)
-        return any(f"{path}" in said for path in [*dict(model.named_parameters()), *paths(model)])
-    return False
 
 
 def paths(model) -> list[str]:

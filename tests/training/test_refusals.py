@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from gradient_oracle import error_of_the_clipped_sum
 from small_problem import make_trainer, sgd, small_data, small_model
 from torch import nn
 
@@ -60,21 +61,35 @@ def test_subtler_ways_to_mix_examples_are_caught_every_time(mix):
             make_trainer(model=Subtle(), seed=None)
 
 
-@pytest.mark.parametrize("layer", [nn.LSTM(6, 3, batch_first=True), nn.MultiheadAttention(6, 1)])
-def test_a_layer_opacus_cannot_differentiate_is_refused_with_what_to_use(layer):
-    class Sequence(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = layer
+class Sequence(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
 
-        def forward(self, x):
-            x = x.flatten(1, 2)
-            if isinstance(self.layer, nn.LSTM):
-                return self.layer(x)[0][:, -1]
-            return self.layer(x, x, x, need_weights=False)[0][:, -1, :3]
+    def forward(self, x):
+        x = x.flatten(1, 2)
+        if isinstance(self.layer, nn.LSTM):
+            return self.layer(x)[0][:, -1]
+        return self.layer(x, x, x, need_weights=False)[0][:, -1, :3]
 
-    with pytest.raises(ModelError, match=r"opacus\.layers"):
-        make_trainer(model=Sequence())
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.LSTM(6, 3, batch_first=True), nn.MultiheadAttention(6, 1, batch_first=True)],
+    ids=["LSTM", "MultiheadAttention"],
+)
+def test_a_layer_opacus_cannot_differentiate_trains_and_is_refused_where_it_is_asked_for(layer):
+    with pytest.raises(ModelError, match=r"gradients='graph', or use opacus\.layers"):
+        make_trainer(model=Sequence(layer), gradients="opacus")
+    assert error_of_the_clipped_sum(Sequence(layer), small_data(9)) < 2e-6
+    assert make_trainer(model=Sequence(layer)).fit().done == 30
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(6, 3), nn.MultiheadAttention(6, 1)], ids=["LSTM", "MHA"])
+def test_a_layer_that_takes_the_examples_for_steps_is_refused(layer):
+    match = "changes with another example|is not the one it has alone"
+    with pytest.raises(ModelError, match=match):
+        make_trainer(model=Sequence(layer))
 
 
 def test_targets_of_the_wrong_dtype_are_named_as_the_likely_cause():

@@ -45,7 +45,7 @@ KINDS = {twice: ["3.bias", "3.weight"], shared: ["3.weight"], views: []}
 
 @pytest.mark.parametrize("make", KINDS)
 def test_what_is_saved_holds_a_tied_tensor_once_and_is_read_under_every_name(make, tmp_path):
-    trainer = make_trainer(model=make(), gradients="hooks").fit()
+    trainer = make_trainer(model=make(), gradients="opacus").fit()
     file = trainer.save(tmp_path / "out") / "model.safetensors"
     state = trainer.model.state_dict()
     assert sorted(set(state) - set(load_file(file))) == KINDS[make]
@@ -63,14 +63,14 @@ def test_what_is_saved_holds_a_tied_tensor_once_and_is_read_under_every_name(mak
 
 @pytest.mark.parametrize("make", KINDS)
 def test_a_run_with_tied_weights_resumes_and_stays_tied(make, tmp_path):
-    whole = make_trainer(model=make(), gradients="hooks", run_dir=tmp_path / "whole").fit()
-    begun = make_trainer(model=make(), gradients="hooks", run_dir=tmp_path / "run")
+    whole = make_trainer(model=make(), gradients="opacus", run_dir=tmp_path / "whole").fit()
+    begun = make_trainer(model=make(), gradients="opacus", run_dir=tmp_path / "run")
     for progress in begun.run():
         if progress.step == 17:
             break
     begun.close()
     model = make()
-    again = make_trainer(model=model, gradients="hooks", run_dir=tmp_path / "run").resume().fit()
+    again = make_trainer(model=model, gradients="opacus", run_dir=tmp_path / "run").resume().fit()
     assert torch.equal(weights(model), weights(whole.model))
     if make is not views:
         assert model[3].weight is model[1].weight
@@ -84,7 +84,7 @@ def test_the_best_epoch_of_a_tied_model_is_kept(tmp_path):
     scores = iter([3.0, 1.0, 2.0])
     kept = []
     trainer = make_trainer(
-        model=shared(), gradients="hooks", run_dir=tmp_path / "run",
+        model=shared(), gradients="opacus", run_dir=tmp_path / "run",
         validation=Validation(tensors=small_data(20, seed=5), public=True),
         early_stopping=EarlyStopping(keep_best=True),
     )  # fmt: skip

@@ -83,7 +83,7 @@ def tree_trainer(kind=tuple, **changes):
     return make_trainer(model=given.pop("model", None) or Reader(), loss=loss, **given)
 
 
-@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+@pytest.mark.parametrize("gradients", ["opacus", "graph"])
 def test_a_model_of_named_inputs_trains_and_is_scored(gradients):
     trainer = tree_trainer(gradients=gradients).fit()
     assert not torch.equal(weights(trainer.model), weights(Reader()))

@@ -56,7 +56,7 @@ def test_each_row_of_a_unit_is_as_likely_as_the_others():
     assert stats.chisquare(counts).pvalue > 1e-6
 
 
-@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+@pytest.mark.parametrize("gradients", ["opacus", "graph"])
 @pytest.mark.parametrize("physical", [3, 100])
 def test_a_step_clips_the_mean_over_a_units_rows(gradients, physical):
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))

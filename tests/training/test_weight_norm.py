@@ -66,7 +66,7 @@ def test_sums_are_those_of_float64_autograd_one_example_at_a_time(name, frozen):
     for key, p in model.named_parameters():
         p.requires_grad_(not frozen or not key.endswith(frozen))
     data = rows(7, 6), torch.arange(7) % 3
-    assert error_of_the_clipped_sum(model, data, "graph") < 1e-6
+    assert error_of_the_clipped_sum(model, data, "graph") < 3e-5  # norms are told a little larger
     assert error_of_the_clipped_sum(model.double(), (data[0].double(), data[1]), "graph") < 1e-13
 
 
@@ -129,10 +129,10 @@ def test_a_whole_sum_in_float32_is_off_by_no_more_than_it_says():
     direction = nn.functional.normalize(rows(200, 300))
     part = Projected(Outer(a, b), b @ direction.T, direction)
     factors = torch.rand(600, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    exact, none = part.summed(factors, 0.0)
+    exact, none = part.total(factors, 0.0)
     assert (exact.dtype, none) == (torch.float64, 0.0)
     for within in (1e-9, 1e-3, 10.0):
-        found, error = part.summed(factors, within)
+        found, error = part.total(factors, within)
         assert float((found.double() - exact).norm()) <= error**0.5 + 1e-12 <= within + 1e-12
         assert (found.dtype == torch.float32) == (within == 10.0)
 

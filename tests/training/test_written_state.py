@@ -124,7 +124,7 @@ def keeps_average(self, x):
     return self.layer(x - self.kept)
 
 
-@pytest.mark.parametrize("gradients", ["ghost", "hooks"])
+@pytest.mark.parametrize("gradients", ["graph", "opacus"])
 @pytest.mark.parametrize("forward", [keeps_last, keeps_average])
 def test_an_attribute_that_carries_examples_into_the_next_pass_is_refused(forward, gradients):
     """However little it weighs: over a run it adds up, and no clip bounds it."""

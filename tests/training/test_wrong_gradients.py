@@ -1,14 +1,17 @@
 """A gradient that is not autograd's is refused by the parameter's name."""
 
 import pytest
+from gradient_oracle import clipped, engine_sum, error_of_the_clipped_sum, gradients_alone
 from refused import Made, Words, refused, some_words
 from small_problem import make_trainer, small_data, small_model
 from torch import nn
 from torch.nn import functional
 
 from dpsgd_torch import ModelError
+from dpsgd_torch.gradients.graph.rules import base
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.gradients.methods import per_example_gradients
+from dpsgd_torch.gradients.parts import Outer, Written
 
 
 class UsedTwice(nn.Module):
@@ -23,40 +26,56 @@ class UsedTwice(nn.Module):
         return self.b(self.a(x).tanh() + functional.linear(x, self.a.weight))
 
 
-@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
-def test_a_weight_used_by_its_layer_and_by_a_function_is_refused_by_name(gradients):
-    match = r"parameter a\.weight: .*do not add up.*outside its own layer"
-    refused(match, model=UsedTwice(), gradients=gradients)
-
-
-def test_a_weight_used_by_a_function_alone_is_refused_by_name():
-    def forward(self, x):
-        return functional.linear(x, self.layer.weight)
-
-    model = Made(forward)
+def used_by_a_function():
+    model = Made(lambda self, x: functional.linear(x, self.layer.weight))
     model.layer.bias.requires_grad_(False)
-    refused(r"parameter layer\.weight: .*do not add up", model=model)
+    return model
 
 
-def test_a_penalty_in_the_loss_is_refused():
-    model = small_model()
+@pytest.mark.parametrize(
+    ("make", "name"), [(UsedTwice, r"a\.weight"), (used_by_a_function, r"layer\.weight")]
+)
+def test_a_weight_used_by_a_function_is_right_and_refused_where_hooks_miss_it(make, name):
+    match = rf"parameter {name}: .*do not add up.*outside its own layer.*gradients='graph'"
+    refused(match, model=make(), gradients="opacus")
+    assert error_of_the_clipped_sum(make(), small_data(9)) < 2e-6
+    assert make_trainer(model=make()).fit().done == 30
+
+
+@pytest.mark.parametrize("much", [1.0, 1e-2, 1e-6])
+def test_a_penalty_in_the_loss_is_each_examples_own_and_refused_where_hooks_miss_it(much):
+    """No hooked layer's vector holds it: 1e-5 of a squared norm was dropped silently."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+
+    def penalty(weight, count):
+        return (much * weight.square().sum()).expand(count)
 
     def penalised(outputs, targets):
         losses = functional.cross_entropy(outputs, targets, reduction="none")
-        return losses + model[4].weight.square().sum()
+        return losses + penalty(model[1].weight, len(targets))
 
-    refused(r"parameter 4\.weight: .*do not add up", model=model, loss=penalised)
+    match = r"parameter 1\.weight: .*(outside its own layer|do not add up)"
+    refused(match, model=model, loss=penalised, gradients="opacus")
+    data = small_data(9)
+    rows = gradients_alone(model, data)
+    decay = 2 * much * model[1].weight.detach().double().flatten()
+    rows[:, : decay.numel()] += decay
+    clip = float(rows.norm(dim=1).median())
+    found = engine_sum(model, data, "graph", clip, penalised)
+    wanted = clipped(rows, clip)
+    assert float((found - wanted).norm() / wanted.norm()) < 2e-6
+    assert make_trainer(model=model, loss=penalised).fit().done == 30
 
 
 def test_scale_grad_by_freq_is_refused_by_name():
     refused(
-        "layer words = Embedding: scale_grad_by_freq",
+        "layer words = Embedding: .*scale_grad_by_freq",
         model=Words(scale_grad_by_freq=True),
         data=some_words(),
     )
 
 
-@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+@pytest.mark.parametrize("gradients", ["opacus", "graph"])
 def test_an_input_written_over_after_its_use_is_refused(gradients):
     def forward(self, x):
         x = x * 2
@@ -66,10 +85,11 @@ def test_an_input_written_over_after_its_use_is_refused(gradients):
 
     refused("backward pass over .*inplace operation", forward, gradients=gradients)
     loss = per_example(nn.CrossEntropyLoss())
-    with (
-        per_example_gradients(Made(forward), gradients) as engine,
-        pytest.raises(ModelError, match="layer layer = Linear: its input is written over in place"),
-    ):
+    told = {
+        "opacus": pytest.raises(ModelError, match="layer layer = Linear: its input is"),
+        "graph": pytest.raises(RuntimeError, match="modified by an inplace operation"),
+    }
+    with per_example_gradients(Made(forward), gradients) as engine, told[gradients]:
         engine.backward(loss, *small_data(4))
 
 
@@ -83,54 +103,62 @@ def wrong_rule(rule):
 
 
 @pytest.mark.parametrize(("kind", "path"), [(nn.Conv2d, "0.weight"), (nn.Linear, "4.weight")])
-def test_a_planted_wrong_rule_is_caught(monkeypatch, kind, path):
+def test_a_planted_wrong_layer_rule_is_caught(monkeypatch, kind, path):
     from dpsgd_torch.gradients.rules.opacus_samplers import SAMPLERS
 
     monkeypatch.setitem(SAMPLERS, kind, wrong_rule(SAMPLERS[kind]))
-    refused(rf"parameter {path}: .*do not add up", model=small_model())
+    refused(rf"parameter {path}: .*do not add up", model=small_model(), gradients="opacus")
 
 
-def test_a_planted_wrong_closed_form_is_caught(monkeypatch):
-    from dpsgd_torch.gradients.rules.linear import LinearForm
+@pytest.mark.parametrize(
+    ("node", "path"), [("ConvolutionBackward0", r"0\.weight"), ("AddmmBackward0", r"4\.weight")]
+)
+def test_a_planted_wrong_node_rule_is_caught(monkeypatch, node, path):
+    honest = base.rule_for(node)
 
-    honest = LinearForm.add_to
+    def planted(node, delta, wanted, rows):
+        return honest(node, 1.1 * delta, wanted, rows)
 
-    def wrong(self, sums, factors):
-        honest(self, sums, factors)
-        sums[self.layer.bias] *= 0.9
+    monkeypatch.setitem(base._RULES, node, planted)
+    refused(rf"parameter {path}: .*do not add up.*gradients='opacus'", model=small_model())
 
-    monkeypatch.setattr(LinearForm, "add_to", wrong)
+
+def test_a_planted_wrong_sum_is_caught(monkeypatch):
+    honest = Outer.add_to
+
+    def wrong(self, total, factors, within):
+        error = honest(self, total, factors, within)
+        total *= 0.9
+        return error
+
+    monkeypatch.setattr(Outer, "add_to", wrong)
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    refused(r"parameter 1\.bias: .*do not add up", model=model)
+    refused(r"parameter 1\.weight: .*do not add up", model=model)
 
 
-@pytest.mark.parametrize("gradients", ["ghost", "hooks"])
-@pytest.mark.parametrize("much", [1e-2, 1e-6])
-def test_a_penalty_of_any_size_is_refused(gradients, much):
-    """No example's vector holds its gradient: 1e-5 of a squared norm was dropped silently."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-
-    def loss(outputs, targets):
-        losses = functional.cross_entropy(outputs, targets, reduction="none")
-        return losses + much * model[1].weight.square().sum()
-
-    match = r"parameter 1\.weight: .*outside its own layer's forward"
-    refused(match, model=model, loss=loss, gradients=gradients)
-
-
+@pytest.mark.parametrize("factor", [0.25, 0.9, 1.1, 4.0])
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_rule_whose_norms_are_too_small_is_refused_before_a_charge(monkeypatch, shared):
-    """Its vectors are right, so only the clip would let twice as much through."""
-    from dpsgd_torch.gradients.rules.linear import LinearForm
+def test_a_part_whose_norms_are_wrong_is_refused_before_a_charge(monkeypatch, shared, factor):
+    """Its vectors are right: only the clip would let more through, or take more away."""
 
-    honest = LinearForm.squared_norms
+    def plant(kind):
+        grouped, norms = kind.grouped, kind.squared_norms
 
-    def short(self, slots):
-        squared, error = honest(self, slots)
-        wrong = (slots.slots is not None) == shared
-        return (squared / 4, error) if wrong else (squared, error)
+        def marked(self, slots, weights, count):
+            part = grouped(self, slots, weights, count)
+            part.of_slots = True
+            return part
 
-    monkeypatch.setattr(LinearForm, "squared_norms", short)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    with pytest.raises(ModelError, match=r"a norm is 0\.\d+ of its vector's"):
-        make_trainer(model=model, gradients="ghost")
+        def wrong(self):
+            squared, error = norms(self)
+            planted = hasattr(self, "of_slots") == shared
+            return squared * factor if planted else squared, error
+
+        monkeypatch.setattr(kind, "grouped", marked)
+        monkeypatch.setattr(kind, "squared_norms", wrong)
+
+    plant(Outer)
+    plant(Written)
+    lets = "let too much through" if factor < 1 else "take too much away"
+    told = rf"parameter 1\.(weight|bias): a norm is \d[.\d]* of its vector's, .*{lets}"
+    refused(told, model=nn.Sequential(nn.Flatten(), nn.Linear(36, 3)))

@@ -9,10 +9,12 @@ import functools
 
 import torch
 from torch.autograd.graph import GradientEdge
+from torch.utils.checkpoint import CheckpointError
 
 from dpsgd_torch.errors import ModelError
-from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, rule_for
+from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, checked, rule_for
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
+from dpsgd_torch.gradients.graph.saved import Readings, Saved
 from dpsgd_torch.gradients.graph.walk import Edge, Key, Meeting, Walk
 from dpsgd_torch.gradients.parts import Part
 
@@ -20,7 +22,18 @@ Deltas = tuple[torch.Tensor | None, ...]  # one for each of a node's outputs
 
 
 class Again(Exception):
-    """A rule calls its node: the pass must be run again, with the graph kept until after it."""
+    """A node must wait: the pass must be run again, with the graph kept until after it.
+
+    Its rule calls it, or what it saved is had once in a pass (activation checkpointing).
+    """
+
+    def __init__(self, key: Key) -> None:
+        super().__init__()
+        self.key = key
+
+
+class Undecided(Exception):
+    """A gradient comes to where nobody knows yet where the examples are."""
 
     def __init__(self, key: Key) -> None:
         super().__init__()
@@ -37,13 +50,16 @@ class Arrivals:
     def __init__(self, found: Walk, later: set[Key]) -> None:
         self._found, self._later = found, later
         self._waiting: list[tuple[Meeting, Deltas]] = []
+        self._taken: Meeting | None = None  # whose node runs next
         self._received: dict[Edge, list[Part]] = {}
+        self._readings = Readings()
 
     def collect(self, losses: torch.Tensor) -> dict[Edge, list[Part]]:
         """What the examples add to each shared input of a meeting, by node and output.
 
         Raises:
             Again: with the key to wait for.
+            Undecided: with the key to look at.
             ModelError: a meeting cannot be told apart example by example.
         """
         last = {id(m.node) for m in self._found.last}
@@ -67,6 +83,10 @@ class Arrivals:
                 if edges
                 else ()
             )
+        except CheckpointError:  # what the rule had taken, the node cannot have any more
+            if self._taken is None:
+                raise
+            raise Again(self._taken.key) from None
         finally:
             for handle in handles:
                 handle.remove()
@@ -82,8 +102,10 @@ class Arrivals:
 
     def _arrive(self, meeting: Meeting, deltas: Deltas) -> None:
         if meeting.key in self._later:
+            self._taken = None
             self._waiting.append((meeting, deltas))
         else:
+            self._taken = meeting
             self._take(meeting, deltas)
 
     def _take(self, meeting: Meeting, deltas: Deltas) -> None:
@@ -91,13 +113,21 @@ class Arrivals:
         given = [delta for delta in deltas if delta is not None]
         if not given:
             return
-        assert meeting.rows is not None
+        if meeting.rows is None:
+            if any(bool(delta.any()) for delta in given):
+                raise Undecided(meeting.key)
+            return
         node, name = meeting.node, meeting.key[1]
         rule = rule_for(name) or one_at_a_time
         try:
             if len(given) > 1 or deltas[0] is None:
                 raise NoRule("has several outputs")
-            parts = rule(node, deltas[0], meeting.wanted, meeting.rows)
+            try:
+                with self._readings.open():
+                    found = rule(Saved(node), deltas[0], meeting.wanted, meeting.rows)
+            except NeedsGraph:
+                found = rule(node, deltas[0], meeting.wanted, meeting.rows)
+            parts = checked(found, node, meeting.wanted, meeting.rows.examples)
         except NeedsGraph:
             raise Again(meeting.key) from None
         except (NoRule, ValueError) as error:

@@ -13,11 +13,14 @@ import torch
 from torch import nn
 
 from dpsgd_torch.data.trees import Tree, call, first, length, taken
-from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals
-from dpsgd_torch.gradients.graph.layouts import Layouts, Unknown, add_layouts
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.capture import by_layer
+from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals, Undecided
+from dpsgd_torch.gradients.graph.layouts import UNDECIDED, Layouts, Unknown
 from dpsgd_torch.gradients.graph.pull_back import pull_back
 from dpsgd_torch.gradients.graph.recurrent import Unfused
-from dpsgd_torch.gradients.graph.walk import walk
+from dpsgd_torch.gradients.graph.search import add_layouts
+from dpsgd_torch.gradients.graph.walk import Key, walk
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.parts import Part, Written
 from dpsgd_torch.gradients.parts.clipped import PartVectors
@@ -44,12 +47,24 @@ class GraphGradients:
         self._examples = 0
 
     def backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
-        """Sum of the losses; what belongs to each example stays until ``vectors``."""
+        """Sum of the losses; what belongs to each example stays until ``vectors``.
+
+        Raises:
+            ModelError: examples mix, or cannot be told apart: the layer and parameter are named.
+        """
+        try:
+            return self._backward(loss, inputs, targets)
+        except ModelError as error:
+            raise by_layer(self._model, error) from error
+
+    def _backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
         self._examples, self._parts = length(inputs), {}
         if self.layouts is None:
             self.layouts = Layouts()
             self._look(loss, inputs, targets, 2)
         layouts = self.layouts
+        device = first(inputs).device
+        drawn = _draws(device)
         while True:
             losses = loss(call(self._model, inputs), targets)
             if losses.grad_fn is None:
@@ -59,8 +74,11 @@ class GraphGradients:
                 break
             except Again as again:
                 layouts.later.add(again.key)
+            except Undecided as undecided:
+                self._decide(undecided.key, loss, inputs, targets)
             except Unknown:  # other operations for another number of examples
                 self._look(loss, inputs, targets, self._examples)
+            _redraw(device, drawn)  # as a run would that had known
         return float(losses.detach().sum())
 
     def _read(self, losses: torch.Tensor, layouts: Layouts) -> dict[str, Part]:
@@ -84,17 +102,39 @@ class GraphGradients:
             if gradient is not None
         }
 
-    def _look(self, loss: Loss, inputs: Tree, targets: Tree, copies: int) -> None:
-        """At copies of the first example, for where examples are."""
+    def _decide(self, key: Key, loss: Loss, inputs: Tree, targets: Tree) -> None:
+        """Look at examples in turn, at the parameters as they are, until one sends a gradient."""
         assert self.layouts is not None
-        same = torch.zeros(copies, dtype=torch.int64, device=first(inputs).device)
-        given, wanted = taken(inputs, same), taken(targets, same)
+        for row in range(self._examples):
+            self.layouts.forget_undecided()
+            self._look(loss, inputs, targets, 2, row)
+            if UNDECIDED not in self.layouts.of.get(key, [UNDECIDED]):
+                return
+        raise ModelError(
+            f"parameter {key[0][0]}: a gradient comes to its use ({key[1]}) in a batch that none "
+            "of its examples sends there alone; remove what works across the batch (statistics, "
+            "attention, contrastive terms)"
+        )
+
+    def _look(
+        self, loss: Loss, inputs: Tree, targets: Tree, copies: int, row: int | None = None
+    ) -> None:
+        """At copies of one row as the parameters are, or of several with those moved."""
+        assert self.layouts is not None
+        device = first(inputs).device
+
+        def losses_of(attempt: int) -> torch.Tensor:
+            place = attempt % self._examples if row is None else row
+            same = torch.full((copies,), place, device=device)
+            return loss(call(self._model, taken(inputs, same)), taken(targets, same))
+
         add_layouts(
             self.layouts,
             self._trained,
-            self._model.parameters(),
-            lambda: loss(call(self._model, given), wanted),
-            same.device,
+            list(self._model.parameters()) if row is None else (),
+            losses_of,
+            device,
+            5 if row is None else 1,
         )
 
     def vectors(
@@ -110,3 +150,16 @@ class GraphGradients:
     def cleanup(self) -> None:
         """Give recurrent layers their fused kernels back."""
         self._unfused.remove()
+
+
+def _draws(device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Where torch's generators stand."""
+    if device.type == "cuda":
+        return torch.get_rng_state(), torch.cuda.get_rng_state(device)
+    return (torch.get_rng_state(),)
+
+
+def _redraw(device: torch.device, states: tuple[torch.Tensor, ...]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge
 
+from dpsgd_torch.gradients.graph.chosen import chosen
 from dpsgd_torch.gradients.graph.walk import ACCUMULATE, Edge
-from dpsgd_torch.gradients.parts import Part, Written
+from dpsgd_torch.gradients.parts import Part, Written, summed
 
 _SAME_ORDER = {
     "ViewBackward0",
@@ -45,9 +46,9 @@ def pull_back(
     received.clear()
     for node, names in reversed(list(shared.items())):
         for output, parts in by_node.pop(node, {}).items():
-            part = _sum(parts)
+            part = summed(parts)
             if node.name() == ACCUMULATE:
-                found[names[0]] = _sum([part, *([found[names[0]]] if names[0] in found else [])])
+                found[names[0]] = summed([part, *([found[names[0]]] if names[0] in found else [])])
                 continue
             cheap = _reshaped(node, part)
             if cheap is not None:
@@ -55,25 +56,23 @@ def pull_back(
                 by_node.setdefault(child, {}).setdefault(place, []).append(cheap)
                 continue
             for name, written in _through(node, output, part, names, params):
-                found[name] = _sum([written, *([found[name]] if name in found else [])])
+                found[name] = summed([written, *([found[name]] if name in found else [])])
     return found
 
 
-def _sum(parts: list[Part]) -> Part:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.joined(part)
-    return total
-
-
 def _reshaped(node: Any, part: Part) -> Part | None:
-    """Of a tensor that the node only gives another shape."""
+    """Of a tensor that the node only gives another shape, or chooses rows of."""
     name = node.name()
     child, place = node.next_functions[0]
+    if child is None:
+        return None
     shape = torch.Size(child._input_metadata[place].shape)
     if name == "TBackward0" or (name == "TransposeBackward0" and len(shape) == 2):
         return part.transposed() if len(shape) == 2 else part
-    return part.viewed(shape) if name in _SAME_ORDER else None
+    if name == "PermuteBackward0":
+        back = torch.arange(len(shape))[list(node._saved_dims)].argsort()
+        return Written(part.written().permute(0, *(1 + back).tolist()))
+    return part.viewed(shape) if name in _SAME_ORDER else chosen(node, part, shape)
 
 
 def _through(

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.graph.rows import Rows
 
 ACCUMULATE = "torch::autograd::AccumulateGrad"
+_HIDING = "CheckpointFunctionBackward"
 _RESHAPED = {  # of one tensor, the same values: shared where that tensor is
     "TBackward0",
     "TransposeBackward0",
@@ -84,6 +86,9 @@ def walk(
 
     Args:
         holds_examples: asked of each node whose inputs are in part or all shared.
+
+    Raises:
+        ModelError: part of the graph is hidden.
     """
     root: Any = losses.grad_fn
     order = _children_first(root)
@@ -96,6 +101,11 @@ def walk(
     above: dict[Any, bool] = {}  # of nodes with examples over parameters: is a meeting below?
     meetings, met, uses = list[Meeting](), set[Any](), Counter[Key]()
     for node in order:
+        if node.name() == _HIDING:
+            raise ModelError(
+                "checkpoint = use_reentrant=True: hides its parameters' uses from the graph, so "
+                "that they would learn nothing; pass use_reentrant=False"
+            )
         if node.name() == ACCUMULATE:
             name = trained.get(node.variable)
             if name is not None:

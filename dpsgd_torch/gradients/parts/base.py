@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 
@@ -42,7 +43,7 @@ class Part(ABC):
             A bound on the square of the rounding error that was made beyond float64's.
         """
 
-    def summed(self, factors: torch.Tensor, within: float) -> tuple[torch.Tensor, float]:
+    def total(self, factors: torch.Tensor, within: float) -> tuple[torch.Tensor, float]:
         """Σ factor × row by itself, in float64 or, within the error allowed, in less; the error."""
         total = torch.zeros(self.shape, dtype=torch.float64, device=factors.device)
         return total, self.add_to(total, factors, within)
@@ -62,6 +63,13 @@ class Part(ABC):
     @abstractmethod
     def joined(self, other: Part) -> Part:
         """The sum of two parts of one tensor, row by row."""
+
+    def joined_all(self, others: Sequence[Part]) -> Part:
+        """The sum of many parts of one tensor."""
+        total: Part = self
+        for other in others:
+            total = total.joined(other)
+        return total
 
     @abstractmethod
     def viewed(self, shape: torch.Size) -> Part:

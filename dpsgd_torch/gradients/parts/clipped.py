@@ -48,24 +48,23 @@ class PartVectors:
     @torch.no_grad()
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         """Add Σ factor × vector; the L2 norm of what was rounded away, at most ``within``."""
-        factors, spent, left = factors.double(), 0.0, len(self._parts)
+        factors, spent = factors.double(), 0.0
         for total, p in zip(sums, self._params, strict=True):
-            if p in self._parts:
-                allowed = math.sqrt(max(0.0, within**2 - spent) / left)
+            if p in self._parts:  # half of what is left to each: most take next to nothing
+                allowed = math.sqrt(max(0.0, within**2 - spent) / 2)
                 spent += self._parts[p].add_to(total, factors, allowed)
-                left -= 1
         return math.sqrt(spent)
 
     @torch.no_grad()
-    def summed(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
+    def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
         factors, spent, sums = factors.double(), 0.0, list[torch.Tensor]()
         for p in self._params:
-            allowed = math.sqrt(max(0.0, within**2 - spent) / max(1, len(self._parts)))
+            allowed = math.sqrt(max(0.0, within**2 - spent) / 2)
             part = self._parts.pop(p, None)
             if part is None:
                 sums.append(p.new_zeros(p.shape, dtype=torch.float64))
                 continue
-            total, error = part.summed(factors, allowed)
+            total, error = part.total(factors, allowed)
             sums.append(total)
             spent += error
         return sums, math.sqrt(spent)
@@ -85,6 +84,13 @@ class PartVectors:
             else torch.zeros(p.numel(), dtype=torch.float64, device=p.device)
             for p in self._params
         ]
+
+    @torch.no_grad()
+    def norms_told(self, slot: int) -> list[float]:
+        told = {p: part.squared_norms() for p, part in self._parts.items()}
+        zero = torch.zeros(self._examples)
+        found = (told.get(p, (zero, zero)) for p in self._params)
+        return [math.sqrt(float(squared[slot] + error[slot])) for squared, error in found]
 
     def _norms(self) -> torch.Tensor:
         device = self._params[0].device

@@ -16,10 +16,12 @@ import torch
 from dpsgd_torch.gradients.parts.base import Part
 from dpsgd_torch.gradients.parts.grouping import together
 from dpsgd_torch.gradients.parts.patches import Geometry
+from dpsgd_torch.gradients.parts.pieces import pieces
 from dpsgd_torch.gradients.parts.written import Written
 
-AT_ONCE = 1 << 22  # bytes of patches or gradients that are written at a time
+AT_ONCE = 1 << 20  # bytes of patches or gradients that are written at a time: a cache's
 FEW_PLACES = 20  # below, a product of patches is faster than the library's weight gradient
+SUMMED = 1 << 22  # bytes of patches that one product sums over
 PROBES = 4
 
 
@@ -54,24 +56,23 @@ class Convolution(Part):
             found = self.x.new_empty(self.count, *self.shape)
         else:
             found = self.x.new_zeros(self.count, *self.shape)
-        for rows in self._pieces(self.x.element_size()):
-            found[(rows, *self._seen)] = self._written(rows)
+        for rows, gradients in self._gradients():
+            found[(rows, *self._seen)] = gradients
         return found
 
     def squared_norms(self) -> tuple[torch.Tensor, torch.Tensor]:
         outputs, groups = self.shape[0] // self._cut.groups, self._cut.groups
         if 3 * self._places * (outputs + self._depth) < outputs * self._depth:
             found = self.x.new_empty(self.count, dtype=torch.float64)
-            for rows in self._pieces(8):
-                b = self._columns(self.x[rows].double()).flatten(0, 1)
-                a = self._outputs(self.back[rows].double()).unflatten(1, (groups, -1)).flatten(0, 1)
-                grams = (a.mT @ a) * (b.mT @ b)
-                found[rows] = grams.view(-1, groups, self._places**2).sum((1, 2))
+            for rows in self._pieces(8 * self._places * (self._depth * groups + self.shape[0])):
+                a = self._outputs(self.back[rows]).double()
+                b = self._patches(self.x[rows]).double()
+                found[rows] = (a.mT @ a).mul_(b @ b.mT).sum((1, 2, 3))
             squared = found.clamp(min=0).to(self.x.dtype)
             return squared, torch.zeros_like(squared)
-        squared = self.x.new_empty(self.count)
-        for rows in self._pieces(self.x.element_size()):
-            squared[rows] = torch.linalg.vector_norm(self._written(rows).flatten(1), dim=1).square()
+        squared, dims = self.x.new_empty(self.count), tuple(range(1, len(self.shape) + 1))
+        for rows, gradients in self._gradients():
+            squared[rows] = torch.linalg.vector_norm(gradients, dim=dims).square()
         # Of K terms in any order each rounds: √K of them in the mean [Higham and Mary 2019].
         each = 4 * math.sqrt(self._places) * torch.finfo(squared.dtype).eps
         sizes = [v.flatten(1).square().sum(1) for v in (self.x, self.back)]
@@ -84,9 +85,11 @@ class Convolution(Part):
             found = self._product(self.x, self._scaled(factors).float())
             error = self._measured(found, factors)
             if error <= within**2:
-                total[self._seen] += found
+                seen = total[self._seen]
+                for at in _blocks(found):
+                    seen[at] += found[at]
                 return error
-        total[self._seen] += self._sum(self.x, factors)
+        total[self._seen].add_(self._sum(self.x, factors))
         return 0.0
 
     def grouped(self, slots: torch.Tensor, weights: torch.Tensor | None, count: int) -> Part:
@@ -126,42 +129,68 @@ class Convolution(Part):
         many = self.shape[1] >= 4 * PROBES and self.count * self._places >= 32 * PROBES
         return self.x.dtype == torch.float32 and self._usual and many
 
-    def _pieces(self, wide: int) -> Iterator[slice]:
-        """Rows few enough that their patches and gradients of so many bytes a value may stand."""
-        values = max(self._places * self._depth * self._cut.groups, self.shape[0] * self._depth)
-        step = max(1, AT_ONCE // (values * wide))
+    def _pieces(self, size: int, at_once: int = AT_ONCE) -> Iterator[slice]:
+        """Rows so few that so many bytes for each may stand."""
+        step = max(1, at_once // max(1, size))
         for start in range(0, self.count, step):
             yield slice(start, min(start + step, self.count))
 
-    def _columns(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, groups, depth, T × places), copied unless a patch is a value."""
-        depth = x.shape[2] // self._cut.groups * self._cut.taps
+    def _patches(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, groups, T × places, depth), copied unless a patch is a value."""
+        channels = x.shape[2] // self._cut.groups
         views = self._cut.patches(x, self.back.shape[3:])
-        views = views.unflatten(2, (self._cut.groups, -1)).movedim(1, x.dim())
-        return views.reshape(len(x), self._cut.groups, depth, -1)
+        views = views.view(*views.shape[:2], self._cut.groups, channels, *views.shape[3:])
+        middle, end = 4 + len(self._cut.kernel), views.dim()
+        taps, places = range(4, middle), range(middle, end)
+        steps = x.shape[1] * math.prod(self.back.shape[3:])
+        sizes = (len(x), self._cut.groups, steps, channels * self._cut.taps)
+        if self._channels_last(channels):
+            return views.permute(0, 2, 1, *places, *taps, 3).reshape(sizes)
+        return views.permute(0, 2, 3, *taps, 1, *places).reshape(*sizes[:2], *sizes[:1:-1]).mT
+
+    def _channels_last(self, channels: int) -> bool:
+        """Whether they are the fastest in a copied patch: its longest runs are copied at once."""
+        return channels >= self.back.shape[-1]
+
+    def _shaped(self, values: torch.Tensor) -> torch.Tensor:
+        """(n, groups, outputs of one, depth of ``_patches``) → (n, outputs, inputs, *kernel)."""
+        n, cut = len(values), self._cut
+        inputs = values.shape[-1] // cut.taps
+        if self._channels_last(inputs):
+            return values.view(n, self.shape[0], *cut.kernel, inputs).movedim(-1, 2)
+        return values.view(n, self.shape[0], inputs, *cut.kernel)
 
     def _outputs(self, back: torch.Tensor) -> torch.Tensor:
-        """(n, outputs, T × places)."""
-        return back.transpose(1, 2).flatten(2)
+        """(n, groups, outputs of one, T × places)."""
+        groups, outputs = self._cut.groups, self.shape[0] // self._cut.groups
+        steps = back.shape[1] * math.prod(back.shape[3:])
+        return back.transpose(1, 2).reshape(len(back), groups, outputs, steps)
 
     def _scaled(self, factors: torch.Tensor) -> torch.Tensor:
         return self.back * factors.view(-1, *(1,) * (self.back.dim() - 1))
 
-    def _written(self, rows: slice) -> torch.Tensor:
-        """(n, outputs, inputs, *kernel that sees input)."""
-        x, back = self.x[rows], self.back[rows]
-        n, groups = len(x), self._cut.groups
-        shape = (*self.shape[:2], *self._cut.kernel)
-        if (
-            self._usual
-            and self._cut.taps > 1
-            and self._places > FEW_PLACES
-            and (x.dtype, x.device.type) == (torch.float32, "cpu")
-        ):  # the rows as groups of one convolution: patches are never copied
-            x, back = (v.transpose(0, 1).flatten(1, 2)[None] for v in (x, back))
-            return self._product(x, back, n).view(n, *shape)
-        a = self._outputs(back).unflatten(1, (groups, -1)).flatten(0, 1)
-        return torch.bmm(a, self._columns(x).flatten(0, 1).mT).view(n, *shape)
+    def _gradients(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Rows and their (n, outputs, inputs, *kernel that sees input), some at a time."""
+        wide, groups = self.x.element_size(), self._cut.groups
+        size = wide * self.shape[0] * self._depth
+        if self._library_writes():
+            for rows in self._pieces(max(size, self.x[:1].nbytes + self.back[:1].nbytes)):
+                n = len(range(*rows.indices(self.count)))
+                x, back = (v[rows].transpose(0, 1).flatten(1, 2)[None] for v in (self.x, self.back))
+                found = self._product(x, back, n)
+                yield rows, found.view(n, *self.shape[:2], *self._cut.kernel)
+            return
+        for rows in self._pieces(max(size, wide * self._places * self._depth * groups)):
+            yield rows, self._shaped(self._outputs(self.back[rows]) @ self._patches(self.x[rows]))
+
+    def _library_writes(self) -> bool:
+        """Whether its weight gradient, with the rows as groups, is faster than copied patches."""
+        kind = (self.x.dtype, self.x.device.type) == (torch.float32, "cpu")
+        if not (kind and self._usual and self._cut.taps > 1):
+            return False
+        if self._cut.groups > 1:
+            return True
+        return self._channels_last(self.shape[1]) and self._places > FEW_PLACES
 
     def _product(self, x: torch.Tensor, back: torch.Tensor, rows: int = 1) -> torch.Tensor:
         """The library's weight gradient, summed over the rows."""
@@ -181,26 +210,36 @@ class Convolution(Part):
         depth = x.shape[2] // groups * self._cut.taps
         shape = (groups, self.shape[0] // groups, depth)
         found = torch.zeros(shape, dtype=torch.float64, device=x.device)
-        for rows in self._pieces(8):
+        size = 8 * self._places * (depth * groups + self.shape[0])
+        least = 16 * self.shape[0] * depth  # so that what is summed is not what is read most
+        for rows in self._pieces(size, max(SUMMED, least)):
             scaled = self.back[rows] * factors[rows].view(-1, *(1,) * (self.back.dim() - 1))
-            a = self._outputs(scaled.flatten(0, 1)[None])[0].unflatten(0, (groups, -1))
-            b = self._columns(x[rows].double().flatten(0, 1)[None])[0]
-            found += a @ b.mT
-        return found.view(self.shape[0], -1, *self._cut.kernel)
+            a, b = (v.flatten(0, 1)[None] for v in (scaled, x[rows].double()))  # as one row's
+            found.baddbmm_(self._outputs(a)[0], self._patches(b)[0])
+        return self._shaped(found[None])[0]
 
     def _measured(self, found: torch.Tensor, factors: torch.Tensor) -> float:
         """The square of the error E of a weighted sum, from that of a few sums over channels.
 
-        The mean square of E·u over random signs u is ‖E‖², and inputs that are mixed by signs
-        have a float64 sum that is cheap.
+        The mean square of E·u over normal u is ‖E‖², and inputs that are mixed by them have a
+        float64 sum that is cheap. 100 × it is taken: see ``add_outer``, where a channel is a value.
         """
         groups = self._cut.groups
         generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(2, (groups, PROBES, self.shape[1]), generator=generator)
-        signs = (2 * signs - 1).to(self.x.device, torch.float64)
+        shape = (groups, PROBES, self.shape[1])
+        normal = torch.randn(shape, generator=generator, dtype=torch.float64).to(self.x.device)
         x = self.x.double().flatten(3).unflatten(2, (groups, -1))
-        mixed = (signs @ x).view(*self.x.shape[:2], groups * PROBES, *self.x.shape[3:])
+        mixed = (normal @ x).view(*self.x.shape[:2], groups * PROBES, *self.x.shape[3:])
         truth = self._sum(mixed, factors).view(groups, -1, PROBES, self._cut.taps)
-        values = found.double().view(groups, -1, self.shape[1], self._cut.taps)
-        off = signs[:, None] @ values - truth
-        return 4 * float(off.square().sum()) / PROBES
+        values = found.view(groups, -1, self.shape[1], self._cut.taps)
+        off = 0.0
+        for group in range(groups):
+            for at in _blocks(values[group]):
+                block = normal[group] @ values[group, at].double() - truth[group, at]
+                off += float(block.square().sum())
+        return 100 * off / PROBES
+
+
+def _blocks(values: torch.Tensor) -> Iterator[slice]:
+    """Of the first dimension, so few that they stay in a cache once they are widened."""
+    return pieces(len(values), values[:1].numel(), values.device)

@@ -6,6 +6,8 @@ clipping"], and a weighted sum over examples is one product [Bu et al. 2023, "bo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from dpsgd_torch.gradients.parts.base import Part
@@ -76,10 +78,10 @@ class Outer(Part):
     def add_to(self, total: torch.Tensor, factors: torch.Tensor, within: float) -> float:
         return add_outer(total.view(self.matrix), self.a, self.b, factors, within)
 
-    def summed(self, factors: torch.Tensor, within: float) -> tuple[torch.Tensor, float]:
+    def total(self, factors: torch.Tensor, within: float) -> tuple[torch.Tensor, float]:
         single = single_sum(self.a, self.b, factors, within)
         if single is None:
-            return super().summed(factors, 0.0)
+            return super().total(factors, 0.0)
         return single[0].view(self.shape), single[1]
 
     def grouped(self, slots: torch.Tensor, weights: torch.Tensor | None, count: int) -> Part:
@@ -101,11 +103,21 @@ class Outer(Part):
         return Outer(self.a[rows].double(), self.b[rows].double(), self.shape)
 
     def joined(self, other: Part) -> Part:
-        if isinstance(other, Outer) and (other.shape, other.matrix) == (self.shape, self.matrix):
-            a, b = torch.cat([self.a, other.a], 1), torch.cat([self.b, other.b], 1)
-            both = Outer(a, b, self.shape)
-            return Written(both.written()) if both.written_is_less() else both
+        if self._is_like(other):
+            return self.joined_all([other])
         return other.joined(self) if other.keeps_outer else Written(self.written()).joined(other)
+
+    def joined_all(self, others: Sequence[Part]) -> Part:
+        alike = [other for other in others if isinstance(other, Outer) and self._is_like(other)]
+        if len(alike) < len(others):
+            return super().joined_all(others)
+        a, b = (torch.cat([getattr(one, side) for one in (self, *alike)], 1) for side in "ab")
+        both = Outer(a, b, self.shape)
+        return Written(both.written()) if both.written_is_less() else both
+
+    def _is_like(self, other: Part) -> bool:
+        same = isinstance(other, Outer) and other.matrix == self.matrix
+        return same and other.shape == self.shape
 
     def viewed(self, shape: torch.Size) -> Part:
         return Outer(self.a, self.b, shape)

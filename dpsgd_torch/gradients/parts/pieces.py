@@ -10,6 +10,7 @@ U32 = 2.0**-24  # half the distance of neighbours just above 1
 U64 = 2.0**-53
 LEAST = 1.2e-38  # what a float32 product below the least normal float may lose
 
+_SEGMENT = 128  # squares that are added up in float32
 _IN_CACHE = 1 << 18  # values, on the CPU: float64 copies that stay in the cache
 _ON_DEVICE = 1 << 26
 
@@ -50,6 +51,30 @@ def exact_float32(device: torch.device) -> bool:
         return torch.get_float32_matmul_precision() == "highest"
     except RuntimeError:  # old and new settings were mixed
         return False
+
+
+def squares(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows,) sums of squares in float64, and by what each may be too small.
+
+    Float32 is squared as it is, a few values at a time, whose sums are added up in float64; what
+    may be off by more than that, or is too large or small for it, is widened first.
+    """
+    rows = values.flatten(1) if values.ndim > 1 else values[:, None]
+    width = rows.shape[1]
+    if rows.dtype != torch.float32 or not rows.numel():
+        squared = squares64(rows)
+        return squared, squared * ((width + 2) * U64)
+    even = width - width % _SEGMENT
+    squared = torch.linalg.vector_norm(rows[:, even:], dim=1).double().square()
+    if even:
+        segments = rows[:, :even].unflatten(1, (-1, _SEGMENT))
+        squared += torch.linalg.vector_norm(segments, dim=2).double().square().sum(1)
+    error = squared * relative32(_SEGMENT + 8) + width * LEAST
+    again = ~(error <= 2 * squared * relative32(_SEGMENT + 8)) | ~torch.isfinite(squared)
+    if again.any():
+        squared[again] = squares64(rows[again])
+        error[again] = squared[again] * ((width + 2) * U64)
+    return squared, error
 
 
 def squares64(values: torch.Tensor) -> torch.Tensor:

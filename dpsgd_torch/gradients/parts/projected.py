@@ -96,9 +96,9 @@ class Projected(Part):
         self._subtract(total, factors @ self._along())
         return error
 
-    def summed(self, factors: torch.Tensor, within: float) -> tuple[torch.Tensor, float]:
+    def total(self, factors: torch.Tensor, within: float) -> tuple[torch.Tensor, float]:
         """In float32 where that rounding, too, is within what is allowed."""
-        total, error = self.outer.summed(factors, within / 2)
+        total, error = self.outer.total(factors, within / 2)
         along = factors @ self._along()
         if total.dtype != torch.float64:
             taken = float(along.square() @ self._squares) ** 0.5

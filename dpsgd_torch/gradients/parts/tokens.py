@@ -5,6 +5,8 @@ The table may be multiplied by as well: the tied head of a language model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from dpsgd_torch.gradients.parts.base import Part
@@ -91,15 +93,25 @@ class Tokens(Part):
         return Tokens(self.indices[rows], self.delta[rows].double(), self.entries, self.shape)
 
     def joined(self, other: Part) -> Part:
-        if isinstance(other, Tokens) and (other.shape, other.matrix) == (self.shape, self.matrix):
-            indices = torch.cat([self.indices, other.indices], 1)
-            delta = torch.cat([self.delta, other.delta], 1)
-            return Tokens(indices, delta, self.entries, self.shape)
+        if self._is_like(other):
+            return self.joined_all([other])
         if isinstance(other, Outer) and (other.shape, other.matrix) == (self.shape, self.matrix):
             return joint(other, self)
         if other.keeps_outer and not isinstance(other, (Tokens, Transposed)):
             return other.joined(self)
         return Written(self.written()).joined(other)
+
+    def joined_all(self, others: Sequence[Part]) -> Part:
+        alike = [other for other in others if isinstance(other, Tokens) and self._is_like(other)]
+        if len(alike) < len(others):
+            return super().joined_all(others)
+        indices = torch.cat([one.indices for one in (self, *alike)], 1)
+        delta = torch.cat([one.delta for one in (self, *alike)], 1)
+        return Tokens(indices, delta, self.entries, self.shape)
+
+    def _is_like(self, other: Part) -> bool:
+        same = isinstance(other, Tokens) and other.matrix == self.matrix
+        return same and other.shape == self.shape
 
     def viewed(self, shape: torch.Size) -> Part:
         return Tokens(self.indices, self.delta, self.entries, shape)

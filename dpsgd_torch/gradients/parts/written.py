@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from dpsgd_torch.gradients.parts.base import Part
 from dpsgd_torch.gradients.parts.grouping import folded
 from dpsgd_torch.gradients.parts.pieces import (
     LEAST,
-    U64,
-    at_once,
     exact_float32,
+    pieces,
     real,
     relative32,
-    squares64,
+    squares,
 )
 
-_ROWS = 16  # that one float32 product adds up
+_ROWS = (16, 4)  # that one float32 product adds up: as many as the bound allows
 _FEW = 1 << 15  # values of all rows: what float64 does as fast
 _SMALL = 2.0**-90  # a factor below it loses digits in float32
 
@@ -26,7 +27,7 @@ class Written(Part):
 
     def __init__(self, gradients: torch.Tensor) -> None:
         self.gradients, self.shape = real(gradients), gradients.shape[1:]
-        self._squares: torch.Tensor | None = None
+        self._squares: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def count(self) -> int:
@@ -37,39 +38,41 @@ class Written(Part):
 
     def squared_norms(self) -> tuple[torch.Tensor, torch.Tensor]:
         if self._squares is None:
-            self._squares = squares64(self._flat())
-        return self._squares, self._squares * ((self.shape.numel() + 2) * U64)
+            self._squares = squares(self._flat())
+        return self._squares
 
     def add_to(self, total: torch.Tensor, factors: torch.Tensor, within: float) -> float:
         flat, out = self._flat(), total.view(-1)
-        error = self._bound(factors) if within > 0 and flat.numel() > _FEW else float("inf")
-        if error <= within:
-            single = factors.to(flat.dtype)
-            for start in range(0, len(flat), _ROWS):
-                out += single[start : start + _ROWS] @ flat[start : start + _ROWS]
-            return error**2
-        width = max(1, at_once(flat.device) // 2 // max(1, len(flat)))
+        if within > 0 and flat.numel() > _FEW:
+            sizes = self._sizes(factors)
+            for rows in _ROWS:
+                error = self._bound(sizes, rows)
+                if error <= within:
+                    single = factors.to(flat.dtype)
+                    for start in range(0, len(flat), rows):
+                        out += single[start : start + rows] @ flat[start : start + rows]
+                    return error**2
         with torch.autocast(flat.device.type, enabled=False):
-            for start in range(0, flat.shape[1], width):
-                block = flat[:, start : start + width].double()
-                out[start : start + width] += factors @ block
+            for at in pieces(len(flat), 2 * flat.shape[1], flat.device, least=_ROWS[0]):
+                out += factors[at] @ flat[at].double()
         return 0.0
 
-    def _bound(self, factors: torch.Tensor) -> float:
+    def _sizes(self, factors: torch.Tensor) -> float:
+        """Σ factor × norm; infinite where float32 is not what products are made in."""
+        if self.gradients.dtype != torch.float32 or not exact_float32(self.gradients.device):
+            return float("inf")
+        if bool(((factors > 0) & (factors < _SMALL)).any()):
+            return float("inf")
+        return float(factors @ self.squared_norms()[0].sqrt())
+
+    def _bound(self, sizes: float, rows: int) -> float:
         """The error of float32 products of so many rows, summed in float64.
 
         A column of a product errs by γ Σ |factor||value| at most, so all of them together by
         γ Σ factor × norm, where γ is of a rounding for the factor and one a term.
         """
-        flat = self._flat()
-        if flat.dtype != torch.float32 or not exact_float32(flat.device):
-            return float("inf")
-        kept = factors > 0
-        if bool((kept & (factors < _SMALL)).any()):
-            return float("inf")
-        sizes = float(factors @ self.squared_norms()[0].sqrt())
-        lost = LEAST * len(flat) * flat.shape[1] ** 0.5
-        return 1.001 * relative32(_ROWS + 1) * sizes + lost
+        lost = LEAST * self.count * self.shape.numel() ** 0.5
+        return 1.001 * relative32(rows + 1) * sizes + lost
 
     def grouped(self, slots: torch.Tensor, weights: torch.Tensor | None, count: int) -> Part:
         flat = self._flat()
@@ -89,6 +92,13 @@ class Written(Part):
 
     def joined(self, other: Part) -> Part:
         return Written(self.gradients + other.written())
+
+    def joined_all(self, others: Sequence[Part]) -> Part:
+        total = self.gradients.clone()
+        for other in others:
+            wide = torch.promote_types(total.dtype, other.written().dtype)
+            total = total.to(wide).add_(other.written())
+        return Written(total)
 
     def viewed(self, shape: torch.Size) -> Part:
         return Written(self.gradients.reshape(self.count, *shape))

@@ -19,7 +19,7 @@ from dpsgd_torch.data.trees import length as rows_of
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.capture import Capture, leaves_beside
-from dpsgd_torch.gradients.grad_sample import PerExampleGradients
+from dpsgd_torch.gradients.grad_sample import OpacusGradients
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal import memory
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
@@ -31,6 +31,17 @@ from dpsgd_torch.gradients.vectors import PerExample, Vectors, length
 
 _MANY = 5  # made-up examples
 _NORM = 1e-3  # relative: what is wrong is off by more, what is rounding by far less
+_HAIR = 1e-5  # relative: norms in float32
+_TOO_LONG = 1e-2  # relative: a bound on rounding may be added to a norm
+_ROUNDING = 1e-4  # of the largest norm: what is added where terms cancel
+_RIGHT = {  # by engine: why its gradients may be wrong, and what to do
+    "graph": ("the rule of an operation that it meets is wrong", "pass gradients='opacus'"),
+    "opacus": (
+        "it is used outside its own layer's forward (by a function or another module), or that "
+        "layer's rule is wrong",
+        "pass gradients='graph'",
+    ),
+}
 _MADE_UP = "made-up examples of the data's shape and range"
 _REAL = "of the first real examples"
 
@@ -78,11 +89,13 @@ class Rehearsal:
         Raises:
             ModelError: examples mix, or an example's vector is not its gradient.
         """
+        hooked = isinstance(engine, OpacusGradients)
+        self._why, self._next = _RIGHT["opacus" if hooked else "graph"]
         try:
             self._content(engine, 2, (0,))
             self._content(engine, _MANY, (2, 4))
             self._vectors_alone(engine)
-            if isinstance(engine, PerExampleGradients):
+            if hooked:
                 self._refuse_uses_beside_layers()
             self._refuse_memory(engine)
             self._state.refuse_changes()
@@ -119,11 +132,11 @@ class Rehearsal:
             vectors = self._pass(engine, _rows(self._made, slice(count)), _MADE_UP, frozen=True)
             for i in range(count):
                 self._refuse_not_alone(self._alone[i], vectors.vector(i), count)
-            self._refuse_short_norms(vectors, range(count))
+            self._refuse_wrong_norms(vectors, range(count))
         slots = torch.tensor([0, 0, 1, 2, 2], device=self._device)
         weights = torch.full((_MANY,), 0.5, device=self._device)
         shared = self._pass(engine, self._made, _MADE_UP, frozen=True, slots=(slots, weights))
-        self._refuse_short_norms(shared, range(3))
+        self._refuse_wrong_norms(shared, range(3))
 
     def _refuse_uses_beside_layers(self) -> None:
         """A parameter used beside its layer, however little: no example's vector has that part."""
@@ -140,8 +153,8 @@ class Rehearsal:
                 raise ModelError(
                     f"parameter {name}: is used outside its own layer's forward (by a penalty in "
                     "the loss, a function or another module), so its per-example gradients do not "
-                    "add up to autograd's gradient; use it through its layer only, and the "
-                    "optimizer's weight_decay for a penalty"
+                    "add up to autograd's gradient; pass gradients='graph', or use it through its "
+                    "layer only, and the optimizer's weight_decay for a penalty"
                 )
 
     def _refuse_memory(self, engine: PerExample) -> None:
@@ -182,7 +195,7 @@ class Rehearsal:
             for i, alone in zip(self._shown, self._alone_real, strict=True):
                 if i < count:
                     self._refuse_not_alone(alone, vectors.vector(i), count)
-            self._refuse_short_norms(vectors, [i for i in self._shown if i < count])
+            self._refuse_wrong_norms(vectors, [i for i in self._shown if i < count])
         finite = torch.isfinite(vectors.norms)  # the others count as zero in a step
         batch = _rows(self._real, finite) if not finite.all() else self._real
         if self._drew or batch is not self._real:
@@ -267,20 +280,34 @@ class Rehearsal:
         if found := self._oracle.differing(reference, total, scale):
             raise ModelError(
                 f"parameter {found[0]}: its per-example gradients do not add up to autograd's "
-                f"gradient (off by {100 * found[1]:.2g} %): it is used outside its own layer's "
-                "forward (by a function or another module), or that layer has no right rule; use "
-                "it through one layer only, or freeze it by requires_grad_(False)"
+                f"gradient (off by {100 * found[1]:.2g} %): {self._why}; {self._next}, or freeze "
+                "it by requires_grad_(False)"
             )
 
-    def _refuse_short_norms(self, vectors: Vectors, which: Sequence[int]) -> None:
-        """The norm that a vector is clipped by is the vector's, or above it."""
+    def _refuse_wrong_norms(self, vectors: Vectors, which: Sequence[int]) -> None:
+        """The norm that a vector is clipped by is the vector's, or a little above it.
+
+        Where it is not to a hair, so it must be in each parameter.
+        """
+        finite = vectors.norms[torch.isfinite(vectors.norms)]
+        rounding = _ROUNDING * float(finite.max()) if finite.numel() else 0.0
         for i in which:
-            told, true = float(vectors.norms[i]), length(vectors.vector(i))
-            if math.isfinite(told) and not told >= true * (1 - _NORM):
+            told, vector = float(vectors.norms[i]), vectors.vector(i)
+            true = length(vector)
+            if not math.isfinite(told) or abs(told - true) <= _HAIR * true:
+                continue
+            own = [float(part.norm()) for part in vector]
+            names = zip(self._oracle.named, vectors.norms_told(i), own, strict=True)
+            for name, a, b in [*names, ("of all", told, true)]:
+                if not a >= b * (1 - _NORM) - _HAIR * true:
+                    lets = "let too much through"
+                elif a > b * (1 + _TOO_LONG) + rounding:
+                    lets = "take too much away"
+                else:
+                    continue
                 raise ModelError(
-                    f"per-example gradients: a norm is {told / true:.3g} of its vector's, so the "
-                    "clip would let too much through: a layer's rule is wrong; pass "
-                    "gradients='hooks'"
+                    f"parameter {name}: a norm is {a / max(b, 1e-300):.3g} of its vector's, so "
+                    f"the clip would {lets}: a rule that it goes by is wrong; {self._next}"
                 )
 
     def _refuse_not_alone(self, alone: Gradient, given: Gradient, count: int) -> None:
@@ -289,8 +316,8 @@ class Rehearsal:
                 f"parameter {found[0]}: in a batch of {count}, an example's gradient is not the "
                 f"one it has alone (off by {100 * found[1]:.2g} %): it may depend neither on how "
                 "many others there are (len(x), a mean over the batch), nor on their order, nor "
-                "on what the model remembers of earlier passes; nor may a parameter be used "
-                "outside its own layer's forward"
+                "on what the model remembers of earlier passes; where none is so, "
+                f"{self._why}, and {self._next}"
             )
 
 

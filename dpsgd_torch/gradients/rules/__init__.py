@@ -1,4 +1,4 @@
-"""Layer rules: how per-example gradients are had, one layer type a file.
+"""Layer rules of the opacus engine: what its grad samplers need put right, a layer type a file.
 
 A file of its own is one import more below. ``register`` takes a rule from anywhere.
 """
@@ -7,8 +7,6 @@ from dpsgd_torch.gradients.rules import (  # each registers its layer types
     convolution,
     embedding,
     layer_norm,
-    linear,
-    weight_norm,
 )
 
-__all__ = ["convolution", "embedding", "layer_norm", "linear", "weight_norm"]
+__all__ = ["convolution", "embedding", "layer_norm"]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from dpsgd_torch.errors import ModelError
-from dpsgd_torch.gradients.rules.base import ClosedForm, LayerRule
+from dpsgd_torch.gradients.rules.base import LayerRule
 from dpsgd_torch.gradients.rules.opacus_samplers import SAMPLERS, OpacusRule
 
 R = TypeVar("R", bound=LayerRule)
@@ -56,16 +56,6 @@ def register(*layers: type[nn.Module]) -> Callable[[type[R]], type[R]]:
             raise ModelError(
                 f"register({', '.join(map(_name, layers))}) of {_name(rule)}: is no LayerRule; "
                 "derive it from dpsgd_torch.gradients.LayerRule"
-            )
-        form = rule.closed_form
-        if form is not None and not (isinstance(form, type) and issubclass(form, ClosedForm)):
-            raise ModelError(
-                f"{_name(rule)}.closed_form = {_name(form)}: is no ClosedForm; derive it from "
-                "dpsgd_torch.gradients.ClosedForm"
-            )
-        if form is not None and (missing := sorted(form.__abstractmethods__)):
-            raise ModelError(
-                f"{_name(rule)}.closed_form = {_name(form)}: has no {', '.join(missing)}; write it"
             )
         made = rule()
         for layer in layers:

@@ -17,7 +17,7 @@ def mm(node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows) -> d
     """self @ mat2, where mat2 (features, outputs) is of parameters."""
     if 0 in wanted:
         raise NoRule("multiplies by its parameter from the left; write (x.T @ weight.T).T")
-    return {1: outer(rows.split(node._saved_self, 1), rows.split(delta, 1))}
+    return {1: _product(node, 1, rows.split(node._saved_self, 1), rows.split(delta, 1))}
 
 
 @node_rule("AddmmBackward0")
@@ -32,5 +32,12 @@ def addmm(node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows) -
         raise NoRule("multiplies by its parameter from the left; write (x.T @ weight.T).T")
     if 2 in wanted:
         scaled = back if node._saved_alpha == 1 else back * node._saved_alpha
-        found[2] = outer(rows.split(node._saved_mat1, 1), scaled)
+        found[2] = _product(node, 2, rows.split(node._saved_mat1, 1), scaled)
     return found
+
+
+def _product(node: Any, place: int, a: torch.Tensor, b: torch.Tensor) -> Part:
+    """In memory the way round in which the parameter is, where it was turned to be multiplied."""
+    if node.next_functions[place][0].name() == "TBackward0":
+        return outer(b, a).transposed()
+    return outer(a, b)

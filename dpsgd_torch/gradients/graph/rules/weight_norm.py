@@ -18,8 +18,8 @@ def weight_norm(
     node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows
 ) -> dict[int, Part]:
     """layers.WeightNormProduct [Salimans, Kingma 2016, Eq. 3]."""
-    node.kept = node.saved_tensors  # read once, as checkpointing wants it
-    x, v, g, u, direction = node.kept
+    x, v, g, u, direction = node.saved_tensors
+    node.told.append(True)
     leading = delta.dim() - 1
     back, seen = split(rows, delta, leading), split(rows, u, leading)
     found: dict[int, Part] = {}

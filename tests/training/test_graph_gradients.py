@@ -1,4 +1,4 @@
-"""Closed-form norms and sums against one backward pass an example, in float64."""
+"""The graph engine's norms and sums against one backward pass an example, in float64."""
 
 import math
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
 
-from dpsgd_torch.gradients.grad_sample import PerExampleGradients, closed_forms_pay
+from dpsgd_torch.gradients.grad_sample import OpacusGradients
+from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.gradients.losses import per_example
 from dpsgd_torch.layers import WeightNormLinear
 
@@ -16,7 +18,7 @@ ROWS, INPUTS, OUTPUTS = 12, 30, 5
 
 
 def tabular_model(seed: int = 0) -> nn.Module:
-    """Every layer that has a closed form, at scales that differ."""
+    """Layers of a tabular model, at scales that differ."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = nn.Sequential(
@@ -57,13 +59,13 @@ def tabular_copy(model: nn.Module) -> nn.Module:
     return twin.double()
 
 
-def ghost_vectors(model, data, slots=None, weights=None):
-    ghost = PerExampleGradients(model, closed_forms=True)
+def graph_vectors(model, data, slots=None, weights=None):
+    engine = GraphGradients(model)
     try:
-        ghost.backward(LOSS, *data)
-        return ghost.vectors(list(model.parameters()), slots, weights)
+        engine.backward(LOSS, *data)
+        return engine.vectors(list(model.parameters()), slots, weights)
     finally:
-        ghost.cleanup()
+        engine.cleanup()
 
 
 def sum_of(model, vectors, factors) -> torch.Tensor:
@@ -76,7 +78,7 @@ def sum_of(model, vectors, factors) -> torch.Tensor:
 def test_norms_agree_with_autograd_to_a_millionth(seed):
     model, data = tabular_model(seed), some_data(seed=seed)
     expected = gradients_alone(model, data).norm(dim=1)
-    norms = ghost_vectors(model, data).norms.double()
+    norms = graph_vectors(model, data).norms.double()
     assert float(((norms - expected) / expected).abs().max()) < 1e-6
 
 
@@ -84,7 +86,7 @@ def test_sums_and_single_vectors_agree_with_autograd():
     model, data = tabular_model(), some_data()
     expected = gradients_alone(model, data)
     factors = torch.rand(ROWS, generator=torch.Generator().manual_seed(2))
-    vectors = ghost_vectors(model, data)
+    vectors = graph_vectors(model, data)
     got, wanted = sum_of(model, vectors, factors), factors.double() @ expected
     assert float((got - wanted).norm() / wanted.norm()) < 1e-6
     third = torch.cat(vectors.vector(3))
@@ -94,7 +96,7 @@ def test_sums_and_single_vectors_agree_with_autograd():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_vectors_can_be_asked_again_after_they_were_added(dtype):
     model, data = tabular_model().to(dtype), [part.to(dtype) for part in some_data()]
-    vectors = ghost_vectors(model, data)
+    vectors = graph_vectors(model, data)
     factors = torch.full((ROWS,), 0.25, dtype=dtype)
     first, norm = sum_of(model, vectors, factors), vectors.norm(3)
     assert torch.equal(first, sum_of(model, vectors, factors))
@@ -110,7 +112,7 @@ def test_rows_of_one_slot_add_up_before_the_norm_is_taken():
     weights = (1 / torch.bincount(SHARED))[SHARED]
     expected = torch.zeros(5, sum(p.numel() for p in model.parameters())).double()
     expected.index_add_(0, SHARED, gradients_alone(model, data) * weights[:, None].double())
-    vectors = ghost_vectors(model, data, SHARED, weights)
+    vectors = graph_vectors(model, data, SHARED, weights)
     error = (vectors.norms.double() - expected.norm(dim=1)) / expected.norm(dim=1)
     assert float(error.min()) > -1e-6
     assert float(error.max()) < 1e-5  # pairs may cancel, so it is kept above
@@ -134,10 +136,10 @@ def test_rounding_never_makes_a_norm_too_small_where_terms_cancel():
     y = sign[:, None]
     loss = per_example(lambda out, sign: (out * sign * 1e-3).sum(1))
     for slots in (None, torch.tensor([0, 0, 1, 1, 2, 2])):
-        ghost = PerExampleGradients(layer, closed_forms=True)
-        ghost.backward(loss, x, y)
-        vectors = ghost.vectors(list(layer.parameters()), slots, slots if slots is None else None)
-        ghost.cleanup()
+        engine = GraphGradients(layer)
+        engine.backward(loss, x, y)
+        vectors = engine.vectors(list(layer.parameters()), slots, slots if slots is None else None)
+        engine.cleanup()
         for slot, norm in enumerate(vectors.norms.tolist()):
             truth = float(torch.cat(vectors.vector(slot)).norm())
             assert norm >= truth * (1 - 1e-6)
@@ -152,7 +154,7 @@ def test_an_example_that_is_not_finite_counts_as_zero(poison, slots):
     hurt = (data[0].clone(), data[1])
     hurt[0][1] = poison
     model[0] = nn.Identity()  # a layer norm would tame the infinite
-    vectors = ghost_vectors(model, hurt, slots)
+    vectors = graph_vectors(model, hurt, slots)
     count = len(vectors.norms)
     clean = gradients_without(model, data, row=1)
     factors = torch.ones(count).where(torch.isfinite(vectors.norms), 0.0)
@@ -164,14 +166,14 @@ def test_an_example_that_is_not_finite_counts_as_zero(poison, slots):
 
 def gradients_without(model, data, row):
     kept = [i for i in range(ROWS) if i != row]
-    vectors = ghost_vectors(model, (data[0][kept], data[1][kept]))
+    vectors = graph_vectors(model, (data[0][kept], data[1][kept]))
     return sum_of(model, vectors, torch.ones(ROWS - 1))
 
 
 def test_opacus_hooks_give_the_same_gradients():
     model, data = tabular_model(), some_data()
-    expected = ghost_vectors(model, data)
-    hooks = PerExampleGradients(model)
+    expected = graph_vectors(model, data)
+    hooks = OpacusGradients(model)
     hooks.backward(LOSS, *data)
     stored = hooks.vectors(list(model.parameters()))
     hooks.cleanup()
@@ -192,14 +194,62 @@ def test_weight_norm_is_torchs():
     assert torch.allclose(ours(x), theirs(x), atol=1e-6)
 
 
-def test_closed_forms_are_taken_where_all_layers_have_one_or_many_parameters_do():
-    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    tied[1].weight = tied[0].weight
-    assert not closed_forms_pay(tied)
-    frozen = nn.Linear(3, 3)
-    frozen.bias.requires_grad_(False)
-    assert not closed_forms_pay(frozen)
-    beside = nn.Conv1d(1, 1, 1)
-    assert closed_forms_pay(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)))
-    assert not closed_forms_pay(nn.Sequential(nn.Linear(3, 3), beside))
-    assert closed_forms_pay(nn.Sequential(nn.Linear(256, 256), beside))
+class Gated(nn.Module):
+    """Steps before examples in memory, and an example whose gate is shut sends no gradient back."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, OUTPUTS)
+
+    def forward(self, x):
+        steps = x.view(len(x), 10, 3).transpose(0, 1).flatten(0, 1)  # (steps × examples, 3)
+        seen = self.first(steps).unflatten(0, (10, len(x))).sum(0)
+        return self.last(seen) * (x[:, :1] > 0)
+
+
+@pytest.mark.parametrize("open_at", [0, 1, 5])
+def test_where_examples_are_is_not_guessed_from_one_that_sends_no_gradient(open_at):
+    """Guessed, the rows of one example were taken for another's: found by random architectures."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Gated()
+    x, y = some_data()
+    x[:, 0] = -x[:, 0].abs()
+    x[open_at:, 0] = x[open_at:, 0].abs()
+    expected = torch.stack([autograd_alone(model, x[i : i + 1], y[i : i + 1]) for i in range(ROWS)])
+    vectors = graph_vectors(model, (x, y))
+    assert torch.allclose(vectors.norms.double(), expected.norm(dim=1), rtol=1e-5)
+    assert torch.allclose(torch.cat(vectors.vector(7)), expected[7], rtol=1e-4, atol=1e-6)
+
+
+def autograd_alone(model, x, y) -> torch.Tensor:
+    twin = Gated().double()
+    twin.load_state_dict(model.state_dict())
+    LOSS(twin(x.double()), y.double()).sum().backward()
+    return torch.cat([p.grad.flatten() for p in twin.parameters()])
+
+
+class Recomputed(nn.Module):
+    """Activation checkpointing, which gives what was saved once in a pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(INPUTS, INPUTS) for _ in range(3)])
+        self.last = nn.Linear(INPUTS, OUTPUTS)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = checkpoint(lambda x, layer=layer: layer(x).tanh(), x, use_reentrant=False)
+        return self.last(x)
+
+
+def test_activation_checkpointing_changes_no_gradient():
+    model, data = Recomputed(), some_data()
+    plain = nn.Sequential(
+        *(part for layer in model.layers for part in (layer, nn.Tanh())), model.last
+    )
+    found, wanted = graph_vectors(model, data), graph_vectors(plain, data)
+    assert torch.allclose(found.norms, wanted.norms, rtol=1e-6)
+    factors = torch.linspace(0.1, 1, ROWS)
+    found, wanted = sum_of(model, found, factors), sum_of(plain, wanted, factors)
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-6
