@@ -39,6 +39,12 @@ class Vectors(Protocol):
         float64 rounds, which is at most ``within``.
         """
 
+    def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
+        """The same sums by themselves, and what was rounded away; the vectors are used up.
+
+        A sum is float32 where that holds all there is of it: within the error allowed.
+        """
+
     def norm(self, slot: int) -> float:
         """One slot's norm, computed again in float64."""
 
@@ -102,11 +108,14 @@ class Stored:
                 for g in grads
             ]
             norms = squares(grads).sqrt()
-        self._grads, self.norms = grads, norms
+        self._params, self._grads, self.norms = params, grads, norms
 
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         add_rows(sums, self._grads, factors)
         return 0.0
+
+    def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
+        return (sums := zeros(self._params)), self.add_to(sums, factors)
 
     def norm(self, slot: int) -> float:
         return length(self.vector(slot))
@@ -116,6 +125,11 @@ class Stored:
 
     def norms_told(self, slot: int) -> list[float]:
         return [float(g[slot].square().sum().sqrt()) for g in self._grads]
+
+
+def zeros(params: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+    """Sums of nothing, float64."""
+    return [p.new_zeros(p.shape, dtype=torch.float64) for p in params]
 
 
 def taken(params: Sequence[nn.Parameter]) -> list[torch.Tensor]:

@@ -70,7 +70,7 @@ class Noise(abc.ABC):
     def add(
         self, sums: Sequence[torch.Tensor], params: Sequence[torch.nn.Parameter], release: Release
     ) -> None:
-        """Leave (sum + noise) / divisor in each parameter's ``grad``.
+        """Leave (sum + noise) / divisor in each parameter's ``grad``; the sums may be written over.
 
         Raises:
             GuaranteeBroken: what was added is not what was planned; no ``grad`` may be used then.

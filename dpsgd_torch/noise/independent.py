@@ -55,14 +55,15 @@ class IndependentGaussian(Noise):
         step = grid(min(std, clip_norm) or clip_norm, coordinates, std)
         noise, total, added = np.empty(_PIECE), 0.0, 0.0
         for p, summed in zip(params, sums, strict=True):
-            flat, grad = summed.view(-1), torch.empty(p.numel(), dtype=p.dtype, device=p.device)
+            flat = summed.view(-1)
+            grad = flat if summed.dtype == p.dtype else torch.empty_like(flat, dtype=p.dtype)
             for start in range(0, p.numel(), _PIECE):
-                exact = flat[start : start + _PIECE]
+                exact = flat[start : start + _PIECE].double()
                 fill_normal(release.rng, noise[: len(exact)])
                 noisy = torch.from_numpy(noise[: len(exact)]).to(exact.device).mul_(std)
                 noisy.add_(exact).div_(step).round_().mul_(step)
                 total += _energy(exact)
-                added += _energy(noisy - exact)
+                added += _energy(exact.sub_(noisy))
                 grad[start : start + _PIECE] = noisy.div_(release.divisor)
             p.grad = grad.view(p.shape)
         _check_sum_and_noise(math.sqrt(total), added, std, step, coordinates, release)

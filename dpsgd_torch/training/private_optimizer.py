@@ -9,7 +9,7 @@ import torch
 
 from accountant import InvalidValue
 from dpsgd_torch.errors import GuaranteeBroken
-from dpsgd_torch.gradients.vectors import MARGIN, Vectors
+from dpsgd_torch.gradients.vectors import MARGIN, Vectors, zeros
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
 
@@ -45,8 +45,9 @@ class PrivateOptimizer:
 
     * A vector is clipped to the plan's clip norm; one that is not finite contributes zero; an
       empty batch still gets its noise.
-    * Sums are float64; ``noise`` adds its own to them and leaves the noisy sum over the declared
-      number of microbatches.
+    * Sums are float64, or what one float32 product gave whose error was measured; ``noise`` adds
+      its own to them, in float64, and leaves the noisy sum over the declared number of
+      microbatches.
     * A vector is clipped to a margin below what is charged: half of it covers norms that are
       rounded; of the other half, each of two neighbours' sums may be off by half.
     * Each release checks its own claims: the largest clipped norm here, the norm of the sum and the
@@ -64,7 +65,7 @@ class PrivateOptimizer:
         self.optimizer, self.microbatches = optimizer, microbatches
         self.noise: Noise = noise or INDEPENDENT
         self.params = trained_by(optimizer)
-        self.sums: list[torch.Tensor] = []
+        self._sums: list[torch.Tensor] = []
         self._clipped, self._rounded = 0, 0.0
         self.state = self.noise.state(self.params) if state is None else state
 
@@ -73,11 +74,16 @@ class PrivateOptimizer:
         self.plan, self.rng = plan, rng
         self.clip_norm, self.noise_multiplier = plan.clip_norm, plan.noise_multiplier
         self._clipped, self._rounded = 0, 0.0
-        if self.sums:
-            for total in self.sums:
-                total.zero_()
-        else:
-            self.sums = [p.new_zeros(p.shape, dtype=torch.float64) for p in self.params]
+        self._sums = []
+        for p in self.params:
+            p.grad = None  # the last release's, whose memory the pass can use
+
+    @property
+    def sums(self) -> list[torch.Tensor]:
+        """Sums of clipped vectors so far, one tensor a parameter."""
+        if not self._sums:
+            self._sums = zeros(self.params)
+        return self._sums
 
     def accumulate(self, vectors: Vectors) -> torch.Tensor:
         """Clip each slot's vector and add it to the sum.
@@ -95,9 +101,14 @@ class PrivateOptimizer:
         left = (
             margin / 4 - self._rounded
         )  # pieces' errors add up: each may take half of what is left
-        self._rounded += vectors.add_to(self.sums, factors, max(0.0, left / 2))
         largest = int(norms.where(finite, -1.0).argmax())
         self._check_clip(vectors.norm(largest), float(factors[largest]))
+        if self._sums:
+            for i, total in enumerate(self._sums):
+                self._sums[i] = total.double()
+            self._rounded += vectors.add_to(self._sums, factors, max(0.0, left / 2))
+        else:
+            self._sums, self._rounded = vectors.totals(factors, max(0.0, left / 2))
         self._clipped += int(finite.sum())
         return norms[finite]
 
@@ -109,7 +120,8 @@ class PrivateOptimizer:
     def add_noise(self) -> None:
         """Leave (sum + noise) / microbatches in each parameter's ``grad``, or raise."""
         release = Release(self.plan, self._clipped, self.microbatches, self.rng, self.state)
-        self.noise.add(self.sums, self.params, release)
+        sums, self._sums = self.sums, []
+        self.noise.add(sums, self.params, release)
 
     def _check_clip(self, largest: float, factor: float) -> None:
         clipped = factor * largest

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from dpsgd_torch.gradients.parts import (
     Joint,
     Outer,
+    Projected,
     Tokens,
     Transposed,
     Written,
@@ -17,7 +18,7 @@ from dpsgd_torch.gradients.parts import (
 )
 
 SIZES = st.integers(1, 9)
-KINDS = ["outer", "written", "tokens", "joint", "turned"]
+KINDS = ["outer", "written", "tokens", "joint", "turned", "projected"]
 
 
 def drawn(*shape, seed=0, dtype=torch.float32):
@@ -55,6 +56,12 @@ def made(kind, rows=5, steps=3, p=6, d=4, seed=0, dtype=torch.float32):
     )
     if kind == "outer":
         return Outer(a, b), multiplied(a, b)
+    if kind == "projected":
+        direction = torch.nn.functional.normalize(drawn(p, d, seed=seed + 3).to(dtype))
+        u = b @ direction.T
+        along = (a.double() * u.double()).sum(1)
+        truth = multiplied(a, b) - along[:, :, None] * direction.double()
+        return Projected(Outer(a, b), u, direction), truth
     if kind == "written":
         gradients = drawn(rows, p, d, seed=seed, dtype=dtype)
         return Written(gradients), gradients.double()

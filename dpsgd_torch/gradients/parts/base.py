@@ -43,6 +43,11 @@ class Part(ABC):
             A bound on the square of the rounding error that was made beyond float64's.
         """
 
+    def total(self, factors: torch.Tensor, within: float) -> tuple[torch.Tensor, float]:
+        """Σ factor × row by itself, in float64 or, within the error allowed, in less; the error."""
+        total = torch.zeros(self.shape, dtype=torch.float64, device=factors.device)
+        return total, self.add_to(total, factors, within)
+
     @abstractmethod
     def grouped(self, slots: torch.Tensor, weights: torch.Tensor | None, count: int) -> Part:
         """Rows of one slot added up into one, each times its weight; ``slots`` ascend from 0."""

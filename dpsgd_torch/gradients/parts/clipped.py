@@ -56,6 +56,20 @@ class PartVectors:
         return math.sqrt(spent)
 
     @torch.no_grad()
+    def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
+        factors, spent, sums = factors.double(), 0.0, list[torch.Tensor]()
+        for p in self._params:
+            allowed = math.sqrt(max(0.0, within**2 - spent) / 2)
+            part = self._parts.pop(p, None)
+            if part is None:
+                sums.append(p.new_zeros(p.shape, dtype=torch.float64))
+                continue
+            total, error = part.total(factors, allowed)
+            sums.append(total)
+            spent += error
+        return sums, math.sqrt(spent)
+
+    @torch.no_grad()
     def norm(self, slot: int) -> float:
         row = torch.tensor([slot], device=self.norms.device)
         squares = (part.widened(row).squared_norms()[0] for part in self._parts.values())

@@ -45,10 +45,10 @@ def add_outer(
     """
     if not (a.shape[0] and a.shape[1] and total.numel()):
         return 0.0
-    if within > 0 and _pays(a, b):
-        error = _single(total, a, b, factors, within)
-        if error is not None:
-            return error
+    single = single_sum(a, b, factors, within)
+    if single is not None:
+        total += single[0]
+        return single[1]
     with torch.autocast(a.device.type, enabled=False):
         for x, y, by in _widened(a, b, factors):
             total.addmm_((x * by[:, None]).T, y)
@@ -62,23 +62,26 @@ def _pays(a: torch.Tensor, b: torch.Tensor) -> bool:
     return both and rows * p * d > 7 * _PROBES * (rows * (p + d) + p * d)
 
 
-def _single(
-    total: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factors: torch.Tensor, within: float
-) -> float | None:
-    """The float32 product, if it is good enough: its error's square, or None."""
-    scale = factors.float()[:, None, None]
+def single_sum(
+    a: torch.Tensor, b: torch.Tensor, factors: torch.Tensor, within: float
+) -> tuple[torch.Tensor, float] | None:
+    """The float32 product (p, d) and its error's square, where it pays and is good enough."""
+    if not (within > 0 and a.shape[0] and a.shape[1] and _pays(a, b)):
+        return None
+    scale, narrow = factors.float()[:, None, None], a.shape[2] < b.shape[2]
     found: torch.Tensor | None = None
     size = max(1, _STEPS // a.shape[1])
     for start in range(0, len(a), size):
         at = slice(start, start + size)
-        product = (a[at] * scale[at]).flatten(0, 1).T @ b[at].flatten(0, 1)
+        left = a[at] * scale[at] if narrow else a[at]
+        right = b[at] if narrow else b[at] * scale[at]
+        product = left.flatten(0, 1).T @ right.flatten(0, 1)
         found = product if found is None else found.double().add_(product)
     assert found is not None
     error = _SAFETY * _measured(found, a, b, factors)
     if not error <= within**2:  # also NaN
         return None
-    total += found
-    return error
+    return found, error
 
 
 def _measured(
@@ -88,7 +91,7 @@ def _measured(
     probes = _probes(b.shape[2], str(b.device))
     off = found.new_zeros(_PROBES, found.shape[0], dtype=torch.float64)
     with torch.autocast(a.device.type, enabled=False):
-        for x, y, by in _widened(a, b, factors):
+        for x, y, by in _widened(a, b, factors, _PROBES):
             off.addmm_((probes @ y.T) * by, x)  # a few rows first: a third of the time of columns
         for at in pieces(len(found), found.shape[1], found.device):
             off[:, at] -= probes @ found[at].double().T
@@ -96,12 +99,16 @@ def _measured(
 
 
 def _widened(
-    a: torch.Tensor, b: torch.Tensor, factors: torch.Tensor
+    a: torch.Tensor, b: torch.Tensor, factors: torch.Tensor, height: int | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """(steps, p), (steps, d) and the factor of each step, in float64, some at a time."""
+    """(steps, p), (steps, d) and the factor of each step, in float64, some at a time.
+
+    ``height``: of what is added up at each, p unless told.
+    """
     steps, p, d = *a.shape[1:], b.shape[2]
-    least = 2 * p * d // (p + d)  # so that the total is not what is read most
-    for at in pieces(len(a), 4 * steps * (p + d), a.device, least=-(-least // steps)):
+    each = (4 if height is None else 1) * steps * (p + d)
+    least = 2 * (height or p) * d // (p + d)  # so that the total is not what is read most
+    for at in pieces(len(a), each, a.device, least=-(-least // steps)):
         by = factors[at, None].expand(-1, steps).flatten()
         yield a[at].double().flatten(0, 1), b[at].double().flatten(0, 1), by
 

@@ -11,6 +11,7 @@ from dpsgd_torch.gradients.graph.rules import (  # each registers its nodes
     normalization,
     products,
     shaping,
+    weight_norm,
 )
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "normalization",
     "products",
     "shaping",
+    "weight_norm",
 ]

@@ -26,7 +26,8 @@ def addmm(node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows) -
     found: dict[int, Part] = {}
     back = rows.split(delta, 1)
     if 0 in wanted:
-        found[0] = Written(back.sum(1) * node._saved_beta)
+        summed = back.sum(1) if back.shape[1] > 1 else back[:, 0]  # no copy of δ
+        found[0] = Written(summed if node._saved_beta == 1 else summed * node._saved_beta)
     if 1 in wanted:
         raise NoRule("multiplies by its parameter from the left; write (x.T @ weight.T).T")
     if 2 in wanted:
