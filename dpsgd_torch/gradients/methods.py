@@ -53,9 +53,10 @@ def choose(wanted: str, model: nn.Module, loss: Loss, data: Batch, size: int) ->
     Raises:
         ModelError: no kind of per-example gradients is right for this model and loss.
     """
-    rehearsal = Rehearsal(model, loss, data, min(size, length(data[0])))
+    rehearsal = Rehearsal(model, loss, data)
     rehearsal.oracle()
     kind = "graph" if wanted == "auto" else wanted
     with per_example_gradients(model, kind) as wrapped:
-        rehearsal.compare(wrapped)
+        rehearsal.islands(wrapped)
+        rehearsal.real(wrapped, min(size, length(data[0])))
         return Method(kind, getattr(wrapped, "layouts", None))

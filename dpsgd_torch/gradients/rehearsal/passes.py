@@ -1,0 +1,141 @@
+"""Passes over the same rows by an engine and by autograd, and what their gradients must be."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from dpsgd_torch.data.base import Batch
+from dpsgd_torch.data.trees import leaves, mapped
+from dpsgd_torch.data.trees import length as rows_of
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.blame import blamed
+from dpsgd_torch.gradients.losses import Loss
+from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
+from dpsgd_torch.gradients.rehearsal.oracle import Gradient, Oracle
+from dpsgd_torch.gradients.vectors import PerExample, Vectors, length
+
+_NORM = 1e-3  # relative: what is wrong is off by more, what is rounding by far less
+
+Slots = tuple[torch.Tensor, torch.Tensor] | tuple[()]
+
+
+class WrongSum(ModelError):
+    """Vectors that do not add up to autograd's gradient."""
+
+
+class Passes:
+    """Passes of a model by an engine and by autograd; ``drew`` says whether frozen ones drew.
+
+    Args:
+        model: in training mode.
+        loss: one value per example.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, device: torch.device) -> None:
+        self.oracle, self._loss, self.device = Oracle(model, loss), loss, device
+        self.drew = False
+
+    def engine(
+        self, engine: PerExample, batch: Batch, of: str, *, frozen: bool = False, slots: Slots = ()
+    ) -> Vectors:
+        """The engine's vectors; ``frozen`` draws are constants."""
+        what = f"per-example gradients over {rows_of(batch)} {of}"
+        with same_draws(self.device), blamed(what, self.oracle.model):
+            if frozen:
+                with FrozenDraws() as draws:
+                    engine.backward(self._loss, *batch)
+                self.drew = self.drew or draws.drew
+            else:
+                engine.backward(self._loss, *batch)
+            return engine.vectors(self.oracle.params, *slots)
+
+    def plain(
+        self, batch: Batch, of: str, *, frozen: bool, factors: torch.Tensor | None = None
+    ) -> Gradient:
+        """Autograd's gradient of the sum of the losses, weighted."""
+        with same_draws(self.device):
+            if not frozen:
+                return self.oracle.gradient(batch, of, factors)
+            with FrozenDraws() as draws:
+                gradient = self.oracle.gradient(batch, of, factors)
+            self.oracle.in_half = self.oracle.in_half or draws.in_half
+            self.drew = self.drew or draws.drew
+            return gradient
+
+    def alone(self, batch: Batch, row: int, of: str) -> Gradient:
+        """Of one row by itself, nothing drawn."""
+        return self.plain(rows(batch, slice(row, row + 1)), of, frozen=True)
+
+    def summed(self, vectors: Vectors, factors: torch.Tensor) -> tuple[Gradient, float]:
+        """Σ factor × vector, and Σ factor × norm, which is what it is rounded against."""
+        sums = [
+            torch.zeros(p.shape, dtype=torch.float64, device=p.device) for p in self.oracle.params
+        ]
+        vectors.add_to(sums, factors)
+        scale = float((factors * vectors.norms)[factors > 0].double().sum())
+        return [total.flatten() for total in sums], scale
+
+    def refuse_wrong_sum(self, reference: Gradient, total: Gradient, scale: float) -> None:
+        if found := self.oracle.differing(reference, total, scale):
+            raise WrongSum(
+                f"parameter {found[0]}: its per-example gradients do not add up to autograd's "
+                f"gradient (off by {100 * found[1]:.2g} %): it is used outside its own layer's "
+                "forward (by a function or another module), or that layer has no right rule; use "
+                "it through one layer only, or freeze it by requires_grad_(False)"
+            )
+
+    def refuse_not_alone(self, alone: Gradient, vectors: Vectors, slot: int, count: int) -> None:
+        """Its vector is the gradient that an example has alone, and its norm is its vector's."""
+        given = vectors.vector(slot)
+        if found := self.oracle.differing(alone, given):
+            raise ModelError(
+                f"parameter {found[0]}: in a batch of {count}, an example's gradient is not the "
+                f"one it has alone (off by {100 * found[1]:.2g} %): it may depend neither on how "
+                "many others there are (len(x), a mean over the batch), nor on their order, nor "
+                "on what the model remembers of earlier passes; nor may a parameter be used "
+                "outside its own layer's forward"
+            )
+        self.refuse_short_norm(vectors, slot, given)
+
+    def refuse_short_norm(self, vectors: Vectors, slot: int, given: Gradient) -> None:
+        """The norm that a vector is clipped by is the vector's, or above it."""
+        told, true = float(vectors.norms[slot]), length(given)
+        if math.isfinite(told) and not told >= true * (1 - _NORM):
+            raise ModelError(
+                f"per-example gradients: a norm is {told / true:.3g} of its vector's, so the "
+                "clip would let too much through: a layer's rule is wrong; pass "
+                "gradients='hooks'"
+            )
+
+    def refuse_influence(
+        self,
+        engine: PerExample,
+        vectors: Vectors,
+        slot: int,
+        batch: Batch,
+        other: Batch,
+        of: str,
+    ) -> None:
+        """The others of a batch may hold anything: those of ``other``, which is written to."""
+        for a, b in zip(leaves(other), leaves(batch), strict=True):
+            a[slot] = b[slot]
+        before = self.narrowed(vectors.vector(slot))
+        after = self.engine(engine, other, of).vector(slot)
+        if found := self.oracle.differing(before, after, alike=True):
+            raise ModelError(
+                f"parameter {found[0]}: one example's gradient changes with another example; "
+                "remove what works across the batch (statistics, attention, contrastive terms)"
+            )
+
+    def narrowed(self, vector: Gradient) -> Gradient:
+        """In the parameters' own precision, to be held on to."""
+        return [v.to(p.dtype) for v, p in zip(vector, self.oracle.params, strict=True)]
+
+
+def rows(batch: Batch, which: slice | torch.Tensor) -> Batch:
+    """Some rows, to be written to."""
+    alone: Batch = mapped(lambda tensor: tensor[which].clone(), batch)
+    return alone
