@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from dpsgd_torch.gradients.rules.base import ClosedForm, Sums
 from dpsgd_torch.gradients.rules.slots import Slots
@@ -81,6 +82,10 @@ class MixedVectors:
             sums[p] += g[slot].double().view_as(p)
         return [total.flatten() for total in sums.values()]
 
+    def nbytes(self) -> int:
+        kept = [t for form in self._forms for t in tree_leaves(vars(form)) if _is_held(t)]
+        return sum(t.nbytes for t in [*kept, *self._grads])
+
     def _rows_of(self, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows that share a slot, and their weights in float64."""
         slots, weights, device = self._slots.slots, self._slots.weights, self.norms.device
@@ -116,3 +121,7 @@ class MixedVectors:
     def _add(forms: Sequence[ClosedForm], sums: Sums, factors: torch.Tensor) -> None:
         for form in forms:
             form.add_to(sums, factors)
+
+
+def _is_held(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -44,11 +44,20 @@ class Method:
     layouts: Layouts | None = None
 
 
-def choose(wanted: str, model: nn.Module, loss: Loss, data: Batch, size: int) -> Method:
-    """The method to take, once it was rehearsed on made-up and ``size`` real examples.
+def choose(
+    wanted: str,
+    model: nn.Module,
+    loss: Loss,
+    data: Batch,
+    sized: Callable[[Callable[[], int]], int],
+) -> Method:
+    """The method to take, once it was rehearsed on made-up and on real examples.
 
     "graph" reads the graph that autograd built, for any model; "hooks" stores each example's
     gradients by Opacus's samplers; "auto" takes the former.
+
+    Args:
+        sized: how many real ones a pass has; it may ask for the bytes that an example takes.
 
     Raises:
         ModelError: no kind of per-example gradients is right for this model and loss.
@@ -58,5 +67,6 @@ def choose(wanted: str, model: nn.Module, loss: Loss, data: Batch, size: int) ->
     kind = "graph" if wanted == "auto" else wanted
     with per_example_gradients(model, kind) as wrapped:
         rehearsal.islands(wrapped)
+        size = sized(rehearsal.bytes_of_one)
         rehearsal.real(wrapped, min(size, length(data[0])))
         return Method(kind, getattr(wrapped, "layouts", None))

@@ -45,6 +45,9 @@ class Vectors(Protocol):
     def vector(self, slot: int) -> list[torch.Tensor]:
         """One slot's vector written out in float64, a flat tensor a parameter."""
 
+    def nbytes(self) -> int:
+        """Bytes that are held of all slots."""
+
 
 class PerExample(Protocol):
     """A model whose backward pass keeps what belongs to each example apart."""
@@ -110,6 +113,9 @@ class Stored:
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         return [g[slot].double() for g in self._grads]
+
+    def nbytes(self) -> int:
+        return sum(g.nbytes for g in self._grads)
 
 
 def taken(params: Sequence[nn.Parameter]) -> list[torch.Tensor]:

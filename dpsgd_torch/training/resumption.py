@@ -48,6 +48,8 @@ def take_up(run: RunState, folder: RunFolder) -> None:
     folder.refuse_links()
     folder.refuse_begun_only()
     kept = folder.read_sealed("private/contract.json")
+    if run.picks_size:  # another machine may have picked another
+        run.physical_batch_size = kept["contract"]["physical batch size"]
     refuse_changed(kept["contract"], contract(run), folder.path)
     if run.plan:
         noise = schedule_from_json(kept["noise_multiplier"])

@@ -75,6 +75,9 @@ class PartVectors:
             for p in self._params
         ]
 
+    def nbytes(self) -> int:
+        return sum(part.nbytes() for part in self._parts.values())
+
     def _norms(self) -> torch.Tensor:
         device = self._params[0].device
         squared = torch.zeros(self._examples, dtype=torch.float64, device=device)

@@ -17,6 +17,7 @@ from dpsgd_torch.gradients.grad_sample import PerExampleGradients
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal import memory
 from dpsgd_torch.gradients.rehearsal.draws import same_draws
+from dpsgd_torch.gradients.rehearsal.footprint import saved_per_example
 from dpsgd_torch.gradients.rehearsal.oracle import Gradient
 from dpsgd_torch.gradients.rehearsal.passes import Passes, rows
 from dpsgd_torch.gradients.rehearsal.real import try_real
@@ -86,6 +87,15 @@ class Rehearsal:
             memory.put(before)
             self._restore()
 
+    def bytes_of_one(self) -> int:
+        """Bytes that an example takes: what its pass saves, and what the engine keeps of it."""
+        try:
+            passes = self._passes
+            saved = saved_per_example(passes.oracle, self._made, _MADE_UP, passes.device)
+            return saved + -(-self._kept // 2)
+        finally:
+            self._restore()
+
     def real(self, engine: PerExample, size: int) -> None:
         """The same for the first ``size`` real examples.
 
@@ -107,6 +117,7 @@ class Rehearsal:
         """What the other holds may not matter, under real draws; and the vectors are right."""
         passes, batch = self._passes, rows(self._made, slice(2))
         vectors = passes.engine(engine, batch, _MADE_UP)
+        self._kept = vectors.nbytes()
         self._left = [_copied(memory.held(self._model))]
         passes.refuse_influence(engine, vectors, 0, batch, rows(self._other, slice(2)), _MADE_UP)
         self._left.append(_copied(memory.held(self._model)))
