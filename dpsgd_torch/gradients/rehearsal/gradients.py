@@ -125,12 +125,12 @@ class Rehearsal:
         del self._sum
         if passes.drew:
             vectors = passes.engine(engine, batch, _MADE_UP, frozen=True)
-        passes.refuse_not_alone(passes.alone(batch, 1, _MADE_UP), vectors, 1, 2)
+        passes.refuse_not_alone(engine, vectors, 1, batch, rows(self._other, slice(2)), _MADE_UP)
 
     def _one(self, engine: PerExample) -> None:
         one = rows(self._made, slice(1))
         vectors = self._passes.engine(engine, one, _MADE_UP, frozen=True)
-        self._passes.refuse_not_alone(self._passes.alone(one, 0, _MADE_UP), vectors, 0, 1)
+        self._passes.refuse_not_alone(engine, vectors, 0, one, one, _MADE_UP)
 
     def _units(self, engine: PerExample) -> None:
         """Examples that share a slot: its norm is that of their sum."""

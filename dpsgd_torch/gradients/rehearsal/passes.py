@@ -87,16 +87,32 @@ class Passes:
                 "it through one layer only, or freeze it by requires_grad_(False)"
             )
 
-    def refuse_not_alone(self, alone: Gradient, vectors: Vectors, slot: int, count: int) -> None:
-        """Its vector is the gradient that an example has alone, and its norm is its vector's."""
+    def refuse_not_alone(
+        self,
+        engine: PerExample,
+        vectors: Vectors,
+        slot: int,
+        batch: Batch,
+        other: Batch,
+        of: str,
+    ) -> None:
+        """Its vector is the gradient that an example has alone, and its norm is its vector's.
+
+        Args:
+            vectors: of ``batch``, nothing drawn.
+            other: other rows, to tell why where it is not.
+        """
         given = vectors.vector(slot)
-        if found := self.oracle.differing(alone, given):
+        if found := self.oracle.differing(self.alone(batch, slot, of), given):
+            del given
+            others = rows(other, slice(None))
+            self.refuse_influence(engine, vectors, slot, batch, others, of, frozen=True)
             raise ModelError(
-                f"parameter {found[0]}: in a batch of {count}, an example's gradient is not the "
-                f"one it has alone (off by {100 * found[1]:.2g} %): it may depend neither on how "
-                "many others there are (len(x), a mean over the batch), nor on their order, nor "
-                "on what the model remembers of earlier passes; nor may a parameter be used "
-                "outside its own layer's forward"
+                f"parameter {found[0]}: in a batch of {rows_of(batch[0])}, an example's gradient "
+                f"is not the one it has alone (off by {100 * found[1]:.2g} %): it may depend "
+                "neither on how many others there are (len(x), a mean over the batch), nor on "
+                "their order, nor on what the model remembers of earlier passes; nor may a "
+                "parameter be used outside its own layer's forward"
             )
         self.refuse_short_norm(vectors, slot, given)
 
@@ -118,12 +134,14 @@ class Passes:
         batch: Batch,
         other: Batch,
         of: str,
+        *,
+        frozen: bool = False,
     ) -> None:
         """The others of a batch may hold anything: those of ``other``, which is written to."""
         for a, b in zip(leaves(other), leaves(batch), strict=True):
             a[slot] = b[slot]
         before = self.narrowed(vectors.vector(slot))
-        after = self.engine(engine, other, of).vector(slot)
+        after = self.engine(engine, other, of, frozen=frozen).vector(slot)
         if found := self.oracle.differing(before, after, alike=True):
             raise ModelError(
                 f"parameter {found[0]}: one example's gradient changes with another example; "

@@ -32,9 +32,8 @@ def try_real(passes: Passes, engine: PerExample, data: Batch, spare: Batch, size
     batch: Batch = taken(data, slice(size))
     whole = passes.engine(engine, batch, _REAL, frozen=True)
     finite = torch.isfinite(whole.norms)  # the others count as zero in a step
-    passes.refuse_not_alone(passes.alone(batch, 0, _REAL), whole, 0, size)
-    if size > 1:
-        passes.refuse_not_alone(passes.alone(batch, size - 1, _REAL), whole, size - 1, size)
+    for i in sorted({0, size - 1}):
+        passes.refuse_not_alone(engine, whole, i, batch, _filled(batch, spare), _REAL)
     at = _part(finite.cpu()).to(passes.device)
     if len(at) == 0:
         return
@@ -65,17 +64,22 @@ def _summed(
 def _part_alone(
     passes: Passes, engine: PerExample, part: Batch, spare: Batch, factors: torch.Tensor
 ) -> None:
-    count = len(factors)
-    last = count - 1
-    other = rows(part, slice(None))
-    for tensor, made in zip(leaves(other), leaves(spare), strict=True):
-        tensor[:] = made[0]
+    last = len(factors) - 1
+    other = _filled(part, spare)
     vectors = passes.engine(engine, part, _REAL)
     passes.refuse_influence(engine, vectors, last, part, other, _REAL)
     if passes.drew:
         _with_real_draws(passes, vectors, part, spare, factors)
         vectors = passes.engine(engine, part, _REAL, frozen=True)
-    passes.refuse_not_alone(passes.alone(part, last, _REAL), vectors, last, count)
+    passes.refuse_not_alone(engine, vectors, last, part, other, _REAL)
+
+
+def _filled(batch: Batch, spare: Batch) -> Batch:
+    """So many rows, each the spare one."""
+    other = rows(batch, slice(None))
+    for tensor, made in zip(leaves(other), leaves(spare), strict=True):
+        tensor[:] = made[0]
+    return other
 
 
 def _with_real_draws(
