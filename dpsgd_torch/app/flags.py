@@ -134,6 +134,10 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
     return parser
 
 
+def _whole_or_word(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
 def _add(
     to: argparse._ActionsContainer,
     group: type,
@@ -153,10 +157,12 @@ def _add(
             options["action"] = argparse.BooleanOptionalAction
         else:
             options["type"] = next(iter(get_args(types[field.name])), types[field.name])
+            if str in get_args(types[field.name]):
+                options |= {"type": _whole_or_word, "metavar": "INT"}
             options["choices"] = field.metadata.get("choices")
             if field.name == "dataset":
                 options["choices"] = tuple(TASKS)
-            if not options["choices"]:
+            if not options["choices"] and "metavar" not in options:
                 options["metavar"] = options["type"].__name__.upper()
         to.add_argument(_flag(field.name), **options)
     return {field.name for field in fields}

@@ -163,8 +163,10 @@ class Optimization:
 class Machine:
     """machine"""
 
-    physical_batch_size: int = knob(
-        128, "examples whose gradients are held at once; bounds memory only", rule="count"
+    physical_batch_size: int | str = knob(
+        128,
+        "examples that a pass holds at once, or auto for what fits 1 GiB; bounds memory only",
+        rule="count or auto",
     )
     checkpoint_every: int = knob(
         100, "steps between checkpoints, besides each epoch's end", rule="count"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -50,18 +50,29 @@ class Method:
     automatic: bool = False
 
 
-def choose(wanted: str, model: nn.Module, loss: Loss, data: Batch, size: int) -> Method:
-    """The method to take, once it was rehearsed on made-up and ``size`` real examples.
+def choose(
+    wanted: str,
+    model: nn.Module,
+    loss: Loss,
+    data: Batch,
+    sized: Callable[[Callable[[], int]], int],
+) -> Method:
+    """The method to take, once it was rehearsed on made-up and on real examples.
 
     "graph" reads the graph that autograd built, for any model; "opacus" stores each example's
     gradients by Opacus's grad samplers; "auto" takes the former.
 
+    Args:
+        sized: how many real ones a pass has; it may ask for the bytes that an example takes.
+
     Raises:
         ModelError: this kind of per-example gradients is not right for this model and loss.
     """
-    rehearsal = Rehearsal(model, loss, data, min(size, length(data[0])))
+    rehearsal = Rehearsal(model, loss, data)
     rehearsal.oracle()
     kind = "graph" if wanted == "auto" else wanted
     with per_example_gradients(model, kind) as wrapped:
-        rehearsal.compare(wrapped)
+        rehearsal.islands(wrapped)
+        size = sized(rehearsal.bytes_of_one)
+        rehearsal.real(wrapped, min(size, length(data[0])))
         return Method(kind, getattr(wrapped, "layouts", None), wanted == "auto")

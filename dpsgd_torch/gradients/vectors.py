@@ -54,6 +54,9 @@ class Vectors(Protocol):
     def norms_told(self, slot: int) -> list[float]:
         """What ``norms`` took one slot's norm in each parameter to be."""
 
+    def nbytes(self) -> int:
+        """Bytes that are held of all slots."""
+
 
 class PerExample(Protocol):
     """A model whose backward pass keeps what belongs to each example apart."""
@@ -125,6 +128,9 @@ class Stored:
 
     def norms_told(self, slot: int) -> list[float]:
         return [float(g[slot].square().sum().sqrt()) for g in self._grads]
+
+    def nbytes(self) -> int:
+        return sum(g.nbytes for g in self._grads)
 
 
 def zeros(params: Sequence[nn.Parameter]) -> list[torch.Tensor]:

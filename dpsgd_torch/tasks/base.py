@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "count": (lambda value: value >= 1, "must be a whole number ≥ 1"),
+    "count or auto": (
+        lambda value: value == "auto" or (type(value) is int and value >= 1),
+        "must be a whole number ≥ 1, or auto",
+    ),
     "positive": (lambda value: 1e-6 <= value <= 1e6, "must lie between 1e-6 and 1e6"),
     "fraction": (lambda value: 0 <= value < 1, "must lie in [0, 1)"),
 }
@@ -29,9 +33,9 @@ def knob(default: Any, help: str, **options: Any) -> Any:
     """A field that is a flag: its default, its help, and what else holds of it.
 
     Args:
-        options: ``choices``; ``rule``, "count", "positive" or "fraction" where it is not None;
-            ``since``, the version of config.json that first had it, 1 unless said: in older ones
-            the default stands for it.
+        options: ``choices``; ``rule``, "count", "count or auto", "positive" or "fraction" where it
+            is not None; ``since``, the version of config.json that first had it, 1 unless said: in
+            older ones the default stands for it.
     """
     return dataclasses.field(default=default, metadata={"help": help, **options})
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from accountant.errors import check
 from dpsgd_torch.privacy.privacy import Privacy
+from dpsgd_torch.training.physical_size import AUTO
 from dpsgd_torch.training.validation import Validation
 
 
@@ -15,12 +16,18 @@ def refuse_unfit(
     rows_per_unit: int | None,
     validation: Validation | None,
     *,
-    physical_batch_size: int,
+    physical_batch_size: int | str,
     checkpoint_every: int,
     seed: int | None,
 ) -> None:
     """Refuse a promise to units that nobody names, and counts below 1."""
-    check(physical_batch_size >= 1, "physical_batch_size", physical_batch_size, "must be ≥ 1")
+    check(
+        physical_batch_size == AUTO
+        or (not isinstance(physical_batch_size, str) and physical_batch_size >= 1),
+        "physical_batch_size",
+        physical_batch_size,
+        "must be ≥ 1, or 'auto'",
+    )
     check(checkpoint_every >= 1, "checkpoint_every", checkpoint_every, "must be ≥ 1")
     check(seed is None or seed >= 0, "seed", seed, "must be ≥ 0")
     check(

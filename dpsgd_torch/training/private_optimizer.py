@@ -25,14 +25,19 @@ def refuse_long_sums(batch_size: int, physical_batch_size: int) -> None:
     Raises:
         InvalidValue: naming the physical batch size that is large enough.
     """
-    most = 2 * batch_size
-    piece = min(physical_batch_size, most)
-    if 2 * most * (piece + most / piece) * 2.0**-53 > MARGIN / 2:
+    if sums_are_long(batch_size, physical_batch_size):
         raise InvalidValue(
             f"physical_batch_size = {physical_batch_size}: in batches of {batch_size} so many "
             "pieces could round to more than is charged; raise it to "
-            f"{2 ** math.ceil(math.log2(math.sqrt(most)))}, or lower the batch size"
+            f"{2 ** math.ceil(math.log2(math.sqrt(2 * batch_size)))}, or lower the batch size"
         )
+
+
+def sums_are_long(batch_size: int, physical_batch_size: int) -> bool:
+    """Whether rounding could be more than ``refuse_long_sums`` allows."""
+    most = 2 * batch_size
+    piece = min(physical_batch_size, most)
+    return 2 * most * (piece + most / piece) * 2.0**-53 > MARGIN / 2
 
 
 def trained_by(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:

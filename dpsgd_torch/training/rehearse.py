@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,11 @@ from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.methods import Method, choose
+from dpsgd_torch.gradients.model_checks import (
+    refuse_by_name,
+    refuse_mixing_layers,
+    refuse_without_float64,
+)
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Oracle
 from dpsgd_torch.gradients.rehearsal.state import State
@@ -27,16 +32,21 @@ from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.first_pass import rows_to_rehearse
 from dpsgd_torch.training.modes import evaluating
 from dpsgd_torch.training.movement import refuse_unmoved
+from dpsgd_torch.training.physical_size import fitting, free_memory
+from dpsgd_torch.training.private_optimizer import refuse_long_sums
 from dpsgd_torch.training.released_state import checksums, released_tensors
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.validation import HeldOut
 
 _ALIKE = 1e-3  # of two passes over one row, alone and beside another
+_FEW = 8  # rows in training, where a whole physical batch was rehearsed before
 _VALUES = 10**7  # of made-up outputs that targets are tried against, in all
 
 
 def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     """Try what training, scores and optimizer will do, on a physical batch at once at most.
+
+    Sets the physical batch size where it is "auto".
 
     Args:
         gradients: the kind of per-example gradients that is asked for.
@@ -47,6 +57,11 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     Raises:
         ModelError, DataError: what failed, and on what.
     """
+    if not run.picks_size:
+        refuse_long_sums(run.sampling.batch_size, run.physical_batch_size)
+    refuse_without_float64(run.device)
+    refuse_mixing_layers(run.model)
+    refuse_by_name(run.model)
     try_saving(run.model)
     if run.folder or run.callbacks.early_stopping.keep_best:
         try_loading(run.model)
@@ -68,9 +83,23 @@ def method_of(run: RunState, gradients: str) -> Method:
 
 def _chosen(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
     """The method, and the rows that it was rehearsed on, so many at once."""
-    size = min(run.physical_batch_size, run.sampling.likely_rows())
+    likely = run.sampling.likely_rows()
+
+    def sized(example: Callable[[], int]) -> int:
+        if run.picks_size:
+            run.physical_batch_size = fitting(
+                example(),
+                rows=likely,
+                batch_size=run.sampling.batch_size,
+                free=free_memory(run.device),
+            )
+            refuse_long_sums(run.sampling.batch_size, run.physical_batch_size)
+        return min(run.physical_batch_size, likely)
+
+    size = min(run.physical_batch_size, likely)
     rows = rows_to_rehearse(run.data, size, "train_tensors")
-    return choose(gradients, run.model, run.loss, rows, size), rows, size
+    method = choose(gradients, run.model, run.loss, rows, sized)
+    return method, rows, min(run.physical_batch_size, likely)
 
 
 def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
@@ -82,7 +111,7 @@ def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
     oracle, state = Oracle(model, loss), State(model)
     try:
         with torch.no_grad(), same_draws(first(data).device):
-            _try(oracle, {"loss": loss}, data, size, "training")
+            _try(oracle, {"loss": loss}, data, size, "training", outputs_of=_FEW)
         state.refuse_changes()
     finally:
         state.restore()
@@ -96,6 +125,8 @@ def try_scores(
     size: int,
 ) -> None:
     """The metrics on test data and the score on validation data, as they are taken later."""
+    if test is None and held_out is None:
+        return
     state = State(model)
     try:
         with evaluating(model), torch.no_grad():
@@ -181,16 +212,25 @@ def _stepped(optimizer: torch.optim.Optimizer, *, zero: bool) -> dict[nn.Paramet
     return {p: copies[id(p)] for p in held}
 
 
-def _try(oracle: Oracle, scores: Mapping[str, Loss], data: Batch, size: int, which: str) -> None:
+def _try(
+    oracle: Oracle,
+    scores: Mapping[str, Loss],
+    data: Batch,
+    size: int,
+    which: str,
+    outputs_of: int | None = None,
+) -> None:
+    """Each score on ``size`` rows at once, of outputs of so many rows, over and over."""
     size = min(size, length(data))
-    outputs = oracle.outputs(taken(data[0], slice(size)), f"{which} rows")
+    few = min(size, outputs_of or size)
+    outputs = oracle.outputs(taken(data[0], slice(few)), f"{which} rows")
     for rows in (torch.arange(1, device=first(data).device), extreme_rows(data[0])):
         for piece in rows.split(size):
             oracle.outputs(taken(data[0], piece), f"{which} rows of extreme inputs")
     given = [part for part in tree_leaves(outputs) if isinstance(part, torch.Tensor)]
     wide = sum(math.prod(part.shape[1:]) for part in given)
     for rows in _kinds_of(data[1], wide).split(size):
-        like = tree_map_only(torch.Tensor, partial(_repeated, size=size, count=len(rows)), outputs)
+        like = tree_map_only(torch.Tensor, partial(_repeated, size=few, count=len(rows)), outputs)
         for name, score in scores.items():
             targets = taken(data[1], rows)
             try:

@@ -54,6 +54,8 @@ def take_up(run: RunState, folder: RunFolder) -> None:
     began["gradients"] = kind = RENAMED.get(str(began["gradients"]), str(began["gradients"]))
     if run.method.automatic and kind != run.method.kind:
         run.method = method_of(run, kind)
+    if run.picks_size:  # another machine may have picked another
+        run.physical_batch_size = kept["contract"]["physical batch size"]
     refuse_changed(began, contract(run), folder.path)
     if run.plan:
         noise = schedule_from_json(kept["noise_multiplier"])

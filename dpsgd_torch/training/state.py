@@ -52,6 +52,7 @@ class RunState:
     device: torch.device
     physical_batch_size: int
     checkpoint_every: int
+    picks_size: bool = False  # "auto": the physical batch size is what fits
     method: Method = field(default_factory=lambda: Method("none"))
 
     # what changes with the steps

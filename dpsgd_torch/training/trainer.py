@@ -35,7 +35,8 @@ from dpsgd_torch.training.fingerprint import contract, digest, environment
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.modes import TrainingModes
-from dpsgd_torch.training.private_optimizer import PrivateOptimizer, refuse_long_sums
+from dpsgd_torch.training.physical_size import AUTO, begun_with
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.rehearse import try_all
 from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
 from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up, write_beginning
@@ -112,7 +113,7 @@ class Trainer:
         rows_per_unit: int | None = None,
         sampler: Callable[..., Sampler] = PoissonSampler,
         run_dir: str | os.PathLike[str] | RunFolder | None = None,
-        physical_batch_size: int = 128,
+        physical_batch_size: int | str = AUTO,
         checkpoint_every: int = 100,
         gradients: str = "auto",
         rate_schedule: Schedule | None = None,
@@ -175,14 +176,11 @@ class Trainer:
             streams=Streams() if seed is None else Streams(seed),
             folder=run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir)),
             device=device,
-            physical_batch_size=physical_batch_size,
+            physical_batch_size=begun_with(physical_batch_size),
+            picks_size=physical_batch_size == AUTO,
             checkpoint_every=checkpoint_every,
         )
         if plan:
-            refuse_long_sums(batch_size, physical_batch_size)
-            validate.refuse_without_float64(device)
-            validate.refuse_mixing_layers(model)
-            validate.refuse_by_name(model)
             self.state.method = try_all(self.state, held_out, gradients)
 
     model = Shown(lambda run: run.model)
@@ -201,6 +199,7 @@ class Trainer:
     streams = Shown(lambda run: run.streams)
     folder = Shown(lambda run: run.folder)
     device = Shown(lambda run: run.device)
+    physical_batch_size = Shown(lambda run: run.physical_batch_size)
     ledger = Shown(lambda run: run.charges.ledger)
     attempt = Shown(lambda run: run.charges.attempt)
     noise_state = Shown(lambda run: run.noise_state)
@@ -346,5 +345,4 @@ class Trainer:
         elif run.plan:
             path = run.folder.ledger if run.folder else None
             run.charges.open(run.plan.open_ledger(path, resumed=resumed))
-        repeatable = run.device.type == "cpu"
-        run.begin_attempt(environment=environment(run.device), repeatable=repeatable)
+        run.begin_attempt(environment=environment(run.device), repeatable=run.device.type == "cpu")

@@ -273,7 +273,7 @@ def test_a_part_of_a_batch_is_tried_as_well_as_a_whole_one():
     def but_not_whole(self, x):
         return self.layer(x) * (2 if 5 < len(x) < 20 else 1)
 
-    refused("in a batch of 14", but_not_whole, physical_batch_size=64)
+    refused("in a batch of 8", but_not_whole, physical_batch_size=64)
 
 
 def averaged(self, x):

@@ -92,6 +92,9 @@ class PartVectors:
         found = (told.get(p, (zero, zero)) for p in self._params)
         return [math.sqrt(float(squared[slot] + error[slot])) for squared, error in found]
 
+    def nbytes(self) -> int:
+        return sum(part.nbytes() for part in self._parts.values())
+
     def _norms(self) -> torch.Tensor:
         device = self._params[0].device
         squared = torch.zeros(self._examples, dtype=torch.float64, device=device)

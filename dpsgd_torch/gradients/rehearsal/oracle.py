@@ -10,19 +10,19 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from dpsgd_torch.data.base import Batch
-from dpsgd_torch.data.trees import Tree, call, length
+from dpsgd_torch.data.trees import Tree, call, length, mapped
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.losses import Loss
-from dpsgd_torch.gradients.vectors import length as norm
 from dpsgd_torch.gradients.vectors import unreached
 
-Gradient = list[torch.Tensor]  # flat and in float64, a tensor a parameter
+Gradient = list[torch.Tensor]  # flat, a tensor a parameter
 
 _OF_A_PARAMETER = 1e-3
 _OF_ALL = 1e-5  # a part of the vector so small is rounding beside the others
 _ALIKE = 1e-2  # of these: passes of one shape on a CPU round alike, row by row
 _HALF = 30.0  # by so much more may a pass that goes through half precision round
+_AT_ONCE = 1 << 16  # values widened at once, so that they stay in the cache
 
 
 class Oracle:
@@ -32,7 +32,7 @@ class Oracle:
         self.model, self.loss = model, loss
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.in_half = False
-        self._unreached = set(self.named)
+        self.unreached = set(self.named)
 
     @property
     def params(self) -> list[nn.Parameter]:
@@ -69,27 +69,31 @@ class Oracle:
     def gradient(self, batch: Batch, of: str, factors: torch.Tensor | None = None) -> Gradient:
         """Of the sum of the losses, weighted; zero for a parameter that this pass leaves out.
 
+        Inputs are contiguous: torch 2.13 can crash where a group norm is the first layer and its
+        input is channels-last.
+
         Raises:
             ModelError: model or loss fail.
         """
-        losses = self.losses(self.outputs(batch[0], of), batch[1], of)
+        inputs = mapped(lambda tensor: tensor.contiguous(), batch[0])
+        losses = self.losses(self.outputs(inputs, of), batch[1], of)
         total = losses.sum() if factors is None else losses @ factors.to(losses)
         if not total.requires_grad:
             raise unreached(next(iter(self.named)))
         with blamed(f"backward pass over {length(batch[0])} {of}", self.model):
             found = torch.autograd.grad(total, self.params, allow_unused=True)
         reached = [name for name, g in zip(self.named, found, strict=True) if g is not None]
-        self._unreached -= set(reached)
+        self.unreached -= set(reached)
         filled = (
             p.detach().new_zeros(p.shape) if g is None else g.to_dense()
             for p, g in zip(self.params, found, strict=True)
         )
-        return [gradient.flatten().double() for gradient in filled]
+        return [gradient.flatten() for gradient in filled]
 
     def refuse_unreached(self) -> None:
         """Refuse a parameter that no pass so far has reached."""
         for name in self.named:
-            if name in self._unreached:
+            if name in self.unreached:
                 raise unreached(name)
 
     def differing(
@@ -101,12 +105,14 @@ class Oracle:
             scale: of what was added up, where it is more than the sum.
             alike: both are of the same row in passes of one shape.
         """
-        whole = max(norm(reference), norm(given), scale)
+        parts = [_lengths(a, b) for a, b in zip(reference, given, strict=True)]
+        whole = max(math.hypot(*(part[0] for part in parts)), scale)
+        whole = max(whole, math.hypot(*(part[1] for part in parts)))
         if not math.isfinite(whole):
-            return None if not math.isfinite(norm(reference)) else (next(iter(self.named)), whole)
-        for name, a, b in zip(self.named, reference, given, strict=True):
-            own = max(float(a.norm()), float(b.norm()))
-            error = float((a - b).norm())
+            known = all(math.isfinite(part[0]) for part in parts)
+            return (next(iter(self.named)), whole) if known else None
+        for name, a, (left, right, error) in zip(self.named, reference, parts, strict=True):
+            own = max(left, right)
             strict = alike and a.device.type == "cpu"
             if error > self._rounding(own, whole) * (_ALIKE if strict else 1.0):
                 return name, error / own
@@ -115,3 +121,15 @@ class Oracle:
     def _rounding(self, length: Any, whole: float) -> Any:
         allowed = _OF_A_PARAMETER * length + _OF_ALL * whole
         return _HALF * allowed if self.in_half else allowed
+
+
+def _lengths(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float, float]:
+    """L2 norms of two vectors and of their difference, piece by piece in float64."""
+    squares = []
+    for start in range(0, len(a), _AT_ONCE):
+        x, y = (v[start : start + _AT_ONCE].double() for v in (a, b))
+        squares.append(torch.stack([x @ x, y @ y, (x - y).square().sum()]))
+    if not squares:
+        return 0.0, 0.0, 0.0
+    left, right, error = torch.stack(squares).sum(0).sqrt().tolist()
+    return left, right, error
