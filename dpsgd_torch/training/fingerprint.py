@@ -88,9 +88,10 @@ def _bytes(rows: Indices) -> Piece:
     return rows.tobytes()
 
 
-def environment(device: torch.device) -> str:
-    """What must be the same for a step to repeat bit for bit."""
+def environment(device: torch.device, gradients: str = "opacus") -> str:
+    """What must be the same for a step to repeat bit for bit; ``gradients`` is their kind."""
     parts = [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability()]
     parts += [f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"]
     parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}", "float64 noise"]
+    parts += ["gradients off the graph"] if gradients == "graph" else []  # older runs had others
     return ", ".join(parts)

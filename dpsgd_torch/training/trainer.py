@@ -227,7 +227,8 @@ class Trainer:
         run.refuse_changed_state()
         run.guard.begin()
         if run.torn:  # a step was left half done: what it drew is charged and never drawn again
-            run.begin_attempt(environment=environment(run.device), repeatable=False)
+            where = environment(run.device, run.method.kind)
+            run.begin_attempt(environment=where, repeatable=False)
         if not run.plan:
             self.step: PlainStep | PrivateStep = PlainStep(
                 run.model,
@@ -345,4 +346,5 @@ class Trainer:
         elif run.plan:
             path = run.folder.ledger if run.folder else None
             run.charges.open(run.plan.open_ledger(path, resumed=resumed))
-        run.begin_attempt(environment=environment(run.device), repeatable=run.device.type == "cpu")
+        where = environment(run.device, run.method.kind)
+        run.begin_attempt(environment=where, repeatable=run.device.type == "cpu")

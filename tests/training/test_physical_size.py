@@ -34,7 +34,7 @@ def test_auto_trains_to_the_weights_of_the_number_that_it_picks():
     assert torch.equal(weights(picked.model), weights(given.model))
 
 
-@pytest.mark.parametrize(("gradients", "budget"), [("auto", 800), ("hooks", 8000), ("ghost", 800)])
+@pytest.mark.parametrize(("gradients", "budget"), [("auto", 800), ("opacus", 8000), ("graph", 800)])
 def test_a_smaller_budget_holds_fewer_examples(monkeypatch, gradients, budget):
     found = []
     for kib in (budget, budget // 2):
@@ -49,7 +49,7 @@ def test_a_smaller_budget_holds_fewer_examples(monkeypatch, gradients, budget):
 def test_an_example_counts_what_its_pass_saves_and_what_is_kept_of_it(monkeypatch):
     seen = []
     monkeypatch.setattr(rehearse, "fitting", lambda example, **_: seen.append(example) or 4)
-    for gradients in ("graph", "hooks"):
+    for gradients in ("graph", "opacus"):
         wide(gradients=gradients)
     activations, parameters = 4 * WIDE, 4 * (36 * WIDE + WIDE + 3 * WIDE + 3)
     assert 2 * activations <= seen[0] <= 6 * activations

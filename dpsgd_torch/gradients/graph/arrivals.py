@@ -124,7 +124,8 @@ class Arrivals:
                 raise NoRule("has several outputs")
             try:
                 with self._readings.open():
-                    found = rule(Saved(node), deltas[0], meeting.wanted, meeting.rows)
+                    read = Saved(node) if self._readings.apart else node
+                    found = rule(read, deltas[0], meeting.wanted, meeting.rows)
             except NeedsGraph:
                 found = rule(node, deltas[0], meeting.wanted, meeting.rows)
             parts = checked(found, node, meeting.wanted, meeting.rows.examples)

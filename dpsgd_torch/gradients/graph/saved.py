@@ -20,6 +20,7 @@ class Readings:
     """Everything that the rules of one pass read."""
 
     def __init__(self) -> None:
+        self.apart = _Group is not None
         self._group = _Group() if _Group is not None else contextlib.nullcontext()
 
     def open(self) -> contextlib.AbstractContextManager[object]:

@@ -10,7 +10,7 @@ U32 = 2.0**-24  # half the distance of neighbours just above 1
 U64 = 2.0**-53
 LEAST = 1.2e-38  # what a float32 product below the least normal float may lose
 
-_SEGMENT = 128  # squares that are added up in float32
+_SEGMENT = 16  # squares that are added up in float32
 _IN_CACHE = 1 << 18  # values, on the CPU: float64 copies that stay in the cache
 _ON_DEVICE = 1 << 26
 

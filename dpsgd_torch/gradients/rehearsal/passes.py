@@ -22,7 +22,10 @@ _HAIR = 1e-5  # relative: norms in float32
 _TOO_LONG = 1e-2  # relative: a bound on rounding may be added to a norm
 _ROUNDING = 1e-4  # of the largest norm: what is added where terms cancel
 RIGHT = {  # by engine: why its gradients may be wrong, and what to do
-    "graph": ("the rule of an operation that it meets is wrong", "pass gradients='opacus'"),
+    "graph": (
+        "examples mix before it, or the rule of an operation that it meets is wrong",
+        "remove what works across the batch, or pass gradients='opacus'",
+    ),
     "opacus": (
         "it is used outside its own layer's forward (by a function or another module), or that "
         "layer's rule is wrong",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -28,11 +28,12 @@ def convolution(
     if 2 in wanted:
         found[2] = Written(back.flatten(3).sum((1, 3)))
     if 1 in wanted:
+        axes = node._saved_weight.ndim - 2
         geometry = Geometry(
             kernel=tuple(node._saved_weight.shape[2:]),
-            stride=tuple(node._saved_stride),
-            padding=tuple(node._saved_padding),
-            dilation=tuple(node._saved_dilation),
+            stride=_each(node._saved_stride, axes),
+            padding=_each(node._saved_padding, axes),
+            dilation=_each(node._saved_dilation, axes),
             groups=node._saved_groups,
         )
         x = rows.split(node._saved_input.detach(), 1)
@@ -41,3 +42,8 @@ def convolution(
         part = Convolution(x, back, geometry)
         found[1] = Written(part.written()) if part.few() else part
     return found
+
+
+def _each(values: Sequence[int], axes: int) -> tuple[int, ...]:
+    """One for every axis; a single one is saved for all of them by ``padding="valid"``."""
+    return tuple(values) * axes if len(values) == 1 else tuple(values)
