@@ -103,9 +103,7 @@ class PrivateOptimizer:
         margin = self.clip_norm * vectors.margin
         factors = ((self.clip_norm - margin) / (norms + 1e-6)).clamp(max=1.0)
         factors = factors.where(finite, 0.0)
-        left = (
-            margin / 4 - self._rounded
-        )  # pieces' errors add up: each may take half of what is left
+        left = margin / 4 - self._rounded  # errors add up: each piece may take half of the rest
         largest = int(norms.where(finite, -1.0).argmax())
         self._check_clip(vectors.norm(largest), float(factors[largest]))
         if self._sums:
