@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from dpsgd_torch import Privacy, Trainer
-from dpsgd_torch.data.trees import call, mapped
+from dpsgd_torch.data.trees import call, mapped, taken
 from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.gradients.losses import per_example
 
@@ -264,8 +264,8 @@ def made(name: str, rows: int = ROWS):
 def alone(model, inputs, targets, loss) -> torch.Tensor:
     params = [p for p in model.parameters() if p.requires_grad]
     found = []
-    for row in range(len(targets)):
-        total = loss(call(model, mapped(lambda t: t[row : row + 1], inputs)), targets[row, None])
+    for row in torch.arange(len(targets)).split(1):
+        total = loss(call(model, taken(inputs, row)), taken(targets, row))
         gradients = torch.autograd.grad(total.sum(), params)
         found.append(torch.cat([g.flatten() for g in gradients]))
     return torch.stack(found)
