@@ -101,7 +101,7 @@ class PrivateOptimizer:
         if not finite.any():
             return norms[finite]
         margin = self.clip_norm * vectors.margin
-        factors = ((self.clip_norm - margin) / (norms + 1e-6)).clamp(max=1.0)
+        factors = ((self.clip_norm - margin) / (norms.double() + 1e-6)).clamp(max=1.0)
         factors = factors.where(finite, 0.0)
         left = margin / 4 - self._rounded  # errors add up: each piece may take half of the rest
         largest = int(norms.where(finite, -1.0).argmax())

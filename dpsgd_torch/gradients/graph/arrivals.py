@@ -6,12 +6,14 @@ A meeting's saved tensors are let go of as the pass goes on, so memory holds wha
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch.autograd.graph import GradientEdge
 from torch.utils.checkpoint import CheckpointError
 
 from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.graph.order import MOVING, may_move, refuse_moved, weights
 from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, checked, rule_for
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
 from dpsgd_torch.gradients.graph.saved import Readings, Saved
@@ -53,6 +55,7 @@ class Arrivals:
         self._taken: Meeting | None = None  # whose node runs next
         self._received: dict[Edge, list[Part]] = {}
         self._readings = Readings()
+        self._weighted: dict[tuple[Any, int], torch.Tensor | None] = {}
 
     def collect(self, losses: torch.Tensor) -> dict[Edge, list[Part]]:
         """What the examples add to each shared input of a meeting, by node and output.
@@ -62,6 +65,7 @@ class Arrivals:
             Undecided: with the key to look at.
             ModelError: a meeting cannot be told apart example by example.
         """
+        self._weigh(losses)
         last = {id(m.node) for m in self._found.last}
         keep = any(m.key in self._later for m in self._found.meetings)
         handles = [
@@ -100,6 +104,21 @@ class Arrivals:
                 self._take(*self._waiting.pop())
         return self._received
 
+    def _weigh(self, losses: torch.Tensor) -> None:
+        """One more pass where rows may have moved: what comes when each example has a weight."""
+        moving = [each for each in self._found.passing if each[0].name() in MOVING]
+        if not may_move(moving, self._found.meetings):
+            return
+        asked = [(m.node, output) for m in self._found.meetings for output in m.outputs]
+        deltas = torch.autograd.grad(
+            [losses],
+            [GradientEdge(*edge) for edge in asked],
+            grad_outputs=[weights(losses)],
+            allow_unused=True,
+            retain_graph=True,
+        )
+        self._weighted = dict(zip(asked, deltas, strict=True))
+
     def _arrive(self, meeting: Meeting, deltas: Deltas) -> None:
         if meeting.key in self._later:
             self._taken = None
@@ -118,6 +137,10 @@ class Arrivals:
                 raise Undecided(meeting.key)
             return
         node, name = meeting.node, meeting.key[1]
+        for output in meeting.outputs:
+            weighted, delta = self._weighted.pop((node, output), None), deltas[output]
+            if weighted is not None and delta is not None:
+                refuse_moved(meeting, delta, weighted)
         rule = rule_for(name) or one_at_a_time
         try:
             if len(given) > 1 or deltas[0] is None:

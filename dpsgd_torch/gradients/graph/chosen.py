@@ -46,7 +46,7 @@ def _rows(node: Any, shape: torch.Size) -> tuple[torch.Tensor, int] | None:
             return None
         indices = indices % shape[dim]
     elif name in ("IndexSelectBackward0", "SliceBackward0", "SelectBackward0"):
-        dim = _signed(node._saved_dim) % len(shape)
+        dim = signed(node._saved_dim) % len(shape)
         if name == "IndexSelectBackward0":
             indices = node._saved_index
         else:
@@ -64,10 +64,10 @@ def _looked_up(node: Any, entries: int) -> torch.Tensor:
 
 def _range(node: Any) -> slice:
     if node.name() == "SelectBackward0":
-        index = _signed(node._saved_index)
+        index = signed(node._saved_index)
         return slice(index, index + 1 or None)
-    return slice(_signed(node._saved_start), _signed(node._saved_end), node._saved_step)
+    return slice(signed(node._saved_start), signed(node._saved_end), node._saved_step)
 
 
-def _signed(number: int) -> int:
+def signed(number: int) -> int:
     return number - (1 << 64) if number >= 1 << 63 else number

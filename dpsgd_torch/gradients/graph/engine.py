@@ -19,6 +19,7 @@ from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals, Undecided
 from dpsgd_torch.gradients.graph.layouts import UNDECIDED, Layouts, Unknown
 from dpsgd_torch.gradients.graph.pull_back import pull_back
 from dpsgd_torch.gradients.graph.recurrent import Unfused
+from dpsgd_torch.gradients.graph.rules.base import Entangled
 from dpsgd_torch.gradients.graph.search import add_layouts
 from dpsgd_torch.gradients.graph.walk import Key, walk
 from dpsgd_torch.gradients.losses import Loss
@@ -76,6 +77,9 @@ class GraphGradients:
                 layouts.later.add(again.key)
             except Undecided as undecided:
                 self._decide(undecided.key, loss, inputs, targets)
+            except Entangled:
+                _redraw(device, drawn)
+                return self._each_alone(loss, inputs, targets)
             except Unknown:  # other operations for another number of examples
                 self._look(loss, inputs, targets, self._examples)
             _redraw(device, drawn)  # as a run would that had known
@@ -102,6 +106,20 @@ class GraphGradients:
             if gradient is not None
         }
 
+    def _each_alone(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
+        """Each example in a pass of its own, where nothing of another's can come in."""
+        total, found = 0.0, list[dict[str, Part]]()
+        for row in torch.arange(self._examples, device=first(inputs).device).split(1):
+            losses = loss(call(self._model, taken(inputs, row)), taken(targets, row))
+            total += float(losses.detach().sum())
+            found.append(self._of_one(losses) if losses.grad_fn is not None else {})
+        for name, p in self._named.items():
+            if any(name in each for each in found):
+                nothing = Written(torch.zeros_like(p)[None])
+                alone = [each.get(name, nothing).written() for each in found]
+                self._parts[name] = Written(torch.cat(alone))
+        return total
+
     def _decide(self, key: Key, loss: Loss, inputs: Tree, targets: Tree) -> None:
         """Look at examples in turn, at the parameters as they are, until one sends a gradient."""
         assert self.layouts is not None
@@ -125,7 +143,7 @@ class GraphGradients:
 
         def losses_of(attempt: int) -> torch.Tensor:
             place = attempt % self._examples if row is None else row
-            same = torch.full((copies,), place, device=device)
+            same = torch.full((copies + (copies == 2 and attempt % 2),), place, device=device)
             return loss(call(self._model, taken(inputs, same)), taken(targets, same))
 
         add_layouts(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge
 
-from dpsgd_torch.gradients.graph.chosen import chosen
+from dpsgd_torch.gradients.graph.chosen import chosen, signed
 from dpsgd_torch.gradients.graph.walk import ACCUMULATE, Edge
 from dpsgd_torch.gradients.parts import Part, Written, summed
 
@@ -68,9 +68,10 @@ def _reshaped(node: Any, part: Part) -> Part | None:
         return None
     shape = torch.Size(child._input_metadata[place].shape)
     if name == "TBackward0" or (name == "TransposeBackward0" and len(shape) == 2):
-        return part.transposed() if len(shape) == 2 else part
+        turned = name == "TBackward0" or (node._saved_dim0 - node._saved_dim1) % 2
+        return part.transposed() if len(shape) == 2 and turned else part
     if name == "PermuteBackward0":
-        back = torch.arange(len(shape))[list(node._saved_dims)].argsort()
+        back = torch.tensor([signed(dim) % len(shape) for dim in node._saved_dims]).argsort()
         return Written(part.written().permute(0, *(1 + back).tolist()))
     return part.viewed(shape) if name in _SAME_ORDER else chosen(node, part, shape)
 

@@ -71,12 +71,13 @@ class Walk:
     """What one walk found: all meetings, and the shared nodes below them, children first.
 
     ``shared`` says of each node of which parameters it is made; ``last`` are the meetings below
-    which there is no other.
+    which there is no other; ``passing`` are nodes above meetings, and which inputs are.
     """
 
     meetings: list[Meeting]
     shared: dict[Any, tuple[str, ...]]
     last: list[Meeting]
+    passing: list[tuple[Any, tuple[bool, ...]]]
 
 
 def walk(
@@ -99,6 +100,7 @@ def walk(
                 outputs.setdefault(child, set()).add(output)
     shared: dict[Any, tuple[str, ...]] = {}
     above: dict[Any, bool] = {}  # of nodes with examples over parameters: is a meeting below?
+    passing = list[tuple[Any, tuple[bool, ...]]]()
     meetings, met, uses = list[Meeting](), set[Any](), Counter[Key]()
     for node in order:
         if node.name() == _HIDING:
@@ -131,7 +133,9 @@ def walk(
             meetings.append(meeting)
             met.add(node)
         above[node] = any(child in met or above[child] for child in over)
-    return Walk(meetings, shared, [m for m in meetings if not above[m.node]])
+        if above[node]:
+            passing.append((node, tuple(c in met or above.get(c, False) for c in children)))
+    return Walk(meetings, shared, [m for m in meetings if not above[m.node]], passing)
 
 
 def _children_first(root: Any) -> list[Any]:

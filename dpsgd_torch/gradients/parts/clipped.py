@@ -34,7 +34,7 @@ class PartVectors:
             self.norms = self._norms()
             if not torch.isfinite(self.norms).all():
                 bad = ~torch.isfinite(self.norms)
-                self._parts = {p: part.silenced(bad) for p, part in self._parts.items()}
+                self._silence(bad)
                 if slots is not None:
                     self.norms = self._norms()
             if slots is not None:
@@ -44,6 +44,8 @@ class PartVectors:
                 }
                 self._examples = count
                 self.norms = self._norms()
+                if not torch.isfinite(self.norms).all():  # a sum of finite ones may not be
+                    self._silence(~torch.isfinite(self.norms))
 
     @torch.no_grad()
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
@@ -94,6 +96,9 @@ class PartVectors:
 
     def nbytes(self) -> int:
         return sum(part.nbytes() for part in self._parts.values())
+
+    def _silence(self, rows: torch.Tensor) -> None:
+        self._parts = {p: part.silenced(rows) for p, part in self._parts.items()}
 
     def _norms(self) -> torch.Tensor:
         device = self._params[0].device

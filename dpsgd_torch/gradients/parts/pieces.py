@@ -16,9 +16,13 @@ _ON_DEVICE = 1 << 26
 
 
 def real(values: torch.Tensor) -> torch.Tensor:
-    """Half precision becomes float32: neither norms nor sums are rounded to half."""
+    """Half precision becomes float32: neither norms nor sums are rounded to half.
+
+    Complex ones, of what is made of parameters, stay: they are pulled back to real parameters.
+    """
     values = values.detach()
-    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+    single = values.dtype in (torch.float32, torch.float64) or values.is_complex()
+    return values if single else values.float()
 
 
 def at_once(device: torch.device) -> int:

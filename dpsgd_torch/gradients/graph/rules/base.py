@@ -28,6 +28,10 @@ class NeedsGraph(Exception):
     """A rule calls its node, which cannot be done while a backward pass runs: ask after it."""
 
 
+class Entangled(Exception):
+    """One example's values are not finite, and reach others' gradients: each must pass alone."""
+
+
 def refuse_within_backward() -> None:
     """Raise ``NeedsGraph`` where a backward pass runs.
 

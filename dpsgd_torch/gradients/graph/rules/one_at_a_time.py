@@ -13,7 +13,7 @@ import torch
 from torch.autograd.graph import GradientEdge
 
 from dpsgd_torch.gradients.graph.rows import Rows
-from dpsgd_torch.gradients.graph.rules.base import NoRule, refuse_within_backward
+from dpsgd_torch.gradients.graph.rules.base import Entangled, NoRule, refuse_within_backward
 from dpsgd_torch.gradients.graph.rules.inputs import input_shape
 from dpsgd_torch.gradients.graph.rules.sums import parted
 from dpsgd_torch.gradients.parts import Part, Written
@@ -26,6 +26,7 @@ def one_at_a_time(
 
     Raises:
         NoRule: its backward cannot be called again.
+        Entangled: 0 × ∞, of a value that one example had saved, is in everyone's gradient.
     """
     refuse_within_backward()
     places = sorted(wanted)
@@ -38,10 +39,16 @@ def one_at_a_time(
             kept, _called(node, alone.view_as(delta), places), strict=True
         ):
             gradients.append(gradient)
-    return {
-        place: Written(torch.stack(gradients))
-        for place, gradients in zip(places, kept, strict=True)
-    }
+    stacked = [torch.stack(gradients) for gradients in kept]
+    if not all(_is_finite(each) for each in stacked):
+        of_nothing = _called(node, torch.zeros_like(delta), places)
+        if not all(_is_finite(each) for each in of_nothing):
+            raise Entangled
+    return {place: Written(each) for place, each in zip(places, stacked, strict=True)}
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
 
 
 def _called(node: Any, delta: torch.Tensor, places: list[int]) -> list[torch.Tensor]:

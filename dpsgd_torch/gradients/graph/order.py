@@ -1,0 +1,111 @@
+"""Whether rows are still the examples in their order: asked again where data may move them.
+
+Where examples are was found with one example several times over. Rows that are packed, routed or
+sorted by what the examples hold pass for them in that, and in real batches whose examples have
+equal lengths; in another batch they are somewhere else, and no clip would bound an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.graph.rules.sums import owners
+from dpsgd_torch.gradients.graph.walk import Meeting
+
+_ALONG = {  # of one dimension
+    *("IndexSelectBackward0", "GatherBackward0", "SortBackward0", "TopkBackward0"),
+    *("ScatterBackward0", "ScatterAddBackward0", "ScatterReduceBackward0"),
+    *("IndexAddBackward0", "IndexCopyBackward0", "IndexReduceBackward0"),
+}
+_BY_PLACE = {
+    *("IndexBackward0", "UnsafeIndexBackward0"),
+    *("IndexPutBackward0", "IndexPutImplBackward0", "UnsafeIndexPutBackward0"),
+}
+_ANYWHERE = {
+    *("MaskedSelectBackward0", "MaskedScatterBackward0", "TakeBackward0", "PutBackward0"),
+    *("PackPaddedSequenceBackward0", "SegmentReduceBackward0", "SparseAddmmBackward0"),
+}
+MOVING = {*_ALONG, *_BY_PLACE, *_ANYWHERE, "MmBackward0"}
+
+_KINDS = 8  # of weights, all powers of 2, by which products and sums round alike
+
+
+def may_move(nodes: Iterable[tuple[Any, tuple[bool, ...]]], meetings: list[Meeting]) -> bool:
+    """Whether a node may move rows from one example's place to another's.
+
+    Args:
+        nodes: those above a meeting, and which of their inputs are.
+    """
+    rows = [m.rows for m in meetings if m.rows is not None]
+    dims = {each.dim for each in rows}
+    return bool(rows) and any(_moves(*node, dims, rows[0].examples) for node in nodes)
+
+
+def _moves(node: Any, over: tuple[bool, ...], dims: set[int], examples: int) -> bool:
+    name = node.name()
+    if name == "MmBackward0":  # a table of who goes where, times the rows
+        return 0 in dims and node.next_functions[0][0] is None
+    if name in _ANYWHERE:
+        return True
+    puts = "IndexPut" in name
+    if puts and not over[1]:  # what is put in holds no rows
+        return False
+    child, output = (node, 0) if puts else node.next_functions[0]
+    of = child if child is not None else node
+    shape = of._input_metadata[output if child is not None else 0].shape
+    held = {d for d, size in enumerate(shape) if d in dims or size == examples}
+    if name in _ALONG:
+        dim = node._saved_dim
+        return (dim - (1 << 64) if dim >= 1 << 63 else dim) % max(1, len(shape)) in held
+    place = 0
+    for index in node._saved_indices:
+        if index is None:
+            place += 1
+            continue
+        mask = index.dtype in (torch.bool, torch.uint8)
+        span = index.dim() if mask else 1
+        touched = any(d in held for d in range(place, place + span))
+        if touched and (mask or not _is_all(index, shape[place])):
+            return True
+        place += span
+    return False
+
+
+def _is_all(index: torch.Tensor, size: int) -> bool:
+    """Whether it takes everything in its order: torch.arange, beside other indices."""
+    every = torch.arange(size, device=index.device)
+    return index.numel() == size and bool(torch.equal(index.flatten().long(), every))
+
+
+def weights(losses: torch.Tensor) -> torch.Tensor:
+    """A power of 2 for each example, another than its neighbours'."""
+    return _powers(torch.arange(len(losses), device=losses.device)).to(losses)
+
+
+def refuse_moved(meeting: Meeting, delta: torch.Tensor, weighted: torch.Tensor) -> None:
+    """Each row's gradient grows as the loss of the example that it is held to be does.
+
+    Args:
+        weighted: the gradient of the losses times ``weights``.
+
+    Raises:
+        ModelError: it is another's.
+    """
+    if meeting.rows is None or not delta.numel():
+        return
+    given = weighted / _powers(owners(delta.shape, meeting.rows, delta.device)).to(delta.device)
+    size = delta.abs().nan_to_num(0.0, 0.0, 0.0)
+    if bool(((given - delta).abs() > 0.25 * size + 1e-6 * size.max()).any()):
+        raise ModelError(
+            f"parameter {meeting.names[0]}: meets a tensor of shape {tuple(meeting.shape())} whose "
+            "rows are not the examples in their order (sorted, routed or packed); keep the "
+            "examples in one dimension throughout, or freeze it by requires_grad_(False)"
+        )
+
+
+def _powers(examples: torch.Tensor) -> torch.Tensor:
+    return torch.exp2((examples % _KINDS).double())
