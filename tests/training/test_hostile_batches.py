@@ -11,6 +11,8 @@ from torch import nn
 from dpsgd_torch import ModelError
 from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.gradients.parts.convolution import Convolution
+from dpsgd_torch.gradients.parts.patches import Geometry
 from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 
@@ -80,6 +82,18 @@ def test_a_huge_vector_is_clipped_to_a_small_norm_in_the_factors_own_precision()
     optimizer.begin(StepPlan(clip, 0.0), np.random.default_rng(0))
     optimizer.accumulate(vectors)
     assert 2 * 0.997 * clip < float(optimizer.sums[0]) <= 2 * clip
+
+
+def test_a_unit_whose_many_equal_terms_round_one_way_is_no_longer_than_its_norm():
+    rows, places, value = 2000, 4, 0.7071  # in float32 its norm is 3e-4 too small
+    x = torch.full((rows, 1, 512, places), value)
+    one = Convolution(x, 0.9 * x, Geometry((3,), (1,), (1,), (1,), 1))
+    unit = one.grouped(torch.zeros(rows, dtype=torch.long), None, 1)
+    squared, lost = unit.squared_norms()
+    inner, edge = rows * places, rows * (places - 1)  # patches under a tap
+    true = 512**2 * (float(x[0, 0, 0, 0]) * float((0.9 * x)[0, 0, 0, 0])) ** 2
+    true *= inner**2 + 2 * edge**2
+    assert 0 <= float(squared.double() + lost.double()) / true - 1 < 1e-6
 
 
 class Packed(nn.Module):
