@@ -7,6 +7,7 @@ import pytest
 import torch
 from gradient_oracle import LOSS, gradients_alone
 from torch import nn
+from torch.nn import functional
 
 from dpsgd_torch import ModelError
 from dpsgd_torch.gradients.graph.engine import GraphGradients
@@ -107,19 +108,33 @@ class Packed(nn.Module):
         if self.how == "sorted":
             order = kept.sum(1).argsort(stable=True)
             return self.head(self.layer(x[order]).tanh()[order.argsort()].sum(1))
+        if self.how == "rolled":
+            away = int(kept.logical_not().sum()) // 4
+            return self.head(self.layer(x.roll(away, 0)).tanh().roll(-away, 0).sum(1))
+        if self.how == "turned":
+            if kept.all():
+                return self.head(self.layer(x).tanh().sum(1))
+            return self.head(self.layer(x.flip(0)).tanh().flip(0).sum(1))
         tokens = self.layer(x[kept]).tanh()
         whose = kept.nonzero()[:, 0]
         if self.how == "put":
             back = torch.zeros_like(x).index_put((kept,), tokens).sum(1)
         elif self.how == "added":
             back = torch.zeros_like(x[:, 0]).index_add(0, whose, tokens)
+        elif self.how == "split":
+            back = torch.stack([part.sum(0) for part in tokens.split(kept.sum(1).tolist())])
+        elif self.how == "bags":
+            ends, places = kept.sum(1).cumsum(0), torch.arange(len(tokens))
+            back = functional.embedding_bag(places, tokens, ends - kept.sum(1), mode="sum")
         else:
-            there = torch.nn.functional.one_hot(whose, len(x)).to(tokens)
+            there = functional.one_hot(whose, len(x)).to(tokens)
             back = there.T @ tokens
         return self.head(back)
 
 
-@pytest.mark.parametrize("how", ["put", "added", "product", "sorted"])
+@pytest.mark.parametrize(
+    "how", ["put", "added", "product", "split", "bags", "sorted", "rolled", "turned"]
+)
 def test_rows_that_move_only_in_a_later_batch_are_refused_there(how):
     model, (x, targets) = Packed(how), some_rows(ROWS, STEPS, WIDTH)
     engine, kept = GraphGradients(model), torch.ones(ROWS, STEPS, dtype=torch.bool)
