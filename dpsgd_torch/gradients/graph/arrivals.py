@@ -13,7 +13,7 @@ from torch.autograd.graph import GradientEdge
 from torch.utils.checkpoint import CheckpointError
 
 from dpsgd_torch.errors import ModelError
-from dpsgd_torch.gradients.graph.order import MOVING, may_move, refuse_moved, weights
+from dpsgd_torch.gradients.graph.order import MOVING, may_move, pattern, refuse_moved, weights
 from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, checked, rule_for
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
 from dpsgd_torch.gradients.graph.saved import Readings, Saved
@@ -47,10 +47,11 @@ class Arrivals:
 
     Args:
         later: keys of meetings whose rules call their node, which waits until the pass is over.
+        seen: patterns of passes whose rows were found where they belong; this one's is added.
     """
 
-    def __init__(self, found: Walk, later: set[Key]) -> None:
-        self._found, self._later = found, later
+    def __init__(self, found: Walk, later: set[Key], seen: set[int]) -> None:
+        self._found, self._later, self._seen = found, later, seen
         self._waiting: list[tuple[Meeting, Deltas]] = []
         self._taken: Meeting | None = None  # whose node runs next
         self._received: dict[Edge, list[Part]] = {}
@@ -102,12 +103,14 @@ class Arrivals:
                 self._take(meeting, tuple(came))
             while self._waiting:
                 self._take(*self._waiting.pop())
+        self._seen.add(self._pattern)
         return self._received
 
     def _weigh(self, losses: torch.Tensor) -> None:
         """One more pass where rows may have moved: what comes when each example has a weight."""
         moving = [each for each in self._found.passing if each[0].name() in MOVING]
-        if not may_move(moving, self._found.meetings):
+        self._pattern = pattern(self._found.passing, self._found.meetings)
+        if self._pattern in self._seen and not may_move(moving, self._found.meetings):
             return
         asked = [(m.node, output) for m in self._found.meetings for output in m.outputs]
         deltas = torch.autograd.grad(

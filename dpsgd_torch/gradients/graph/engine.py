@@ -94,7 +94,7 @@ class GraphGradients:
             self._trained,
             lambda meeting: layouts.holds_examples(meeting, self._examples),
         )
-        received = Arrivals(found, layouts.later).collect(losses)
+        received = Arrivals(found, layouts.later, layouts.seen).collect(losses)
         return pull_back(received, found.shared, self._named)
 
     def _of_one(self, losses: torch.Tensor) -> dict[str, Part]:

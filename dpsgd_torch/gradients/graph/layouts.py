@@ -44,11 +44,13 @@ class Layouts:
     """By key, the layout of each of its meetings in turn; None where a node is shared.
 
     Where all are alike there may be more or fewer the next time (the steps of a sequence).
-    ``later`` are those whose rules need the graph after the backward pass.
+    ``later`` are those whose rules need the graph after the backward pass; ``seen`` are patterns of
+    passes in which rows were found to be where layouts say.
     """
 
     of: dict[Key, list[Layout | None]] = field(default_factory=dict)
     later: set[Key] = field(default_factory=set)
+    seen: set[int] = field(default_factory=set)
 
     def known(self, meeting: Meeting) -> bool:
         found = self.of.get(meeting.key, [])

@@ -2,7 +2,9 @@
 
 Where examples are was found with one example several times over. Rows that are packed, routed or
 sorted by what the examples hold pass for them in that, and in real batches whose examples have
-equal lengths; in another batch they are somewhere else, and no clip would bound an example.
+equal lengths; in another batch they are somewhere else, and no clip would bound an example. So a
+pass of another pattern than before, and each in which indices may move rows, is weighed: one more
+backward pass, of losses that each have a weight, which must come back at every row.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from typing import Any
 import torch
 
 from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.graph.chosen import signed
 from dpsgd_torch.gradients.graph.rules.sums import owners
 from dpsgd_torch.gradients.graph.walk import Meeting
 
 _ALONG = {  # of one dimension
     *("IndexSelectBackward0", "GatherBackward0", "SortBackward0", "TopkBackward0"),
     *("ScatterBackward0", "ScatterAddBackward0", "ScatterReduceBackward0"),
-    *("IndexAddBackward0", "IndexCopyBackward0", "IndexReduceBackward0"),
+    *("RollBackward0", "IndexAddBackward0", "IndexCopyBackward0", "IndexReduceBackward0"),
 }
 _BY_PLACE = {
     *("IndexBackward0", "UnsafeIndexBackward0"),
@@ -29,9 +32,23 @@ _ANYWHERE = {
     *("MaskedSelectBackward0", "MaskedScatterBackward0", "TakeBackward0", "PutBackward0"),
     *("PackPaddedSequenceBackward0", "SegmentReduceBackward0", "SparseAddmmBackward0"),
 }
-MOVING = {*_ALONG, *_BY_PLACE, *_ANYWHERE, "MmBackward0"}
+_TABLES = {"EmbeddingBackward0", "EmbeddingBagBackward0"}  # of rows, where examples hold them
+_CUTS = {"SplitWithSizesBackward0", "SliceBackward0"}
+MOVING = {*_ALONG, *_BY_PLACE, *_ANYWHERE, *_TABLES, *_CUTS, "MmBackward0"}
 
 _KINDS = 8  # of weights, all powers of 2, by which products and sums round alike
+
+
+def pattern(nodes: Iterable[tuple[Any, tuple[bool, ...]]], meetings: list[Meeting]) -> int:
+    """What a pass is like, however many examples it has: its operations, and its meetings' rows."""
+    shapes = []
+    for m in meetings:
+        shape, rows = list(m.shape()), m.rows
+        if rows is not None:
+            shape[rows.dim] //= rows.examples
+        where = None if rows is None else (rows.dim, rows.outer)
+        shapes.append((m.key, tuple(shape), where))
+    return hash((tuple(node.name() for node, _ in nodes), tuple(shapes)))
 
 
 def may_move(nodes: Iterable[tuple[Any, tuple[bool, ...]]], meetings: list[Meeting]) -> bool:
@@ -58,9 +75,15 @@ def _moves(node: Any, over: tuple[bool, ...], dims: set[int], examples: int) -> 
     of = child if child is not None else node
     shape = of._input_metadata[output if child is not None else 0].shape
     held = {d for d, size in enumerate(shape) if d in dims or size == examples}
+    if name in _TABLES:
+        return over[0]
+    if name in _CUTS:
+        return _cuts_unevenly(node, dims)
+    if name == "RollBackward0":
+        rank = len(node._input_metadata[0].shape)
+        return any(signed(dim) % rank in dims for dim in node._saved_dims or (0,))
     if name in _ALONG:
-        dim = node._saved_dim
-        return (dim - (1 << 64) if dim >= 1 << 63 else dim) % max(1, len(shape)) in held
+        return signed(node._saved_dim) % max(1, len(shape)) in held
     place = 0
     for index in node._saved_indices:
         if index is None:
@@ -73,6 +96,17 @@ def _moves(node: Any, over: tuple[bool, ...], dims: set[int], examples: int) -> 
             return True
         place += span
     return False
+
+
+def _cuts_unevenly(node: Any, dims: set[int]) -> bool:
+    child, output = node.next_functions[0]
+    shape = child._input_metadata[output].shape
+    dim = signed(node._saved_dim) % len(shape)
+    if dim not in dims:
+        return False
+    if node.name() == "SliceBackward0":
+        return signed(node._saved_start) != 0 or signed(node._saved_end) < shape[dim]
+    return len(set(node._saved_split_sizes)) > 1
 
 
 def _is_all(index: torch.Tensor, size: int) -> bool:
