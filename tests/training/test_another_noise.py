@@ -99,7 +99,7 @@ def test_an_attempt_that_draws_anew_begins_anew_and_pays_the_whole_again(tmp_pat
     for _ in itertools.islice(cut.run(), 3):
         pass
     cut.close()
-    monkeypatch.setattr(trainer_module, "environment", lambda device: "another machine")
+    monkeypatch.setattr(trainer_module, "environment", lambda device, gradients: "another machine")
     again = made(PaidAsAWhole(), run_dir=tmp_path / "cut").resume()
     assert again.noise_state["steps"].item() == 0
     again.fit()
