@@ -57,7 +57,8 @@ def test_subtler_ways_to_mix_examples_are_caught_every_time(mix):
             return mix(self.inner(x.flatten(1)), x.flatten(1))
 
     for _ in range(3):
-        with pytest.raises(ModelError, match="changes with another example"):
+        match = "changes with another example|rows are not the examples"
+        with pytest.raises(ModelError, match=match):
             make_trainer(model=Subtle(), seed=None)
 
 
@@ -87,7 +88,7 @@ def test_a_layer_opacus_cannot_differentiate_trains_and_is_refused_where_it_is_a
 
 @pytest.mark.parametrize("layer", [nn.LSTM(6, 3), nn.MultiheadAttention(6, 1)], ids=["LSTM", "MHA"])
 def test_a_layer_that_takes_the_examples_for_steps_is_refused(layer):
-    match = "changes with another example|is not the one it has alone|examples mix"
+    match = "changes with another example|not the one it has alone|mix|rows are not the examples"
     with pytest.raises(ModelError, match=match):
         make_trainer(model=Sequence(layer))
 
