@@ -159,6 +159,18 @@ def by_layer(model: nn.Module, error: ModelError) -> ModelError:
     return error
 
 
+def mixing(of: str) -> ModelError:
+    """What to say of examples that are no islands.
+
+    >>> str(mixing("parameter fc.weight:"))[:59]
+    "parameter fc.weight: one example's gradient changes with an"
+    """
+    return ModelError(
+        f"{of} one example's gradient changes with another example; remove what works across the "
+        "batch (statistics, attention, contrastive terms)"
+    )
+
+
 def advice(layer: nn.Module) -> str:
     """What to use instead of a recurrent or attention layer; nothing for any other."""
     if isinstance(layer, nn.RNNBase | nn.RNNCellBase):

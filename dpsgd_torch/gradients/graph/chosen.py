@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dpsgd_torch.gradients.graph.rules.inputs import signed
 from dpsgd_torch.gradients.parts import Part, Tokens, Written
 
 
@@ -37,7 +38,7 @@ def _rows(node: Any, shape: torch.Size) -> tuple[torch.Tensor, int] | None:
     """Which of how many rows, −1 for one that learns nothing; None: not so, or not of rows."""
     name = node.name()
     if name == "EmbeddingBackward0":
-        return None if node._saved_scale_grad_by_freq else (_looked_up(node, shape[0]), shape[0])
+        return None if node._saved_scale_grad_by_freq else (_looked_up(node), shape[0])
     if name == "IndexBackward0":
         places = [dim for dim, index in enumerate(node._saved_indices) if index is not None]
         dim = places[0]
@@ -56,10 +57,9 @@ def _rows(node: Any, shape: torch.Size) -> tuple[torch.Tensor, int] | None:
     return (indices.long(), shape[dim]) if math.prod(shape[:dim]) == 1 else None
 
 
-def _looked_up(node: Any, entries: int) -> torch.Tensor:
+def _looked_up(node: Any) -> torch.Tensor:
     indices: torch.Tensor = node._saved_indices.long()
-    padding = node._saved_padding_idx  # none is −1, which is shown without its sign
-    return indices.masked_fill(indices == padding, -1) if padding < entries else indices
+    return indices.masked_fill(indices == signed(node._saved_padding_idx), -1)
 
 
 def _range(node: Any) -> slice:
@@ -67,7 +67,3 @@ def _range(node: Any) -> slice:
         index = signed(node._saved_index)
         return slice(index, index + 1 or None)
     return slice(signed(node._saved_start), signed(node._saved_end), node._saved_step)
-
-
-def signed(number: int) -> int:
-    return number - (1 << 64) if number >= 1 << 63 else number

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dpsgd_torch.errors import ModelError
-from dpsgd_torch.gradients.graph.chosen import signed
+from dpsgd_torch.gradients.graph.rules.inputs import input_shape, signed
 from dpsgd_torch.gradients.graph.rules.sums import owners
 from dpsgd_torch.gradients.graph.walk import Meeting
 
@@ -99,8 +99,7 @@ def _moves(node: Any, over: tuple[bool, ...], dims: set[int], examples: int) -> 
 
 
 def _cuts_unevenly(node: Any, dims: set[int]) -> bool:
-    child, output = node.next_functions[0]
-    shape = child._input_metadata[output].shape
+    shape = input_shape(node, 0)
     dim = signed(node._saved_dim) % len(shape)
     if dim not in dims:
         return False
@@ -134,11 +133,16 @@ def refuse_moved(meeting: Meeting, delta: torch.Tensor, weighted: torch.Tensor) 
     given = weighted / _powers(owners(delta.shape, meeting.rows, delta.device)).to(delta.device)
     size = delta.abs().nan_to_num(0.0, 0.0, 0.0)
     if bool(((given - delta).abs() > 0.25 * size + 1e-6 * size.max()).any()):
-        raise ModelError(
-            f"parameter {meeting.names[0]}: meets a tensor of shape {tuple(meeting.shape())} whose "
-            "rows are not the examples in their order (sorted, routed or packed); keep the "
-            "examples in one dimension throughout, or freeze it by requires_grad_(False)"
-        )
+        raise out_of_order(meeting)
+
+
+def out_of_order(meeting: Meeting) -> ModelError:
+    """What to say of rows that are other examples' than their place says."""
+    return ModelError(
+        f"parameter {meeting.names[0]}: meets a tensor of shape {tuple(meeting.shape())} whose "
+        "rows are not the examples in their order (sorted, routed or packed); keep the "
+        "examples in one dimension throughout, or freeze it by requires_grad_(False)"
+    )
 
 
 def _powers(examples: torch.Tensor) -> torch.Tensor:

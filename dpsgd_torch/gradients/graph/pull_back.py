@@ -10,22 +10,10 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge
 
-from dpsgd_torch.gradients.graph.chosen import chosen, signed
-from dpsgd_torch.gradients.graph.walk import ACCUMULATE, Edge
+from dpsgd_torch.gradients.graph.chosen import chosen
+from dpsgd_torch.gradients.graph.rules.inputs import input_shape, signed
+from dpsgd_torch.gradients.graph.walk import ACCUMULATE, SAME_ORDER, Edge
 from dpsgd_torch.gradients.parts import Part, Written, summed
-
-_SAME_ORDER = {
-    "ViewBackward0",
-    "UnsafeViewBackward0",
-    "ReshapeAliasBackward0",
-    "UnsqueezeBackward0",
-    "SqueezeBackward0",
-    "SqueezeBackward1",
-    "SqueezeBackward2",
-    "AliasBackward0",
-    "CloneBackward0",
-    "ToCopyBackward0",
-}
 
 
 def pull_back(
@@ -39,7 +27,7 @@ def pull_back(
         received: by node and output; emptied.
         shared: of which parameters each node is made, children first.
     """
-    found: dict[str, Part] = {}
+    found: dict[str, list[Part]] = {}
     by_node: dict[Any, dict[int, list[Part]]] = {}
     for (node, output), parts in received.items():
         by_node.setdefault(node, {})[output] = parts
@@ -48,7 +36,7 @@ def pull_back(
         for output, parts in by_node.pop(node, {}).items():
             part = summed(parts)
             if node.name() == ACCUMULATE:
-                found[names[0]] = summed([part, *([found[names[0]]] if names[0] in found else [])])
+                found.setdefault(names[0], []).append(part)
                 continue
             cheap = _reshaped(node, part)
             if cheap is not None:
@@ -56,24 +44,23 @@ def pull_back(
                 by_node.setdefault(child, {}).setdefault(place, []).append(cheap)
                 continue
             for name, written in _through(node, output, part, names, params):
-                found[name] = summed([written, *([found[name]] if name in found else [])])
-    return found
+                found.setdefault(name, []).append(written)
+    return {name: summed(parts) for name, parts in found.items()}
 
 
 def _reshaped(node: Any, part: Part) -> Part | None:
     """Of a tensor that the node only gives another shape, or chooses rows of."""
     name = node.name()
-    child, place = node.next_functions[0]
-    if child is None:
+    if node.next_functions[0][0] is None:
         return None
-    shape = torch.Size(child._input_metadata[place].shape)
+    shape = input_shape(node, 0)
     if name == "TBackward0" or (name == "TransposeBackward0" and len(shape) == 2):
         turned = name == "TBackward0" or (node._saved_dim0 - node._saved_dim1) % 2
         return part.transposed() if len(shape) == 2 and turned else part
     if name == "PermuteBackward0":
         back = torch.tensor([signed(dim) % len(shape) for dim in node._saved_dims]).argsort()
         return Written(part.written().permute(0, *(1 + back).tolist()))
-    return part.viewed(shape) if name in _SAME_ORDER else chosen(node, part, shape)
+    return part.viewed(shape) if name in SAME_ORDER else chosen(node, part, shape)
 
 
 def _through(

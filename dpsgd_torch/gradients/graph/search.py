@@ -15,7 +15,9 @@ from torch import nn
 from torch.autograd.graph import GradientEdge
 
 from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.capture import mixing
 from dpsgd_torch.gradients.graph.layouts import UNDECIDED, Layout, Layouts
+from dpsgd_torch.gradients.graph.order import out_of_order
 from dpsgd_torch.gradients.graph.walk import Key, Meeting, walk
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 
@@ -116,20 +118,12 @@ class _Search:
             return True
         if (first & second).any():
             if not meeting.only_shared:
-                raise ModelError(
-                    f"parameter {meeting.names[0]}: one example's gradient changes with another "
-                    "example; remove what works across the batch (statistics, attention, "
-                    "contrastive terms)"
-                )
+                raise mixing(f"parameter {meeting.names[0]}:")
             self.decided[place] = None
             return True
         fitting = [each for each in possible if _fits(each, first, second, examples)]
         if not fitting:
-            raise ModelError(
-                f"parameter {meeting.names[0]}: meets a tensor of shape {tuple(shape)} whose rows "
-                "are not the examples in their order (sorted, routed or packed); keep the examples "
-                "in one dimension throughout, or freeze it by requires_grad_(False)"
-            )
+            raise out_of_order(meeting)
         self._possible[place] = fitting
         if len(fitting) == 1 or last:
             self.decided[place] = fitting[0]

@@ -19,10 +19,7 @@ from dpsgd_torch.gradients.graph.rows import Rows
 
 ACCUMULATE = "torch::autograd::AccumulateGrad"
 _HIDING = "CheckpointFunctionBackward"
-_RESHAPED = {  # of one tensor, the same values: shared where that tensor is
-    "TBackward0",
-    "TransposeBackward0",
-    "PermuteBackward0",
+SAME_ORDER = {  # of one tensor, the same values in the same order
     "ViewBackward0",
     "UnsafeViewBackward0",
     "ReshapeAliasBackward0",
@@ -33,6 +30,10 @@ _RESHAPED = {  # of one tensor, the same values: shared where that tensor is
     "AliasBackward0",
     "CloneBackward0",
     "ToCopyBackward0",
+}
+_RESHAPED = {  # in any order: shared where that tensor is
+    *SAME_ORDER,
+    *("TBackward0", "TransposeBackward0", "PermuteBackward0"),
 }
 
 Key = tuple[tuple[str, ...], str, tuple[int, ...]]  # parameters, node's name, places of shared ones

@@ -12,10 +12,11 @@ from dpsgd_torch.data.trees import leaves, mapped
 from dpsgd_torch.data.trees import length as rows_of
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
+from dpsgd_torch.gradients.capture import mixing
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Gradient, Oracle
-from dpsgd_torch.gradients.vectors import PerExample, Vectors, length
+from dpsgd_torch.gradients.vectors import PerExample, Vectors, length, zeros
 
 _NORM = 1e-3  # relative: what is wrong is off by more, what is rounding by far less
 _HAIR = 1e-5  # relative: norms in float32
@@ -34,10 +35,6 @@ RIGHT = {  # by engine: why its gradients may be wrong, and what to do
 }
 
 Slots = tuple[torch.Tensor, torch.Tensor] | tuple[()]
-
-
-class WrongSum(ModelError):
-    """Vectors that do not add up to autograd's gradient."""
 
 
 class Passes:
@@ -86,16 +83,14 @@ class Passes:
 
     def summed(self, vectors: Vectors, factors: torch.Tensor) -> tuple[Gradient, float]:
         """Σ factor × vector, and Σ factor × norm, which is what it is rounded against."""
-        sums = [
-            torch.zeros(p.shape, dtype=torch.float64, device=p.device) for p in self.oracle.params
-        ]
+        sums = zeros(self.oracle.params)
         vectors.add_to(sums, factors)
         scale = float((factors * vectors.norms)[factors > 0].double().sum())
         return [total.flatten() for total in sums], scale
 
     def refuse_wrong_sum(self, reference: Gradient, total: Gradient, scale: float) -> None:
         if found := self.oracle.differing(reference, total, scale):
-            raise WrongSum(
+            raise ModelError(
                 f"parameter {found[0]}: its per-example gradients do not add up to autograd's "
                 f"gradient (off by {100 * found[1]:.2g} %): {self.why}; {self.move}, or freeze "
                 "it by requires_grad_(False)"
@@ -171,10 +166,7 @@ class Passes:
         before = self.narrowed(vectors.vector(slot))
         after = self.engine(engine, other, of, frozen=frozen).vector(slot)
         if found := self.oracle.differing(before, after, alike=True):
-            raise ModelError(
-                f"parameter {found[0]}: one example's gradient changes with another example; "
-                "remove what works across the batch (statistics, attention, contrastive terms)"
-            )
+            raise mixing(f"parameter {found[0]}:")
 
     def narrowed(self, vector: Gradient) -> Gradient:
         """In the parameters' own precision, to be held on to."""

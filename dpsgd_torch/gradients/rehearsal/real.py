@@ -6,7 +6,7 @@ import torch
 
 from dpsgd_torch.data.base import Batch
 from dpsgd_torch.data.trees import leaves, taken
-from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.capture import mixing
 from dpsgd_torch.gradients.rehearsal.passes import Passes, rows
 from dpsgd_torch.gradients.vectors import PerExample, Vectors
 
@@ -58,7 +58,7 @@ def _summed(
     if passes.oracle.differing(reference, total, scale):
         reference = passes.plain(batch, _REAL, frozen=True, factors=scattered)
         passes.refuse_wrong_sum(reference, total, scale)
-        raise _mixing(len(scattered))
+        raise mixing(f"model: in a batch of {len(scattered)},")
 
 
 def _part_alone(
@@ -97,7 +97,7 @@ def _with_real_draws(
     if passes.oracle.differing(reference, total, scale):
         reference = passes.plain(batch, _REAL, frozen=False, factors=factors)
         passes.refuse_wrong_sum(reference, total, scale)
-        raise _mixing(size)
+        raise mixing(f"model: in a batch of {size},")
 
 
 def _part(finite: torch.Tensor) -> torch.Tensor:
@@ -111,10 +111,3 @@ def _part(finite: torch.Tensor) -> torch.Tensor:
 
 def _factors(count: int) -> torch.Tensor:
     return torch.rand(count, generator=torch.Generator().manual_seed(1)) + 0.5
-
-
-def _mixing(size: int) -> ModelError:
-    return ModelError(
-        f"model: in a batch of {size}, one example's gradient changes with another example; "
-        "remove what works across the batch (statistics, attention, contrastive terms)"
-    )

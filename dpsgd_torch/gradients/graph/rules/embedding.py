@@ -9,6 +9,7 @@ import torch
 
 from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.base import NoRule, node_rule
+from dpsgd_torch.gradients.graph.rules.inputs import signed
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
 from dpsgd_torch.gradients.graph.rules.sums import owners, split
 from dpsgd_torch.gradients.parts import Part, Tokens
@@ -23,8 +24,8 @@ def embedding(
     """A row of the table for each index; the padding index learns nothing."""
     _refuse_frequency(node)
     indices = node._saved_indices.long()
-    if _padding(node) >= 0:
-        indices = indices.masked_fill(indices == _padding(node), -1)
+    if signed(node._saved_padding_idx) >= 0:
+        indices = indices.masked_fill(indices == signed(node._saved_padding_idx), -1)
     entries = node._saved_weight_sym_argsize_0
     back = split(rows, delta, delta.dim() - 1)
     return {0: Tokens(split(rows, indices, indices.dim()), back, entries)}
@@ -51,7 +52,7 @@ def _bagged(node: Any, delta: torch.Tensor, rows: Rows) -> Part:
     entries = node._saved_weight_sym_argsize_0
     places = torch.arange(len(indices), device=indices.device)
     bags = torch.searchsorted(starts, places, right=True) - 1
-    counted = indices != _padding(node)
+    counted = indices != signed(node._saved_padding_idx)
     if node._saved_mode in (_SUM, _MEAN):
         back = delta[bags]
         if node._saved_per_sample_weights is not None:
@@ -82,12 +83,6 @@ def _side_by_side(
     deltas = back.new_zeros(count, most, back.shape[1])
     deltas[owner, place] = back[order]
     return tokens, deltas
-
-
-def _padding(node: Any) -> int:
-    """The index of padding, or −1: the graph shows it without its sign."""
-    index = int(node._saved_padding_idx)
-    return index if index < 1 << 63 else -1
 
 
 def _refuse_frequency(node: Any) -> None:

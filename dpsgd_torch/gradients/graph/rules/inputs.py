@@ -20,6 +20,11 @@ def fitted(gradient: torch.Tensor, node: Any, place: int) -> torch.Tensor:
     return gradient.to(dtype)
 
 
+def signed(number: int) -> int:
+    """A saved whole number, which the graph shows without its sign."""
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
 def _metadata(node: Any, place: int) -> Any:
     child, output = node.next_functions[place]
     return child._input_metadata[output]
