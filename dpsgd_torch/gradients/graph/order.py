@@ -14,12 +14,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.inputs import input_shape, signed
 from dpsgd_torch.gradients.graph.rules.sums import parted
 from dpsgd_torch.gradients.graph.walk import Meeting
+from dpsgd_torch.gradients.parts.pieces import pieces
 
 _ALONG = {  # of one dimension
     *("IndexSelectBackward0", "GatherBackward0", "SortBackward0", "TopkBackward0"),
@@ -128,14 +130,17 @@ def tallies(rows: Rows, delta: torch.Tensor, *, absolute: bool = False) -> torch
     They are what is kept of one pass to be compared with another's, in little memory. Factors of
     no pattern: what moves within a block, or against it, does not cancel.
     """
-    real = torch.view_as_real(delta.resolve_conj()) if delta.is_complex() else delta
-    real = real.detach().abs() if absolute else real.detach()
-    own = parted(real, rows).movedim(rows.dim + 1, 0).flatten(1)
-    factors = _factors(own.shape[1], own.device, own.dtype)
-    blocks = -(-own.shape[1] // _BLOCK)
-    padded = own.new_zeros(rows.examples, blocks * _BLOCK)
-    torch.mul(own, factors, out=padded[:, : own.shape[1]])
-    return padded.view(rows.examples, blocks, _BLOCK).sum(2)
+    real = torch.view_as_real(delta.detach().resolve_conj()) if delta.is_complex() else delta
+    by_example = parted(real.detach(), rows).movedim(rows.dim + 1, 0)
+    size = by_example[:1].numel()
+    factors = _factors(size, real.device, real.dtype)
+    found = real.new_empty(rows.examples, -(-size // _BLOCK))
+    for at in pieces(rows.examples, size, real.device):
+        own = by_example[at].flatten(1)
+        products = (own.abs() if absolute else own) * factors
+        padded = pad(products, (0, found.shape[1] * _BLOCK - size))
+        found[at] = padded.view(-1, found.shape[1], _BLOCK).sum(2)
+    return found
 
 
 def refuse_moved(meeting: Meeting, delta: torch.Tensor, weighted: torch.Tensor) -> None:
