@@ -36,7 +36,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 def assembled(
     model: nn.Module,
-    loss: Loss,
+    loss: Any,
     given_data: Sequence[Tree] | Data,
     *,
     privacy: Privacy | None,
@@ -56,8 +56,12 @@ def assembled(
     early_stopping: EarlyStopping | None,
     device: str | torch.device,
     seed: int | None,
+    values: Loss | None = None,
 ) -> RunState:
     """The state of a run that has not begun; the model is on its device, and in training mode.
+
+    Args:
+        values: the loss as it is called, where ``loss`` only names it.
 
     Raises:
         InvalidValue, ModelError, DataError: nothing was charged.
@@ -85,7 +89,7 @@ def assembled(
     )
     also = validation_events(validation, len(epoch_ends(sampling)))
     plan = privacy.plan(sampling, also) if privacy else None
-    taken = per_example(loss)
+    taken = per_example(loss) if values is None else values
     given = {name: per_example(metric, "metric") for name, metric in (metrics or {}).items()}
     modes = TrainingModes(model.to(device))
     guard = ReleaseGuard(model, watching=privacy is not None)

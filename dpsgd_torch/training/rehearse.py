@@ -57,6 +57,20 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     Raises:
         ModelError, DataError: what failed, and on what.
     """
+    try_model(run)
+    method, rows, size = rehearsed(run, gradients)
+    try_training(run.model, run.loss, rows, size)
+    try_scores(run.model, run.scores, run.test, held_out, size)
+    try_optimizer(run.model, run.optimizer)
+    return method
+
+
+def try_model(run: RunState) -> None:
+    """What can be refused of the model before any pass.
+
+    Raises:
+        ModelError, InvalidValue: what cannot be trained, saved or loaded.
+    """
     if not run.picks_size:
         refuse_long_sums(run.sampling.batch_size, run.physical_batch_size)
     refuse_without_float64(run.device)
@@ -65,11 +79,6 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     try_saving(run.model)
     if run.folder or run.callbacks.early_stopping.keep_best:
         try_loading(run.model)
-    method, rows, size = _chosen(run, gradients)
-    try_training(run.model, run.loss, rows, size)
-    try_scores(run.model, run.scores, run.test, held_out, size)
-    try_optimizer(run.model, run.optimizer)
-    return method
 
 
 def method_of(run: RunState, gradients: str) -> Method:
@@ -78,10 +87,10 @@ def method_of(run: RunState, gradients: str) -> Method:
     Raises:
         ModelError: it is not right for this model and loss.
     """
-    return _chosen(run, gradients)[0]
+    return rehearsed(run, gradients)[0]
 
 
-def _chosen(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
+def rehearsed(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
     """The method, and the rows that it was rehearsed on, so many at once."""
     likely = run.sampling.likely_rows()
 
@@ -98,7 +107,7 @@ def _chosen(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
 
     size = min(run.physical_batch_size, likely)
     rows = rows_to_rehearse(run.data, size, "train_tensors")
-    method = choose(gradients, run.model, run.loss, rows, sized)
+    method = choose(gradients, run.model, run.loss, rows, sized, run.forward)
     return method, rows, min(run.physical_batch_size, likely)
 
 
@@ -229,7 +238,7 @@ def _try(
             oracle.outputs(taken(data[0], piece), f"{which} rows of extreme inputs")
     given = [part for part in tree_leaves(outputs) if isinstance(part, torch.Tensor)]
     wide = sum(math.prod(part.shape[1:]) for part in given)
-    for rows in _kinds_of(data[1], wide).split(size):
+    for rows in kinds_of(data[1], wide).split(size):
         like = tree_map_only(torch.Tensor, partial(_repeated, size=few, count=len(rows)), outputs)
         for name, score in scores.items():
             targets = taken(data[1], rows)
@@ -292,7 +301,7 @@ def _try_score(
         )
 
 
-def _kinds_of(targets: Tree, values: int) -> torch.Tensor:
+def kinds_of(targets: Tree, values: int) -> torch.Tensor:
     """Rows with every kind of target: each whole number once, else all rows or the extremes."""
     found = [_kinds_in(tensor, values) for tensor in leaves(targets)]
     return found[0] if len(found) == 1 else torch.cat(found).unique()

@@ -23,7 +23,8 @@ from dpsgd_torch.training.streams import Streams
 def streams_of(run: RunState, asked: dict[str, Any]) -> Streams:
     """The run's streams, their noise keyed by what was asked, initial weights and model's code."""
     begun = digest(run.model.state_dict().values())
-    context = json.dumps([asked, begun, described_model(run.model)])
+    heard = [run.heard] if run.heard else []
+    context = json.dumps([asked, begun, described_model(run.model), *heard])
     return Streams(run.streams.root, hashlib.sha256(context.encode()).hexdigest())
 
 

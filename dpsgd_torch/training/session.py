@@ -88,7 +88,8 @@ class Session:
                 physical_batch_size=run.physical_batch_size,
             )
             return
-        with per_example_gradients(run.model, run.method.kind, run.method.layouts) as wrapped:
+        kind, layouts = run.method.kind, run.method.layouts
+        with per_example_gradients(run.model, kind, layouts, run.forward) as wrapped:
             yield PrivateStep(
                 wrapped,
                 run.loss,

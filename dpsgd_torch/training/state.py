@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.trees import Forward, call
 from dpsgd_torch.data.units import UnitRows
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.losses import Loss
@@ -34,7 +35,7 @@ class RunState:
 
     model: nn.Module
     modes: TrainingModes
-    given_loss: Loss
+    given_loss: Loss | str  # by name, where a loop of the user's own takes it
     loss: Loss
     scores: dict[str, Any]
     data: Data
@@ -54,6 +55,8 @@ class RunState:
     checkpoint_every: int
     picks_size: bool = False  # "auto": the physical batch size is what fits
     method: Method = field(default_factory=lambda: Method("none"))
+    forward: Forward = call
+    heard: str = ""  # a digest of losses, where nothing else tells them from another loop's
 
     # what changes with the steps
     charges: Charges = field(default_factory=Charges)
