@@ -40,3 +40,9 @@ def trained(private: Private, steps: int | None = None, losses=losses_of) -> Pri
         if private.step() and private.done == steps:
             break
     return private
+
+
+def looped(private: Private, body) -> None:
+    """The loop with another body, called with each batch."""
+    for batch in private:
+        body(batch)
