@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy
 
 from dpsgd_torch import DataError, GuaranteeBroken, ModelError, Privacy, Private, RunError
 
-
 MIXED = r"one example's gradient changes|an example's gradient is|rows are not the examples"
 
 
