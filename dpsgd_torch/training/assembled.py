@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.checked import data_on, units_of
@@ -23,15 +24,16 @@ from dpsgd_torch.training.arguments import refuse_unfit
 from dpsgd_torch.training.callbacks import Callbacks, validation_events
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.fingerprint import digest
+from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.modes import TrainingModes
+from dpsgd_torch.training.optimizers import Optimizers, made_optimizer
 from dpsgd_torch.training.physical_size import AUTO, begun_with
+from dpsgd_torch.training.rates import SchedulerFactory, made_scheduler
 from dpsgd_torch.training.released_state import ReleaseGuard
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.validation import HeldOut, Validation
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 def assembled(
@@ -42,7 +44,7 @@ def assembled(
     privacy: Privacy | None,
     batch_size: int,
     epochs: float,
-    optimizer: torch.optim.Optimizer | OptimizerFactory,
+    optimizer: Optimizers,
     test_tensors: Sequence[Tree] | Data | None,
     metrics: Mapping[str, Loss] | None,
     units: Any,
@@ -52,6 +54,7 @@ def assembled(
     physical_batch_size: int | str,
     checkpoint_every: int,
     rate_schedule: Schedule | None,
+    lr_scheduler: LRScheduler | SchedulerFactory | None,
     validation: Validation | None,
     early_stopping: EarlyStopping | None,
     device: str | torch.device,
@@ -94,9 +97,12 @@ def assembled(
     modes = TrainingModes(model.to(device))
     guard = ReleaseGuard(model, watching=privacy is not None)
     trainable = validate.trainable_parameters(model)
-    made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(trainable)
+    made = made_optimizer(optimizer, model, trainable)
     validate.refuse_unreachable(model, made)
     held_out = HeldOut(validation, taken, device) if validation else None
+    scheduler, kept = made_scheduler(lr_scheduler, made, rate_schedule), Kept()
+    if scheduler:
+        kept.add("lr_scheduler", scheduler)
     return RunState(
         model=model,
         modes=modes,
@@ -111,7 +117,8 @@ def assembled(
         privacy=privacy,
         plan=plan,
         optimizer=made,
-        callbacks=Callbacks(made, rate_schedule, held_out, early_stopping),
+        callbacks=Callbacks(made, rate_schedule, held_out, early_stopping, scheduler),
+        kept=kept,
         guard=guard,
         streams=Streams() if seed is None else Streams(seed),
         folder=run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir)),

@@ -87,6 +87,7 @@ class Steps:
                 f"no better validation score in {run.callbacks.early_stopping.patience} epochs"
             )
             return False
+        run.callbacks.rates.refuse_others()
         self._on_record = None
         if run.plan:
             try:
@@ -127,6 +128,7 @@ class Steps:
         if run.plan:
             run.charges.settle(run.done, run.guard.accept(), self._on_record)
         run.done, run.torn, self._record = run.done + 1, False, None
+        run.callbacks.stepped()
         if run.done == self._ends[epoch - 1]:
             try:
                 charges = run.charges if run.plan else None
@@ -189,7 +191,14 @@ def _keep(run: RunState, folder: RunFolder) -> None:
     run.refuse_changed_state()
     held = len(run.charges.ledger) if run.plan else 0
     save_checkpoint(
-        folder.checkpoints, run.done, run.model, run.optimizer, held, run.history, run.noise_state
+        folder.checkpoints,
+        run.done,
+        run.model,
+        run.optimizer,
+        held,
+        run.history,
+        run.noise_state,
+        run.kept,
     )
 
 
@@ -204,7 +213,7 @@ def epoch_ends(sampling: Sampler) -> list[int]:
 
 
 def _rates_rise(run: RunState, step: int) -> bool:
-    return run.callbacks.rates_rise(step, run.sampling.steps)
+    return run.callbacks.rates.rise(step, run.sampling.steps)
 
 
 def _charged(run: RunState) -> str:

@@ -25,8 +25,10 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.asked import LoopBatch, now
-from dpsgd_torch.training.assembled import OptimizerFactory, assembled
+from dpsgd_torch.training.assembled import assembled
+from dpsgd_torch.training.kept import is_scheduled
 from dpsgd_torch.training.loop_story import READY, REHEARSED, STEPPED, LoopStory
+from dpsgd_torch.training.optimizers import Optimizers, parts_of
 from dpsgd_torch.training.physical_size import AUTO
 from dpsgd_torch.training.rehearse import try_model, try_optimizer
 from dpsgd_torch.training.rehearse_loop import handed_on
@@ -48,7 +50,8 @@ class Private:
 
     Args:
         model: any module without batch statistics; trained in place.
-        optimizer: one over the model's parameters, or ``lambda p: torch.optim.SGD(p, lr=0.25)``.
+        optimizer: one over the model's parameters, or ``lambda p: torch.optim.SGD(p, lr=0.25)``;
+            a list of several, over disjoint ones (Muon for matrices, AdamW for the rest).
         data: inputs and targets of the n records, as ``Trainer`` takes them.
         privacy: the promise to keep.
         batch_size: expected batch size; the sampling rate is batch_size / n.
@@ -78,7 +81,7 @@ class Private:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | OptimizerFactory,
+        optimizer: Optimizers,
         data: Sequence[Tree] | Data,
         *,
         privacy: Privacy,
@@ -118,6 +121,7 @@ class Private:
             physical_batch_size=physical_batch_size,
             checkpoint_every=checkpoint_every,
             rate_schedule=None,
+            lr_scheduler=None,
             validation=None,
             early_stopping=None,
             device=device,
@@ -134,7 +138,8 @@ class Private:
         self._at: Any = None
         self._waits = False  # a batch was handed over and its losses are to come
         self._since, self._around = 0, contextlib.ExitStack()
-        state.optimizer.register_step_pre_hook(self._story.refuse_bare_step)
+        for part in parts_of(state.optimizer):
+            part.register_step_pre_hook(self._story.refuse_bare_step)
 
     model = Shown(lambda run: run.model)
     optimizer = Shown(lambda run: run.optimizer)
@@ -154,6 +159,7 @@ class Private:
                 "loop: another loop over this run is open; finish it, or close its iterator, first"
             )
         run = self.state
+        self._refuse_unkept()
         self._turns = turns = Turns(self._story)
         before = run.done
         try:
@@ -207,6 +213,19 @@ class Private:
         self._at = self._turns.resume()
         return True
 
+    def keep(self, **things: Any) -> None:
+        """Keep the state of schedulers, averaged models and the like in checkpoints, by name.
+
+        Each has ``state_dict`` and ``load_state_dict``; call it before the loop and ``resume``.
+
+        Raises:
+            ModelError: no checkpoint can hold it, or it follows a score.
+        """
+        if self.state.charges.are_open:
+            raise RunError(f"keep: {', '.join(things)}: comes before the loop and resume")
+        for name, thing in things.items():
+            self.state.kept.add(name, thing)
+
     def resume(self) -> Private:
         """Take up the run in ``run_dir`` at its last checkpoint, before the loop begins.
 
@@ -243,6 +262,14 @@ class Private:
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""
         self._session.close()
+
+    def _refuse_unkept(self) -> None:
+        for part in parts_of(self.optimizer) if self.state.folder else ():
+            if is_scheduled(part) and not self.state.kept.steps(part):
+                raise RunError(
+                    "optimizer: a scheduler is over it that no checkpoint keeps, so that a resumed "
+                    "run would go on at other rates; call private.keep(scheduler=scheduler) first"
+                )
 
     def _told(self, what: str) -> str:
         free = not self.state.torn

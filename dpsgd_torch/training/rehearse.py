@@ -32,6 +32,7 @@ from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.first_pass import rows_to_rehearse
 from dpsgd_torch.training.modes import evaluating
 from dpsgd_torch.training.movement import refuse_unmoved
+from dpsgd_torch.training.optimizers import parts_of
 from dpsgd_torch.training.physical_size import fitting, free_memory
 from dpsgd_torch.training.private_optimizer import refuse_long_sums
 from dpsgd_torch.training.released_state import checksums, released_tensors
@@ -194,9 +195,10 @@ def try_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     Raises:
         ModelError: the step fails, or does not move a parameter, from 0 either.
     """
-    copies = _stepped(optimizer, zero=False)
-    if copies and any(torch.equal(p, copied) for p, copied in copies.items()):
-        refuse_unmoved(_stepped(optimizer, zero=True), optimizer, model)
+    for part in parts_of(optimizer):
+        copies = _stepped(part, zero=False)
+        if copies and any(torch.equal(p, copied) for p, copied in copies.items()):
+            refuse_unmoved(_stepped(part, zero=True), part, model)
 
 
 def _stepped(optimizer: torch.optim.Optimizer, *, zero: bool) -> dict[nn.Parameter, nn.Parameter]:
@@ -211,6 +213,8 @@ def _stepped(optimizer: torch.optim.Optimizer, *, zero: bool) -> dict[nn.Paramet
         return {}
     twin.__dict__["_optimizer_step_pre_hooks"] = OrderedDict()
     twin.__dict__["_optimizer_step_post_hooks"] = OrderedDict()
+    for group in twin.param_groups:
+        group["lr"] = group["lr"] or group.get("initial_lr", 0.0)  # where a warm-up begins at 0
     for p in copies.values():
         if zero:
             p.data.zero_()

@@ -38,7 +38,9 @@ def write_beginning(run: RunState, asked: dict[str, Any]) -> None:
         "noise_context": run.streams.context,
     }
     run.folder.write_root(run.streams.root)
-    save_checkpoint(run.folder.checkpoints, 0, run.model, run.optimizer, 0, run.history)
+    save_checkpoint(
+        run.folder.checkpoints, 0, run.model, run.optimizer, 0, run.history, kept=run.kept
+    )
     run.folder.write_sealed("private/contract.json", kept)
 
 

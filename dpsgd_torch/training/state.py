@@ -23,6 +23,7 @@ from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.callbacks import Callbacks
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.history import History
+from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
@@ -56,6 +57,7 @@ class RunState:
     picks_size: bool = False  # "auto": the physical batch size is what fits
     method: Method = field(default_factory=lambda: Method("none"))
     forward: Forward = call
+    kept: Kept = field(default_factory=Kept)
     heard: str = ""  # a digest of losses, where nothing else tells them from another loop's
 
     # what changes with the steps

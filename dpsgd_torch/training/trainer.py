@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from accountant import Ledger
 from dpsgd_torch.data.base import Data
@@ -22,10 +23,12 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder
-from dpsgd_torch.training.assembled import OptimizerFactory, assembled
+from dpsgd_torch.training.assembled import assembled
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.loop import Progress, train
+from dpsgd_torch.training.optimizers import Optimizers
 from dpsgd_torch.training.physical_size import AUTO
+from dpsgd_torch.training.rates import SchedulerFactory
 from dpsgd_torch.training.rehearse import try_all
 from dpsgd_torch.training.session import Session
 from dpsgd_torch.training.state import Shown
@@ -48,7 +51,8 @@ class Trainer:
         privacy: the promise to keep, or None to train without one.
         batch_size: expected batch size; the sampling rate is batch_size / n.
         epochs: passes over the data, in expectation.
-        optimizer: one over the model's parameters, or ``lambda p: torch.optim.SGD(p, lr=0.25)``.
+        optimizer: one over the model's parameters, or ``lambda p: torch.optim.SGD(p, lr=0.25)``;
+            a list of several, over disjoint ones (Muon for matrices, AdamW for the rest).
         test_tensors: public inputs and targets to report on at each epoch, or None.
         metrics: name → function (outputs, targets) → one value per example.
         units: the id of the person, drug, … each record belongs to, whole numbers (n,), for a
@@ -61,6 +65,8 @@ class Trainer:
         gradients: "graph" reads each example's off autograd's graph; "opacus" stores them by hooks
             on layers, Opacus's; "auto" is "graph", or what the run to ``resume`` began with.
         rate_schedule: by which the optimizer's learning rates are multiplied, step by step.
+        lr_scheduler: one of torch's, or ``lambda optimizer: CosineAnnealingLR(optimizer, 100)``;
+            it goes on after each step, and is kept in checkpoints.
         validation: rows kept out of training, scored after each epoch.
         early_stopping: what those scores decide: stop, slow down, keep the best epoch.
         ledger: one, or a part of one, that others charge too and close; None opens ``run_dir``'s.
@@ -90,7 +96,7 @@ class Trainer:
         privacy: Privacy | None,
         batch_size: int,
         epochs: float,
-        optimizer: torch.optim.Optimizer | OptimizerFactory,
+        optimizer: Optimizers,
         test_tensors: Sequence[Tree] | Data | None = None,
         metrics: Mapping[str, Loss] | None = None,
         units: Any = None,
@@ -101,6 +107,7 @@ class Trainer:
         checkpoint_every: int = 100,
         gradients: str = "auto",
         rate_schedule: Schedule | None = None,
+        lr_scheduler: LRScheduler | SchedulerFactory | None = None,
         validation: Validation | None = None,
         early_stopping: EarlyStopping | None = None,
         ledger: Ledger | None = None,
@@ -124,6 +131,7 @@ class Trainer:
             physical_batch_size=physical_batch_size,
             checkpoint_every=checkpoint_every,
             rate_schedule=rate_schedule,
+            lr_scheduler=lr_scheduler,
             validation=validation,
             early_stopping=early_stopping,
             device=device,
