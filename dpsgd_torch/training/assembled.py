@@ -114,6 +114,7 @@ def assembled(
         units=rows,
         unit_digest="" if units is None else digest([torch.as_tensor(units)]),
         sampling=sampling,
+        epochs=epochs,
         privacy=privacy,
         plan=plan,
         optimizer=made,

@@ -226,6 +226,15 @@ class Private:
         for name, thing in things.items():
             self.state.kept.add(name, thing)
 
+    def extend(self, epochs: float) -> Private:
+        """So many more epochs for the next loop, once all that were planned are done.
+
+        Raises:
+            RunError: the plan was calibrated to cost ε, or leaves no room else.
+        """
+        self._session.extend(epochs)
+        return self
+
     def resume(self) -> Private:
         """Take up the run in ``run_dir`` at its last checkpoint, before the loop begins.
 

@@ -60,6 +60,7 @@ def take_up(run: RunState, folder: RunFolder) -> None:
     if run.picks_size:  # another machine may have picked another
         run.physical_batch_size = kept["contract"]["physical batch size"]
     refuse_changed(began, contract(run), folder.path)
+    run.extended = bool(kept.get("extended"))
     if run.plan:
         noise = schedule_from_json(kept["noise_multiplier"])
         run.plan = dataclasses.replace(run.plan, noise_multiplier=noise)

@@ -15,6 +15,7 @@ from dpsgd_torch.privacy.guarantee import PrivacyGuarantee, figures, privacy_spe
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.checkpoint import load_checkpoint
+from dpsgd_torch.training.extension import extend
 from dpsgd_torch.training.fingerprint import contract, environment
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
@@ -47,6 +48,14 @@ class Session:
         with own.beginning() if own else contextlib.nullcontext():
             write_beginning(run, asked)
             self._open_ledger(resumed=False)
+
+    def extend(self, epochs: float) -> None:
+        """Plan more epochs, once all that were planned are done.
+
+        Raises:
+            RunError: the budget, or the plan, leaves no room.
+        """
+        extend(self.state, epochs, shared=self._shared_ledger is not None)
 
     def resume(self) -> None:
         """Take up the run in the folder at its last checkpoint.
@@ -116,10 +125,12 @@ class Session:
         if run.plan is None or not run.charges.has_ledger:
             raise RunError("privacy: nothing was charged; pass privacy=… and fit first")
         run.charges.refuse_broken()
-        priced, watched = len(run.charges.ledger), bool(run.ended)
+        now = len(run.charges.ledger), bool(run.ended), run.extended
         known = self._spent
-        if known is None or (known.charges, known.watched) != (priced, watched):
-            self._spent = known = privacy_spent(run.plan, run.charges.ledger, watched=watched)
+        if known is None or (known.charges, known.watched, known.extended) != now:
+            self._spent = known = privacy_spent(
+                run.plan, run.charges.ledger, watched=bool(run.ended), extended=run.extended
+            )
         return known
 
     def save(

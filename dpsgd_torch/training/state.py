@@ -44,6 +44,7 @@ class RunState:
     units: UnitRows | None
     unit_digest: str
     sampling: Sampler
+    epochs: float
     privacy: Privacy | None
     plan: PrivacyPlan | None
     optimizer: torch.optim.Optimizer
@@ -66,6 +67,7 @@ class RunState:
     history: History = field(default_factory=History)
     done: int = 0
     resumed: bool = False
+    extended: bool = False  # how long to train was decided once more, after results were seen
     torn: bool = False
     stopped: str = ""
     ended: str = ""

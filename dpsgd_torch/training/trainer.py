@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,10 +171,24 @@ class Trainer:
     torn = Shown(lambda run: run.torn)
     broken = Shown(lambda run: run.charges.broken)
 
-    def fit(self) -> Trainer:
-        """Run all steps that are left; returns the trainer itself."""
+    def fit(self, epochs: float | None = None) -> Trainer:
+        """Run all steps that are left; returns the trainer itself.
+
+        Args:
+            epochs: so many more than were planned, once all of those are done: the ledger adds up
+                as far as the budget. A resumed run is then given the sum.
+
+        Raises:
+            RunError: more epochs, and the plan was calibrated to cost ε, or leaves no room else.
+        """
+        if epochs is not None:
+            self._session.extend(epochs)
+        before = self.done
         for _ in self.run():
             pass
+        if self.done == before:
+            why = self.stopped or self.ended or f"all {self.sampling.steps} steps are done"
+            warnings.warn(f"fit: nothing was trained: {why}; fit(epochs=…) adds some", stacklevel=2)
         return self
 
     def run(self) -> Iterator[Progress]:
