@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dpsgd_torch.privacy.plan import PrivacyPlan, Sampling
     from dpsgd_torch.privacy.privacy import Privacy
     from dpsgd_torch.training.early_stopping import EarlyStopping
+    from dpsgd_torch.training.own_loop import Private
     from dpsgd_torch.training.replace_batchnorm import replace_batchnorm
     from dpsgd_torch.training.trainer import Trainer
     from dpsgd_torch.training.validation import Validation
@@ -34,6 +35,7 @@ else:
             "training.replace_batchnorm": "replace_batchnorm",
             "training.trainer": "Trainer",
             "training.early_stopping": "EarlyStopping",
+            "training.own_loop": "Private",
         },
         renamed={
             "PrivacySpent": "privacy.guarantee.PrivacyGuarantee",
@@ -54,6 +56,7 @@ __all__ = [
     "Privacy",
     "PrivacyGuarantee",
     "PrivacyPlan",
+    "Private",
     "RunError",
     "Sampling",
     "Trainer",

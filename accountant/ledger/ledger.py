@@ -81,7 +81,10 @@ class Ledger:
         if resumed and path and not path.exists():
             raise self._lost()
         try:
-            self._db = sqlite3.connect(self._where, isolation_level=None, timeout=1.0)
+            # threads that take turns may share it; two at once the lock of no other keeps apart
+            self._db = sqlite3.connect(
+                self._where, isolation_level=None, timeout=1.0, check_same_thread=False
+            )
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")

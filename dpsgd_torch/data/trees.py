@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 Tree = Any  # torch.Tensor | tuple[Tree, ...] | list[Tree] | Mapping[str, Tree]
+Forward = Callable[[Any, Tree], Any]  # a model's outputs of inputs, as ``call`` has them
 
 
 def call(model: Callable[..., Any], inputs: Tree) -> Any:

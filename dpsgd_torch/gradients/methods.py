@@ -10,7 +10,7 @@ from torch import nn
 
 from accountant.errors import check
 from dpsgd_torch.data.base import Batch
-from dpsgd_torch.data.trees import length
+from dpsgd_torch.data.trees import Forward, call, length
 from dpsgd_torch.gradients.grad_sample import OpacusGradients
 from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.gradients.graph.layouts import Layouts
@@ -23,12 +23,12 @@ RENAMED = {"hooks": "opacus", "ghost": "graph"}  # what the kinds were called in
 
 @contextlib.contextmanager
 def per_example_gradients(
-    model: nn.Module, kind: str, layouts: Layouts | None = None
+    model: nn.Module, kind: str, layouts: Layouts | None = None, forward: Forward = call
 ) -> Iterator[PerExample]:
     """The model's per-example gradients by one method; ``layouts`` are what a rehearsal found."""
     wrapped: PerExample
     if kind == "graph":
-        wrapped = GraphGradients(model, layouts)
+        wrapped = GraphGradients(model, layouts, forward)
     else:
         check(kind == "opacus", "gradients", kind, "must be auto, graph or opacus")
         wrapped = OpacusGradients(model)
@@ -56,6 +56,7 @@ def choose(
     loss: Loss,
     data: Batch,
     sized: Callable[[Callable[[], int]], int],
+    forward: Forward = call,
 ) -> Method:
     """The method to take, once it was rehearsed on made-up and on real examples.
 
@@ -64,14 +65,15 @@ def choose(
 
     Args:
         sized: how many real ones a pass has; it may ask for the bytes that an example takes.
+        forward: what outputs come from.
 
     Raises:
         ModelError: this kind of per-example gradients is not right for this model and loss.
     """
-    rehearsal = Rehearsal(model, loss, data)
+    rehearsal = Rehearsal(model, loss, data, forward)
     rehearsal.oracle()
     kind = "graph" if wanted == "auto" else wanted
-    with per_example_gradients(model, kind) as wrapped:
+    with per_example_gradients(model, kind, forward=forward) as wrapped:
         rehearsal.islands(wrapped)
         size = sized(rehearsal.bytes_of_one)
         rehearsal.real(wrapped, min(size, length(data[0])))

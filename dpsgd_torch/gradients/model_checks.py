@@ -62,10 +62,12 @@ def refuse_unreachable(model: nn.Module, optimizer: torch.optim.Optimizer) -> No
                 f"parameter {name}: is {p.dtype}, in which neither clip nor noise is exact enough; "
                 "train in float32 and convert afterwards"
             )
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
+    for part in getattr(optimizer, "parts", [optimizer]):
+        closure = inspect.signature(part.step).parameters.get("closure")
+        if closure is None or closure.default is not inspect.Parameter.empty:
+            continue
         raise ModelError(
-            f"optimizer {type(optimizer).__name__}: evaluates the loss more than once a step, "
+            f"optimizer {type(part).__name__}: evaluates the loss more than once a step, "
             "which one release does not pay for; use SGD, Adam or the like"
         )
     held = {p for group in optimizer.param_groups for p in group["params"]}
@@ -89,6 +91,13 @@ def refuse_by_name(model: nn.Module) -> None:
                 f"{described(path, module)}: {lazy[0]} has no shape yet; run one example through "
                 "the model before it is handed over"
             )
+        for name, p in module.named_parameters(recurse=False):
+            if p.requires_grad and (p._backward_hooks or p._post_accumulate_grad_hooks):
+                raise ModelError(
+                    f"{described(path, module)}: {name} has a hook on its gradient, which is never "
+                    "called: no gradient of the batch is made, only each example's; change p.grad "
+                    "after the noise, in optimizer.register_step_pre_hook, and remove this one"
+                )
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
             raise ModelError(
                 f"{described(path, module)}: max_norm={module.max_norm} shrinks the rows that are "

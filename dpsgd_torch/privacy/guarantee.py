@@ -24,7 +24,8 @@ class PrivacyGuarantee:
 
     ``charges`` counts what is in the ledger and ``steps`` those for a step of training (one paid
     twice counts twice); ``also`` is what was released besides. ``watched``: training ended by what
-    was seen, and ε is that of all that was planned.
+    was seen, and ε is that of all that was planned. ``extended``: more was planned after results
+    were seen; with a budget, which was fixed before, ε is the budget.
     """
 
     epsilon: float
@@ -56,12 +57,15 @@ class PrivacyGuarantee:
     also: list[dict[str, Any]]
     watched: bool = False
     noise: str = INDEPENDENT.name
+    extended: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with ∞ and NaN as null, which JSON has no word for."""
         fields = dataclasses.asdict(self)
         if self.noise == INDEPENDENT.name:
             del fields["noise"]  # as when there was no other
+        if not self.extended:
+            del fields["extended"]
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in fields.items()
@@ -73,12 +77,16 @@ def figures(spent: PrivacyGuarantee | None) -> dict[str, Any]:
     return spent.to_json() if spent else {"epsilon": None, "delta": None, "private": False}
 
 
-def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -> PrivacyGuarantee:
+def privacy_spent(
+    plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False, extended: bool = False
+) -> PrivacyGuarantee:
     """Price the ledger exactly, and by both Rényi accountants as cross-checks.
 
     Where a run was ``watched`` and ended by what was seen, everything planned is priced: ε of the
     steps taken would be a promise chosen in view of the outcome, which no composition covers
     [Rogers, Roth, Ullman, Vadhan 2016, on odometers].
+
+    Where a run was ``extended`` after results were seen, its budget is what was promised before.
 
     Raises:
         GuaranteeBroken: the cross-checks differ by more than 1e-6 on equal orders, or the exact ε
@@ -106,8 +114,9 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
     beside = [(event, n) for event, n in _beside(plan, accountant.events) if n]
     # Where the budget would have stopped the run was fixed beforehand: no more could be spent.
     most = plan.budget if watched and plan.budget else bounds.upper
+    least = plan.budget if extended and plan.budget else 0.0
     return PrivacyGuarantee(
-        epsilon=min(bounds.upper, most),
+        epsilon=max(min(bounds.upper, most), least),
         epsilon_lower=min(bounds.lower, most),
         delta=plan.delta,
         epsilon_rdp=bound.upper,
@@ -136,6 +145,7 @@ def privacy_spent(plan: PrivacyPlan, ledger: Ledger, *, watched: bool = False) -
         also=[{**event.to_json(), "count": count} for event, count in beside],
         watched=watched,
         noise=plan.noise.name,
+        extended=extended,
     )
 
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from accountant import Event
 from dpsgd_torch.errors import RunError
-from dpsgd_torch.schedules import Constant, Schedule
+from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_from_bytes, tensors_to_bytes
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.early_stopping import EarlyStopping
+from dpsgd_torch.training.rates import Rates
 from dpsgd_torch.training.released_state import released_tensors
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.validation import HeldOut, Validation, checksum
@@ -31,31 +33,27 @@ class Callbacks:
         rate_schedule: Schedule | None,
         held_out: HeldOut | None,
         early_stopping: EarlyStopping | None,
+        scheduler: LRScheduler | None = None,
     ) -> None:
-        self._optimizer = optimizer  # which makes its groups anew when it loads a checkpoint
-        self._rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._schedule, self.early_stopping = (
-            rate_schedule or Constant(1.0),
-            early_stopping or EarlyStopping(),
-        )
-        self.held_out = held_out
+        self.early_stopping = early_stopping or EarlyStopping()
+        slowing = self.early_stopping.plateau is not None
+        self.rates = Rates(optimizer, rate_schedule, slowing=slowing)
+        self.held_out, self.scheduler = held_out, scheduler
         self._best: dict[str, torch.Tensor] = {}
 
     def to_json(self) -> dict[str, Any]:
         held_out = self.held_out and self.held_out.to_json()
         watch = self.early_stopping.to_json()
-        return {"rates": self._schedule.to_json(), "held out": held_out, "watch": watch}
+        return {"rates": self.rates.schedule.to_json(), "held out": held_out, "watch": watch}
 
     def set_rates(self, step: int, scores: Sequence[float]) -> None:
         """Set each group's learning rate for ``step``."""
-        factor = self._schedule.at(step) * self.early_stopping.rate_factor(scores)
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+        self.rates.set(step, self.early_stopping.rate_factor(scores))
 
-    def rates_rise(self, step: int, steps: int) -> bool:
-        """Whether the schedule has a higher rate after ``step``, as far as a few places tell."""
-        later = range(step + 1, steps, max(1, (steps - step) // 64))
-        return any(self._schedule.at(each) > self._schedule.at(step) for each in later)
+    def stepped(self) -> None:
+        """After each step: torch's scheduler goes on."""
+        if self.scheduler:
+            self.scheduler.step()
 
     def validate(
         self, model: nn.Module, streams: Streams, step: int, charges: Charges | None

@@ -20,6 +20,7 @@ from dpsgd_torch.storage.aliases import KEY, aliases_in, stored_once, tied
 from dpsgd_torch.storage.run_folder import sync_folder, write_durably
 from dpsgd_torch.storage.sealed import sealed, unsealed
 from dpsgd_torch.training.history import History
+from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.released_state import own_copy, released_tensors
 
 _KEPT = 2
@@ -34,12 +35,13 @@ def save_checkpoint(
     charges: int,
     history: History,
     noise: Mapping[str, torch.Tensor] | None = None,
+    kept: Kept | None = None,
 ) -> None:
     """Write ``folder/step-N``: complete and on disk, or not there at all.
 
     ``charges`` is what the ledger held: one that holds fewer later has lost some. ``history`` is
     all that a resumed run knows of the epochs before: it reads no file that was published.
-    ``noise`` is what the noise carries from step to step.
+    ``noise`` is what the noise carries from step to step, ``kept`` what else there is to keep.
     """
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
@@ -48,13 +50,16 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     others, plain = optimizer_state(optimizer)
     others |= {f"noise.{name}": tensor for name, tensor in (noise or {}).items()}
+    more, beside = (kept or Kept()).state()
+    others |= more
     tensors = {name: own_copy(tensor) for name, tensor in others.items()}
     tensors |= {f"model.{name}": tensor for name, tensor in released_tensors(model).items()}
-    kept, aliases = stored_once(tensors)
-    content = save_tensors(kept, metadata={KEY: json.dumps(aliases)} if aliases else None)
+    stored, aliases = stored_once(tensors)
+    content = save_tensors(stored, metadata={KEY: json.dumps(aliases)} if aliases else None)
     write_durably(partial / "tensors.safetensors", content)
     digest = hashlib.sha256(content).hexdigest()
     state = {"step": step, "charges": charges, "tensors": digest, "optimizer": plain}
+    state |= {"kept": beside} if beside else {}
     state = sealed({**state, "history": history.to_json()})
     write_durably(partial / "state.json", json.dumps(state).encode())
     os.rename(partial, final)
@@ -68,8 +73,9 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     noise: dict[str, torch.Tensor] | None = None,
+    kept: Kept | None = None,
 ) -> tuple[int, int, History]:
-    """Load the newest checkpoint into model, optimizer and the state of the noise.
+    """Load the newest checkpoint into model, optimizer, the noise's state and what else is kept.
 
     Returns:
         Steps, charges and history then.
@@ -94,6 +100,7 @@ def load_checkpoint(
     weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
     model.load_state_dict(weights)
     optimizer.load_state_dict(_unflatten(tensors, state["optimizer"]))
+    (kept or Kept()).load(state.get("kept", {}), tensors)
     if noise is not None:
         noise.clear()
         noise |= {k.removeprefix("noise."): t for k, t in tensors.items() if k.startswith("noise.")}

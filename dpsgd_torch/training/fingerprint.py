@@ -18,6 +18,7 @@ from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.training.described import described
+from dpsgd_torch.training.optimizers import name_of
 from dpsgd_torch.training.state import RunState
 
 CODE_CONTRACT = 2  # raised whenever the order or meaning of a run's random draws changes
@@ -41,13 +42,15 @@ def contract(run: RunState) -> dict[str, Any]:
         "data": hashed(itertools.chain.from_iterable(pieces)) + run.unit_digest,
         "model": str(run.model) + _frozen(run.modes.frozen),
         "loss": described(run.given_loss),
-        "optimizer": [type(run.optimizer).__name__, groups],
+        "optimizer": [name_of(run.optimizer), groups],
         "sampling": run.sampling.to_json(),
         "privacy": run.privacy.to_json() if run.privacy else None,
         "physical batch size": run.physical_batch_size,
         "gradients": run.method.kind,
         "steering": run.callbacks.to_json(),
     }
+    if run.kept:
+        parts["kept"] = run.kept.to_json()
     return dict(json.loads(json.dumps(parts, default=float)))
 
 

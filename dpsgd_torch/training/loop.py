@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from dpsgd_torch.training.evaluation import evaluate
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord
 from dpsgd_torch.training.movement import Movement
 from dpsgd_torch.training.state import RunState
-from dpsgd_torch.training.steps import Draw, PlainStep, PrivateStep
+from dpsgd_torch.training.steps import Draw, PlainStep, PrivateStep, StepRecord
 
 
 @dataclass(frozen=True)
@@ -51,44 +52,84 @@ class _Meter:
         return self._shown
 
 
-def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
-    """Take the steps that are left, each charged before its noise is drawn."""
-    ends = epoch_ends(run.sampling)
-    private, meter = PrivateRecord(), _Meter(run)
-    movement = Movement(run.model) if run.plan else None
-    for step in range(run.done, run.sampling.steps):
+class Steps:
+    """The steps of a run that are left, one at a time, by whoever drives them.
+
+    Each is reserved, taken within ``charged``, settled and kept; ``end`` follows the last.
+    """
+
+    def __init__(self, run: RunState) -> None:
+        self._run = run
+        self._ends = epoch_ends(run.sampling)
+        self._private, self._meter = PrivateRecord(), _Meter(run)
+        self._movement = Movement(run.model) if run.plan else None
+        self._on_record: int | None = None
+        self._record: EpochRecord | None = None
+
+    @property
+    def plan(self) -> StepPlan:
+        """What the step at hand does."""
+        plan = self._run.plan
+        return plan.step(self._run.done) if plan else StepPlan(0.0, 0.0)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the step at hand, counted from 1."""
+        return next(e for e, end in enumerate(self._ends, 1) if self._run.done < end)
+
+    def reserve(self) -> bool:
+        """Charge the next step; False where there is none, or what was seen or spent ends it."""
+        run, step = self._run, self._run.done
+        if step >= run.sampling.steps or run.stopped:
+            return False
         if run.callbacks.early_stopping.stops(run.history.scores):
             run.ended = (
                 f"no better validation score in {run.callbacks.early_stopping.patience} epochs"
             )
-            break
-        epoch = next(e for e, end in enumerate(ends, 1) if step < end)
-        on_record = None
+            return False
+        run.callbacks.rates.refuse_others()
+        self._on_record = None
         if run.plan:
             try:
                 event = run.plan.event(step, run.charges.ledger.first_step)
-                on_record = run.charges.reserve(step, event)
+                self._on_record = run.charges.reserve(step, event)
             except BudgetExceeded as reason:
                 run.stopped = str(reason)
-                break
+                return False
+        return True
 
+    @contextlib.contextmanager
+    def charged(self) -> Iterator[None]:
+        """Around all that a charged step draws and runs."""
+        run, step = self._run, self._run.done
         run.torn = True
         run.modes.restore()
         run.callbacks.set_rates(step, run.history.scores)
-        plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
         with (
             run.streams.model_rng(attempt=run.attempt, step=step, device=run.device),
             within_charged_step(run.model, step, lambda: _charged(run)),
         ):
-            private.add(take(run.data, plan, _draw(run, step)))
-            if movement and plan.noise_multiplier > 0:
-                movement.check(run.model, run.optimizer, partial(_rates_rise, run, step))
+            yield
 
+    def draw(self) -> Draw:
+        """Who is in the batch of the step at hand, and the stream of its noise."""
+        return _draw(self._run, self._run.done)
+
+    def took(self, record: StepRecord) -> None:
+        """See what a step has moved, before it is settled."""
+        run, step = self._run, self._run.done
+        self._private.add(record)
+        if self._movement and self.plan.noise_multiplier > 0:
+            self._movement.check(run.model, run.optimizer, partial(_rates_rise, run, step))
+
+    def settle(self) -> None:
+        """Put on record what the step released, and the epoch where it ends there."""
+        run, epoch = self._run, self.epoch
         if run.plan:
-            run.charges.settle(step, run.guard.accept(), on_record)
-        run.done, run.torn = step + 1, False
-        record = None
-        if run.done == ends[epoch - 1]:
+            run.charges.settle(run.done, run.guard.accept(), self._on_record)
+        run.done, run.torn, self._record = run.done + 1, False, None
+        run.callbacks.stepped()
+        if run.done == self._ends[epoch - 1]:
             try:
                 charges = run.charges if run.plan else None
                 score = run.callbacks.validate(
@@ -96,23 +137,53 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
                 )
             except BudgetExceeded as reason:
                 run.stopped, score = str(reason), None
-            record = _end_epoch(run, epoch, private, score)
-            private = PrivateRecord()
-        if run.folder and (record or run.done % run.checkpoint_every == 0):
-            _keep(run, run.folder)
-        yield Progress(run.done, run.sampling.steps, epoch, meter.read(record), record)
-        if run.stopped:
-            break
+            self._record = _end_epoch(run, epoch, self._private, score)
+            self._private = PrivateRecord()
+        self._settled = epoch
 
-    if run.stopped and private.batches:  # the budget ended the run inside an epoch
+    def keep(self) -> None:
+        """Write a checkpoint where one is due."""
+        run = self._run
+        if run.folder and (self._record or run.done % run.checkpoint_every == 0):
+            _keep(run, run.folder)
+
+    def reached(self) -> Progress:
+        """Where the run stands after the step that was settled last."""
+        run, record = self._run, self._record
+        epsilon = self._meter.read(record)
+        return Progress(run.done, run.sampling.steps, self._settled, epsilon, record)
+
+    def stopped(self) -> Progress | None:
+        """Of an epoch inside which the budget ended the run; None where it did not."""
+        run = self._run
+        if not (run.stopped and self._private.batches):
+            return None
         epoch = len(run.history.epochs) + 1
-        record = _end_epoch(run, epoch, private, None)
+        record = _end_epoch(run, epoch, self._private, None)
         if run.folder:
             _keep(run, run.folder)
-        yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
-    run.refuse_changed_state()
-    run.callbacks.restore(run.model, run.folder, run.history.scores)
-    run.guard.accept()
+        return Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
+
+    def end(self) -> None:
+        """Leave the model as it is to be handed on."""
+        run = self._run
+        run.refuse_changed_state()
+        run.callbacks.restore(run.model, run.folder, run.history.scores)
+        run.guard.accept()
+
+
+def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
+    """Take the steps that are left, each charged before its noise is drawn."""
+    steps = Steps(run)
+    while steps.reserve():
+        with steps.charged():
+            steps.took(take(run.data, steps.plan, steps.draw()))
+        steps.settle()
+        steps.keep()
+        yield steps.reached()
+    if last := steps.stopped():
+        yield last
+    steps.end()
 
 
 def _keep(run: RunState, folder: RunFolder) -> None:
@@ -120,7 +191,14 @@ def _keep(run: RunState, folder: RunFolder) -> None:
     run.refuse_changed_state()
     held = len(run.charges.ledger) if run.plan else 0
     save_checkpoint(
-        folder.checkpoints, run.done, run.model, run.optimizer, held, run.history, run.noise_state
+        folder.checkpoints,
+        run.done,
+        run.model,
+        run.optimizer,
+        held,
+        run.history,
+        run.noise_state,
+        run.kept,
     )
 
 
@@ -135,7 +213,7 @@ def epoch_ends(sampling: Sampler) -> list[int]:
 
 
 def _rates_rise(run: RunState, step: int) -> bool:
-    return run.callbacks.rates_rise(step, run.sampling.steps)
+    return run.callbacks.rates.rise(step, run.sampling.steps)
 
 
 def _charged(run: RunState) -> str:

@@ -32,6 +32,7 @@ from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.first_pass import rows_to_rehearse
 from dpsgd_torch.training.modes import evaluating
 from dpsgd_torch.training.movement import refuse_unmoved
+from dpsgd_torch.training.optimizers import parts_of
 from dpsgd_torch.training.physical_size import fitting, free_memory
 from dpsgd_torch.training.private_optimizer import refuse_long_sums
 from dpsgd_torch.training.released_state import checksums, released_tensors
@@ -57,6 +58,20 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     Raises:
         ModelError, DataError: what failed, and on what.
     """
+    try_model(run)
+    method, rows, size = rehearsed(run, gradients)
+    try_training(run.model, run.loss, rows, size)
+    try_scores(run.model, run.scores, run.test, held_out, size)
+    try_optimizer(run.model, run.optimizer)
+    return method
+
+
+def try_model(run: RunState) -> None:
+    """What can be refused of the model before any pass.
+
+    Raises:
+        ModelError, InvalidValue: what cannot be trained, saved or loaded.
+    """
     if not run.picks_size:
         refuse_long_sums(run.sampling.batch_size, run.physical_batch_size)
     refuse_without_float64(run.device)
@@ -65,11 +80,6 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     try_saving(run.model)
     if run.folder or run.callbacks.early_stopping.keep_best:
         try_loading(run.model)
-    method, rows, size = _chosen(run, gradients)
-    try_training(run.model, run.loss, rows, size)
-    try_scores(run.model, run.scores, run.test, held_out, size)
-    try_optimizer(run.model, run.optimizer)
-    return method
 
 
 def method_of(run: RunState, gradients: str) -> Method:
@@ -78,10 +88,10 @@ def method_of(run: RunState, gradients: str) -> Method:
     Raises:
         ModelError: it is not right for this model and loss.
     """
-    return _chosen(run, gradients)[0]
+    return rehearsed(run, gradients)[0]
 
 
-def _chosen(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
+def rehearsed(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
     """The method, and the rows that it was rehearsed on, so many at once."""
     likely = run.sampling.likely_rows()
 
@@ -98,7 +108,7 @@ def _chosen(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
 
     size = min(run.physical_batch_size, likely)
     rows = rows_to_rehearse(run.data, size, "train_tensors")
-    method = choose(gradients, run.model, run.loss, rows, sized)
+    method = choose(gradients, run.model, run.loss, rows, sized, run.forward)
     return method, rows, min(run.physical_batch_size, likely)
 
 
@@ -185,9 +195,10 @@ def try_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     Raises:
         ModelError: the step fails, or does not move a parameter, from 0 either.
     """
-    copies = _stepped(optimizer, zero=False)
-    if copies and any(torch.equal(p, copied) for p, copied in copies.items()):
-        refuse_unmoved(_stepped(optimizer, zero=True), optimizer, model)
+    for part in parts_of(optimizer):
+        copies = _stepped(part, zero=False)
+        if copies and any(torch.equal(p, copied) for p, copied in copies.items()):
+            refuse_unmoved(_stepped(part, zero=True), part, model)
 
 
 def _stepped(optimizer: torch.optim.Optimizer, *, zero: bool) -> dict[nn.Parameter, nn.Parameter]:
@@ -202,6 +213,8 @@ def _stepped(optimizer: torch.optim.Optimizer, *, zero: bool) -> dict[nn.Paramet
         return {}
     twin.__dict__["_optimizer_step_pre_hooks"] = OrderedDict()
     twin.__dict__["_optimizer_step_post_hooks"] = OrderedDict()
+    for group in twin.param_groups:
+        group["lr"] = group["lr"] or group.get("initial_lr", 0.0)  # where a warm-up begins at 0
     for p in copies.values():
         if zero:
             p.data.zero_()
@@ -229,7 +242,7 @@ def _try(
             oracle.outputs(taken(data[0], piece), f"{which} rows of extreme inputs")
     given = [part for part in tree_leaves(outputs) if isinstance(part, torch.Tensor)]
     wide = sum(math.prod(part.shape[1:]) for part in given)
-    for rows in _kinds_of(data[1], wide).split(size):
+    for rows in kinds_of(data[1], wide).split(size):
         like = tree_map_only(torch.Tensor, partial(_repeated, size=few, count=len(rows)), outputs)
         for name, score in scores.items():
             targets = taken(data[1], rows)
@@ -292,7 +305,7 @@ def _try_score(
         )
 
 
-def _kinds_of(targets: Tree, values: int) -> torch.Tensor:
+def kinds_of(targets: Tree, values: int) -> torch.Tensor:
     """Rows with every kind of target: each whole number once, else all rows or the extremes."""
     found = [_kinds_in(tensor, values) for tensor in leaves(targets)]
     return found[0] if len(found) == 1 else torch.cat(found).unique()

@@ -23,7 +23,8 @@ from dpsgd_torch.training.streams import Streams
 def streams_of(run: RunState, asked: dict[str, Any]) -> Streams:
     """The run's streams, their noise keyed by what was asked, initial weights and model's code."""
     begun = digest(run.model.state_dict().values())
-    context = json.dumps([asked, begun, described_model(run.model)])
+    heard = [run.heard] if run.heard else []
+    context = json.dumps([asked, begun, described_model(run.model), *heard])
     return Streams(run.streams.root, hashlib.sha256(context.encode()).hexdigest())
 
 
@@ -37,7 +38,9 @@ def write_beginning(run: RunState, asked: dict[str, Any]) -> None:
         "noise_context": run.streams.context,
     }
     run.folder.write_root(run.streams.root)
-    save_checkpoint(run.folder.checkpoints, 0, run.model, run.optimizer, 0, run.history)
+    save_checkpoint(
+        run.folder.checkpoints, 0, run.model, run.optimizer, 0, run.history, kept=run.kept
+    )
     run.folder.write_sealed("private/contract.json", kept)
 
 
@@ -57,6 +60,7 @@ def take_up(run: RunState, folder: RunFolder) -> None:
     if run.picks_size:  # another machine may have picked another
         run.physical_batch_size = kept["contract"]["physical batch size"]
     refuse_changed(began, contract(run), folder.path)
+    run.extended = bool(kept.get("extended"))
     if run.plan:
         noise = schedule_from_json(kept["noise_multiplier"])
         run.plan = dataclasses.replace(run.plan, noise_multiplier=noise)

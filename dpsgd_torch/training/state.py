@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.trees import Forward, call
 from dpsgd_torch.data.units import UnitRows
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.losses import Loss
@@ -22,6 +23,7 @@ from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.callbacks import Callbacks
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.history import History
+from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
@@ -34,7 +36,7 @@ class RunState:
 
     model: nn.Module
     modes: TrainingModes
-    given_loss: Loss
+    given_loss: Loss | str  # by name, where a loop of the user's own takes it
     loss: Loss
     scores: dict[str, Any]
     data: Data
@@ -42,6 +44,7 @@ class RunState:
     units: UnitRows | None
     unit_digest: str
     sampling: Sampler
+    epochs: float
     privacy: Privacy | None
     plan: PrivacyPlan | None
     optimizer: torch.optim.Optimizer
@@ -54,6 +57,9 @@ class RunState:
     checkpoint_every: int
     picks_size: bool = False  # "auto": the physical batch size is what fits
     method: Method = field(default_factory=lambda: Method("none"))
+    forward: Forward = call
+    kept: Kept = field(default_factory=Kept)
+    heard: str = ""  # a digest of losses, where nothing else tells them from another loop's
 
     # what changes with the steps
     charges: Charges = field(default_factory=Charges)
@@ -61,6 +67,7 @@ class RunState:
     history: History = field(default_factory=History)
     done: int = 0
     resumed: bool = False
+    extended: bool = False  # how long to train was decided once more, after results were seen
     torn: bool = False
     stopped: str = ""
     ended: str = ""

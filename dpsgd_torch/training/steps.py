@@ -61,12 +61,16 @@ class PrivateStep:
     ) -> None:
         self.gradients, self.loss, self.optimizer = gradients, loss, optimizer
         self.physical_batch_size, self.before_release = physical_batch_size, before_release
+        self.rows, self.is_last = np.zeros(0, np.int64), False  # of the piece at hand
 
     def __call__(self, data: Data, plan: StepPlan, draw: Draw) -> StepRecord:
         loss_sum, norms = 0.0, [torch.zeros(0)]
         self.optimizer.begin(plan, draw.noise)
+        self.rows, self.is_last, left = draw.batch[:0], False, draw.batch.size
         for piece in physical_batches(draw.slots, self.physical_batch_size):
-            inputs, targets = data.take(draw.batch[piece])
+            left -= piece.size
+            self.rows, self.is_last = draw.batch[piece], not left
+            inputs, targets = data.take(self.rows)
             loss_sum += self.gradients.backward(self.loss, inputs, targets)
             shared = None
             if draw.weights is not None:

@@ -17,7 +17,7 @@ from dpsgd_torch.app.report.promises import by_rows, if_altered
 from dpsgd_torch.app.report.statement import statement
 from dpsgd_torch.noise.base import Noise
 from dpsgd_torch.noise.independent import INDEPENDENT
-from dpsgd_torch.training import trainer as trainer_module
+from dpsgd_torch.training import session
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def test_an_attempt_that_draws_anew_begins_anew_and_pays_the_whole_again(tmp_pat
     for _ in itertools.islice(cut.run(), 3):
         pass
     cut.close()
-    monkeypatch.setattr(trainer_module, "environment", lambda device, gradients: "another machine")
+    monkeypatch.setattr(session, "environment", lambda device, gradients: "another machine")
     again = made(PaidAsAWhole(), run_dir=tmp_path / "cut").resume()
     assert again.noise_state["steps"].item() == 0
     again.fit()

@@ -18,7 +18,7 @@ from accountant import LedgerError
 from dpsgd_torch import GuaranteeBroken, Privacy, RunError
 from dpsgd_torch.storage.beginning import is_begun_only
 from dpsgd_torch.storage.run_folder import RunFolder
-from dpsgd_torch.training import trainer as trainer_module
+from dpsgd_torch.training import session
 
 DRIVER = """
 import os, signal, sys
@@ -155,7 +155,7 @@ def test_where_it_cannot_repeat_it_draws_fresh_noise_and_pays_again(
     tmp_path, undisturbed, monkeypatch
 ):
     interrupted(tmp_path / "run")
-    monkeypatch.setattr(trainer_module, "environment", lambda device, gradients: "another machine")
+    monkeypatch.setattr(session, "environment", lambda device, gradients: "another machine")
     resumed = make_trainer(run_dir=tmp_path / "run").resume().fit()
     again = 18 - 14  # steps since the last checkpoint
     assert len(resumed.ledger) == 30 + again
@@ -167,7 +167,7 @@ def test_where_it_cannot_repeat_it_draws_fresh_noise_and_pays_again(
 
 def test_fresh_noise_is_never_the_old_noise_under_other_gradients(tmp_path, monkeypatch):
     interrupted(tmp_path / "run", steps=18)
-    monkeypatch.setattr(trainer_module, "environment", lambda device, gradients: "another machine")
+    monkeypatch.setattr(session, "environment", lambda device, gradients: "another machine")
     first = make_trainer(run_dir=tmp_path / "run").resume()
     assert first.attempt == 1
     progress = first.run()
@@ -309,7 +309,7 @@ def paid_again(run: Path) -> Path:
     """A run that another machine went on with, so that some of its steps were paid for twice."""
     interrupted(run, steps=12)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer_module, "environment", lambda device, gradients: "another machine")
+        patch.setattr(session, "environment", lambda device, gradients: "another machine")
         make_trainer(run_dir=run).resume().fit().close()
     return run
 

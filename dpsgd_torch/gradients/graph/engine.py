@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from dpsgd_torch.data.trees import Tree, call, first, length, taken
+from dpsgd_torch.data.trees import Forward, Tree, call, first, length, taken
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.capture import by_layer
 from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals, Undecided
@@ -37,10 +37,13 @@ class GraphGradients:
 
     Args:
         layouts: where the examples are in each meeting; None looks at the first batch's first.
+        forward: what outputs come from.
     """
 
-    def __init__(self, model: nn.Module, layouts: Layouts | None = None) -> None:
-        self._model, self.layouts = model, layouts
+    def __init__(
+        self, model: nn.Module, layouts: Layouts | None = None, forward: Forward = call
+    ) -> None:
+        self._model, self.layouts, self._forward = model, layouts, forward
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._trained = {p: name for name, p in self._named.items()}
         self._unfused = Unfused(model)
@@ -67,7 +70,7 @@ class GraphGradients:
         device = first(inputs).device
         drawn = _draws(device)
         while True:
-            losses = loss(call(self._model, inputs), targets)
+            losses = loss(self._forward(self._model, inputs), targets)
             if losses.grad_fn is None:
                 break
             try:
@@ -110,7 +113,7 @@ class GraphGradients:
         """Each example in a pass of its own, where nothing of another's can come in."""
         total, found = 0.0, list[dict[str, Part]]()
         for row in torch.arange(self._examples, device=first(inputs).device).split(1):
-            losses = loss(call(self._model, taken(inputs, row)), taken(targets, row))
+            losses = loss(self._forward(self._model, taken(inputs, row)), taken(targets, row))
             total += float(losses.detach().sum())
             found.append(self._of_one(losses) if losses.grad_fn is not None else {})
         for name, p in self._named.items():
@@ -144,7 +147,7 @@ class GraphGradients:
         def losses_of(attempt: int) -> torch.Tensor:
             place = attempt % self._examples if row is None else row
             same = torch.full((copies + (copies == 2 and attempt % 2),), place, device=device)
-            return loss(call(self._model, taken(inputs, same)), taken(targets, same))
+            return loss(self._forward(self._model, taken(inputs, same)), taken(targets, same))
 
         add_layouts(
             self.layouts,

@@ -19,6 +19,7 @@ from dpsgd_torch.gradients.capture import mixing
 from dpsgd_torch.gradients.graph.layouts import UNDECIDED, Layout, Layouts
 from dpsgd_torch.gradients.graph.order import out_of_order
 from dpsgd_torch.gradients.graph.walk import Key, Meeting, walk
+from dpsgd_torch.gradients.rehearsal.carried import carried
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 
 _MOVED = 0.2  # of a parameter's mean size: zeros that hide a use move away from zero
@@ -46,7 +47,7 @@ def add_layouts(
     search = _Search(layouts, trained)
     for attempt in range(attempts):
         with _moved(everything, attempt), same_draws(device):
-            with torch.enable_grad(), FrozenDraws():
+            with torch.enable_grad(), carried(FrozenDraws()):
                 losses = losses_of(attempt)
             if losses.grad_fn is None or search.look(losses, last=attempt == attempts - 1):
                 break

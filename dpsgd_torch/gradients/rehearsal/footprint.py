@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from dpsgd_torch.data.base import Batch
+from dpsgd_torch.gradients.rehearsal.carried import carried
 from dpsgd_torch.gradients.rehearsal.draws import same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Oracle
 from dpsgd_torch.gradients.rehearsal.passes import rows
@@ -29,7 +30,7 @@ def _saved(oracle: Oracle, batch: Batch, of: str, device: torch.device) -> int:
     with (
         same_draws(device),
         torch.enable_grad(),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        carried(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)),
     ):
         losses = oracle.losses(oracle.outputs(batch[0], of), batch[1], of)
     del losses  # which kept the storages where they were

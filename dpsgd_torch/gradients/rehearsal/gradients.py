@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dpsgd_torch.data.base import Batch
-from dpsgd_torch.data.trees import first
+from dpsgd_torch.data.trees import Forward, call, first
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.capture import Capture, leaves_beside
 from dpsgd_torch.gradients.grad_sample import OpacusGradients
@@ -40,14 +40,15 @@ class Rehearsal:
         model: in training mode; given back as it was.
         loss: one value per example.
         data: inputs and targets.
+        forward: what outputs come from.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, data: Batch) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, data: Batch, forward: Forward = call) -> None:
         self._model, self._loss, self._state = model, loss, State(model)
         made = MadeUp(data)
         self._made, self._other = made.batch(_MANY), made.batch(_MANY, part=0.1)
         self._spare, self._data = made.batch(1), data
-        self._passes = Passes(model, loss, first(data).device)
+        self._passes = Passes(model, loss, first(data).device, forward)
 
     def oracle(self) -> None:
         """One example by autograd, and two; before any hook is on the model.

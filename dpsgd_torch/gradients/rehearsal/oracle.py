@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from dpsgd_torch.data.base import Batch
-from dpsgd_torch.data.trees import Tree, call, length, mapped
+from dpsgd_torch.data.trees import Forward, Tree, call, length, mapped
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.losses import Loss
@@ -28,8 +28,8 @@ _AT_ONCE = 1 << 16  # values widened at once, so that they stay in the cache
 class Oracle:
     """The model without hooks, and the names of what it trains."""
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
-        self.model, self.loss = model, loss
+    def __init__(self, model: nn.Module, loss: Loss, forward: Forward = call) -> None:
+        self.model, self.loss, self._forward = model, loss, forward
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.in_half = False
         self.unreached = set(self.named)
@@ -47,7 +47,7 @@ class Oracle:
         count = length(inputs)
         hint = "; check shape and dtype of the inputs, and that a batch of any size will do"
         with blamed(f"model over {count} {of}", self.model, hint=hint):
-            outputs = call(self.model, inputs)
+            outputs = self._forward(self.model, inputs)
         tensors = [part for part in tree_leaves(outputs) if isinstance(part, torch.Tensor)]
         if not tensors:
             raise ModelError(

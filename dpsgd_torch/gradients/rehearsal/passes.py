@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from dpsgd_torch.data.base import Batch
-from dpsgd_torch.data.trees import leaves, mapped
+from dpsgd_torch.data.trees import Forward, call, leaves, mapped
 from dpsgd_torch.data.trees import length as rows_of
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.capture import mixing
 from dpsgd_torch.gradients.losses import Loss
+from dpsgd_torch.gradients.rehearsal.carried import carried
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Gradient, Oracle
 from dpsgd_torch.gradients.vectors import PerExample, Vectors, length, zeros
@@ -43,10 +44,13 @@ class Passes:
     Args:
         model: in training mode.
         loss: one value per example.
+        forward: what outputs come from.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, device: torch.device) -> None:
-        self.oracle, self._loss, self.device = Oracle(model, loss), loss, device
+    def __init__(
+        self, model: nn.Module, loss: Loss, device: torch.device, forward: Forward = call
+    ) -> None:
+        self.oracle, self._loss, self.device = Oracle(model, loss, forward), loss, device
         self.drew = False
         self.why, self.move = RIGHT["graph"]
 
@@ -57,7 +61,7 @@ class Passes:
         what = f"per-example gradients over {rows_of(batch)} {of}"
         with same_draws(self.device), blamed(what, self.oracle.model):
             if frozen:
-                with FrozenDraws() as draws:
+                with carried(FrozenDraws()) as draws:
                     engine.backward(self._loss, *batch)
                 self.drew = self.drew or draws.drew
             else:
@@ -71,7 +75,7 @@ class Passes:
         with same_draws(self.device):
             if not frozen:
                 return self.oracle.gradient(batch, of, factors)
-            with FrozenDraws() as draws:
+            with carried(FrozenDraws()) as draws:
                 gradient = self.oracle.gradient(batch, of, factors)
             self.oracle.in_half = self.oracle.in_half or draws.in_half
             self.drew = self.drew or draws.drew

@@ -1,0 +1,105 @@
+"""What a loop is handed and what it gives back, and what of that is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpsgd_torch.data.trees import Tree
+from dpsgd_torch.data.units import Indices
+from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.graph.walk import ACCUMULATE
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopBatch:
+    """Part of a batch, as much as memory holds at once: forward, ``backward``, ``step``.
+
+    Args:
+        inputs, targets: the rows, as the data give them.
+        indices: which rows of the data they are; empty where they are none of its own.
+        step: the step they belong to, counted from 0.
+        epoch: counted from 1.
+        is_last: whether the noise comes after it.
+        rehearsal: nothing is charged and nothing learned: rows on which the loop is tried. What
+            an example's loss is may not depend on this.
+        stands_in: no row was drawn, and the batch is noise alone: this one counts for nothing.
+    """
+
+    inputs: Tree
+    targets: Tree
+    indices: Indices = field(repr=False)
+    step: int
+    epoch: int
+    is_last: bool
+    rehearsal: bool = False
+    stands_in: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """Losses that are asked for; ``around`` is what their forward pass runs in."""
+
+    batch: LoopBatch
+    around: tuple[AbstractContextManager[Any], ...]
+
+
+def now() -> int:
+    """The place in the graph of what is made from here on, in this thread."""
+    node: Any = (torch.zeros((), requires_grad=True) + 0).grad_fn
+    return int(node._sequence_nr())
+
+
+def refuse_unfit(losses: Any, count: int, since: int, params: Iterable[nn.Parameter]) -> None:
+    """Refuse losses that are not one value for each of ``count`` rows, made ``since`` then.
+
+    Raises:
+        ModelError: what is wrong with them, or with the gradients beside them.
+    """
+    if not isinstance(losses, torch.Tensor):
+        raise ModelError(
+            f"backward({type(losses).__name__}): must be given a tensor, one loss for each of the "
+            f"{count} examples"
+        )
+    if losses.ndim == 0:
+        raise ModelError(
+            f"backward: losses of shape () for {count} examples: a mean over the batch mixes "
+            "them and no clip bounds one of them; return them unreduced (reduction='none')"
+        )
+    if losses.shape != (count,):
+        raise ModelError(
+            f"backward: losses of shape {tuple(losses.shape)} for {count} examples: must be one "
+            f"value for each, of shape ({count},), of this batch and no other"
+        )
+    if not losses.is_floating_point():
+        raise ModelError(f"backward: losses of {losses.dtype}: must be floating point")
+    if older(losses, since):
+        raise ModelError(
+            "backward: losses that are made in part before this batch was handed over: they may "
+            "hold another's examples, or weights as they were; make them anew from batch.inputs"
+        )
+    if any(p.grad is not None for p in params):
+        raise ModelError(
+            "backward: parameters hold a gradient already, to which no clip and no noise was "
+            "applied; leave loss.backward() out, and call private.backward(losses) instead"
+        )
+
+
+def older(losses: torch.Tensor, since: int) -> bool:
+    """Whether a part of the graph is older than ``since``; parameters always are."""
+    nodes: list[Any] = [losses.grad_fn]
+    seen = set[Any]()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() != ACCUMULATE and node._sequence_nr() < since:
+            return True
+        nodes += [child for child, _ in node.next_functions]
+    return False

@@ -1,0 +1,130 @@
+"""What a face of training was given, checked and put together as the state of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.checked import data_on, units_of
+from dpsgd_torch.data.trees import Tree
+from dpsgd_torch.gradients import model_checks as validate
+from dpsgd_torch.gradients.losses import Loss, per_example
+from dpsgd_torch.privacy.privacy import Privacy, declared_sampler
+from dpsgd_torch.samplers.base import Sampler
+from dpsgd_torch.schedules import Schedule
+from dpsgd_torch.storage.run_folder import RunFolder
+from dpsgd_torch.training.arguments import refuse_unfit
+from dpsgd_torch.training.callbacks import Callbacks, validation_events
+from dpsgd_torch.training.early_stopping import EarlyStopping
+from dpsgd_torch.training.fingerprint import digest
+from dpsgd_torch.training.kept import Kept
+from dpsgd_torch.training.loop import epoch_ends
+from dpsgd_torch.training.modes import TrainingModes
+from dpsgd_torch.training.optimizers import Optimizers, made_optimizer
+from dpsgd_torch.training.physical_size import AUTO, begun_with
+from dpsgd_torch.training.rates import SchedulerFactory, made_scheduler
+from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.state import RunState
+from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.validation import HeldOut, Validation
+
+
+def assembled(
+    model: nn.Module,
+    loss: Any,
+    given_data: Sequence[Tree] | Data,
+    *,
+    privacy: Privacy | None,
+    batch_size: int,
+    epochs: float,
+    optimizer: Optimizers,
+    test_tensors: Sequence[Tree] | Data | None,
+    metrics: Mapping[str, Loss] | None,
+    units: Any,
+    rows_per_unit: int | None,
+    sampler: Callable[..., Sampler],
+    run_dir: str | os.PathLike[str] | RunFolder | None,
+    physical_batch_size: int | str,
+    checkpoint_every: int,
+    rate_schedule: Schedule | None,
+    lr_scheduler: LRScheduler | SchedulerFactory | None,
+    validation: Validation | None,
+    early_stopping: EarlyStopping | None,
+    device: str | torch.device,
+    seed: int | None,
+    values: Loss | None = None,
+) -> RunState:
+    """The state of a run that has not begun; the model is on its device, and in training mode.
+
+    Args:
+        values: the loss as it is called, where ``loss`` only names it.
+
+    Raises:
+        InvalidValue, ModelError, DataError: nothing was charged.
+    """
+    refuse_unfit(
+        privacy,
+        units,
+        rows_per_unit,
+        validation,
+        physical_batch_size=physical_batch_size,
+        checkpoint_every=checkpoint_every,
+        seed=seed,
+    )
+    data = data_on(device, given_data, "train_tensors")
+    test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")
+    device = torch.device(device)
+    rows = None if units is None else units_of(units, len(data))
+    sampling = declared_sampler(
+        sampler,
+        privacy,
+        dataset_size=(privacy and privacy.dataset_size) or len(rows or data),
+        batch_size=batch_size,
+        epochs=epochs,
+        rows_per_unit=rows_per_unit,
+    )
+    also = validation_events(validation, len(epoch_ends(sampling)))
+    plan = privacy.plan(sampling, also) if privacy else None
+    taken = per_example(loss) if values is None else values
+    given = {name: per_example(metric, "metric") for name, metric in (metrics or {}).items()}
+    modes = TrainingModes(model.to(device))
+    guard = ReleaseGuard(model, watching=privacy is not None)
+    trainable = validate.trainable_parameters(model)
+    made = made_optimizer(optimizer, model, trainable)
+    validate.refuse_unreachable(model, made)
+    held_out = HeldOut(validation, taken, device) if validation else None
+    scheduler, kept = made_scheduler(lr_scheduler, made, rate_schedule), Kept()
+    if scheduler:
+        kept.add("lr_scheduler", scheduler)
+    return RunState(
+        model=model,
+        modes=modes,
+        given_loss=loss,
+        loss=taken,
+        scores={"loss": taken, **given},
+        data=data,
+        test=test,
+        units=rows,
+        unit_digest="" if units is None else digest([torch.as_tensor(units)]),
+        sampling=sampling,
+        epochs=epochs,
+        privacy=privacy,
+        plan=plan,
+        optimizer=made,
+        callbacks=Callbacks(made, rate_schedule, held_out, early_stopping, scheduler),
+        kept=kept,
+        guard=guard,
+        streams=Streams() if seed is None else Streams(seed),
+        folder=run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir)),
+        device=device,
+        physical_batch_size=begun_with(physical_batch_size),
+        picks_size=physical_batch_size == AUTO,
+        checkpoint_every=checkpoint_every,
+    )

@@ -1,0 +1,180 @@
+"""A run from its opening to what it leaves behind: what every face of training stands on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from accountant import Ledger
+from dpsgd_torch.errors import RunError
+from dpsgd_torch.gradients import model_checks as validate
+from dpsgd_torch.gradients.methods import per_example_gradients
+from dpsgd_torch.privacy.guarantee import PrivacyGuarantee, figures, privacy_spent
+from dpsgd_torch.storage.run_folder import RunFolder, write_durably
+from dpsgd_torch.storage.sealed import tensors_to_bytes
+from dpsgd_torch.training.checkpoint import load_checkpoint
+from dpsgd_torch.training.extension import extend
+from dpsgd_torch.training.fingerprint import contract, environment
+from dpsgd_torch.training.for_export import save_for_export
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer
+from dpsgd_torch.training.released_state import released_tensors
+from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up, write_beginning
+from dpsgd_torch.training.state import RunState
+from dpsgd_torch.training.steps import PlainStep, PrivateStep
+
+
+class Session:
+    """Opens or resumes a run, says how its steps are taken, what they cost, and saves.
+
+    Args:
+        begun: whoever made the run's folder began it already.
+        ledger: one that others charge too and close; None opens the folder's.
+    """
+
+    def __init__(self, state: RunState, *, begun: bool, ledger: Ledger | None) -> None:
+        self.state = state
+        self._begun, self._shared_ledger = begun, ledger
+        self._spent: PrivacyGuarantee | None = None
+
+    def open(self) -> None:
+        """Create the run folder and the ledger."""
+        run = self.state
+        run.callbacks.rates.begin()
+        asked = contract(run)
+        run.streams = streams_of(run, asked)
+        own = None if self._begun else run.folder
+        with own.beginning() if own else contextlib.nullcontext():
+            write_beginning(run, asked)
+            self._open_ledger(resumed=False)
+
+    def extend(self, epochs: float) -> None:
+        """Plan more epochs, once all that were planned are done.
+
+        Raises:
+            RunError: the budget, or the plan, leaves no room.
+        """
+        extend(self.state, epochs, shared=self._shared_ledger is not None)
+
+    def resume(self) -> None:
+        """Take up the run in the folder at its last checkpoint.
+
+        Raises:
+            RunError: no run is there, its contract differs, or its checkpoint is damaged.
+        """
+        run = self.state
+        if run.folder is None:
+            raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
+        take_up(run, run.folder)
+        run.callbacks.rates.begin()
+        done, charges, history = load_checkpoint(
+            run.folder.checkpoints, run.model, run.optimizer, run.noise_state, run.kept
+        )
+        run.callbacks.rates.left()
+        run.guard.accept()
+        run.done, run.history, run.resumed = done, history, True
+        self._open_ledger(resumed=True)
+        if run.plan:
+            refuse_old_copy(run.charges.ledger, run.folder, done, charges)
+
+    @contextlib.contextmanager
+    def stepping(self) -> Iterator[PlainStep | PrivateStep]:
+        """How each step is taken, for as long as some are: opens the run where nobody did."""
+        run = self.state
+        run.charges.refuse_broken()
+        if not run.charges.are_open:
+            validate.refuse_unreachable(run.model, run.optimizer)
+            self.open()
+        run.refuse_changed_state()
+        run.guard.begin()
+        if run.torn:  # a step was left half done: what it drew is charged and never drawn again
+            where = environment(run.device, run.method.kind)
+            run.begin_attempt(environment=where, repeatable=False)
+        if not run.plan:
+            yield PlainStep(
+                run.model,
+                run.loss,
+                run.optimizer,
+                slots=run.sampling.microbatches,
+                physical_batch_size=run.physical_batch_size,
+            )
+            return
+        kind, layouts = run.method.kind, run.method.layouts
+        with per_example_gradients(run.model, kind, layouts, run.forward) as wrapped:
+            yield PrivateStep(
+                wrapped,
+                run.loss,
+                PrivateOptimizer(
+                    run.optimizer,
+                    microbatches=run.sampling.microbatches,
+                    noise=run.plan.noise,
+                    state=run.noise_state,
+                ),
+                physical_batch_size=run.physical_batch_size,
+                before_release=run.before_release,
+            )
+
+    def privacy_spent(self) -> PrivacyGuarantee:
+        """What has been spent so far, by both accountants.
+
+        Raises:
+            RunError: the run has no privacy to speak of, or has not started.
+        """
+        run = self.state
+        if run.plan is None or not run.charges.has_ledger:
+            raise RunError("privacy: nothing was charged; pass privacy=… and fit first")
+        run.charges.refuse_broken()
+        now = len(run.charges.ledger), bool(run.ended), run.extended
+        known = self._spent
+        if known is None or (known.charges, known.watched, known.extended) != now:
+            self._spent = known = privacy_spent(
+                run.plan, run.charges.ledger, watched=bool(run.ended), extended=run.extended
+            )
+        return known
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        input_range: tuple[float, float] | None,
+        labels: Sequence[str],
+        output: str,
+    ) -> Path:
+        """Write weights, metrics, ledger and privacy.json; returns the folder."""
+        run, folder = self.state, RunFolder(Path(path))
+        spent = self.privacy_spent() if run.plan else None
+        if run.folder is None or folder.path.resolve() != run.folder.path.resolve():
+            (folder := folder.free()).create()
+            if run.plan:
+                run.charges.ledger.copy_to(folder.ledger)
+        self.write_results(folder, spent)
+        inputs, unit = run.data.schema.inputs, spent.unit if spent else None
+        save_for_export(folder, run.model, unit, inputs, input_range, labels, output)
+        return folder.path
+
+    def write_results(
+        self, folder: RunFolder, spent: PrivacyGuarantee | None, *, keep_privacy: bool = False
+    ) -> None:
+        """Weights, metrics and (unless another's is to be kept) privacy.json, atomically."""
+        self.state.refuse_changed_state()
+        self.state.write_metrics(folder)
+        content = tensors_to_bytes(released_tensors(self.state.model))
+        write_durably(folder.path / "model.safetensors", content)
+        if not keep_privacy:
+            folder.write_json("privacy.json", figures(spent))
+
+    def close(self) -> None:
+        """Let go of the ledger's file, so that another process may resume the run."""
+        if self.state.charges.has_ledger and self._shared_ledger is None:
+            self.state.charges.ledger.close()
+
+    def _open_ledger(self, *, resumed: bool) -> None:
+        run = self.state
+        if run.plan and self._shared_ledger is not None:
+            run.charges.open(self._shared_ledger)
+        elif run.plan:
+            path = run.folder.ledger if run.folder else None
+            run.charges.open(run.plan.open_ledger(path, resumed=resumed))
+        where = environment(run.device, run.method.kind)
+        run.begin_attempt(environment=where, repeatable=run.device.type == "cpu")

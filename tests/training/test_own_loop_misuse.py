@@ -1,0 +1,364 @@
+"""What in a loop would break ε is caught: planted one by one."""
+
+import gc
+
+import pytest
+import torch
+from own_loops import looped, losses_of, make_private, trained
+from small_problem import make_trainer, small_data, small_model, weights
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from dpsgd_torch import DataError, GuaranteeBroken, ModelError, Privacy, Private, RunError
+
+MIXED = r"one example's gradient changes|an example's gradient is|rows are not the examples"
+
+
+def nothing_was_charged(private):
+    return not private.state.charges.are_open and private.done == 0
+
+
+def outputs_then(change):
+    """Losses of outputs that something was done to in the loop's body."""
+    return lambda model, batch: cross_entropy(
+        change(model(batch.inputs)), batch.targets, reduction="none"
+    )
+
+
+MIXING = {
+    "centred outputs": outputs_then(lambda x: x - x.mean(0)),
+    "outputs over their length": outputs_then(lambda x: x / len(x)),
+    "outputs in another order": outputs_then(lambda x: x.flip(0)),
+    "batch norm by hand": outputs_then(lambda x: (x - x.mean(0)) / (x.std(0, correction=0) + 1)),
+    "contrast": lambda model, batch: (model(batch.inputs) @ model(batch.inputs).T).logsumexp(1),
+    "a mean over the batch, n times": lambda model, batch: (
+        losses_of(model, batch).mean().expand(len(batch.targets))
+    ),
+    "half of the mean": lambda model, batch: (
+        losses_of(model, batch) + losses_of(model, batch).mean()
+    ),
+}
+
+
+@pytest.mark.parametrize("losses", MIXING.values(), ids=MIXING)
+def test_what_mixes_examples_in_the_loops_body_is_refused_before_a_charge(losses):
+    private = make_private(loss=None)
+    before = weights(private.model).clone()
+    with pytest.raises(ModelError, match=MIXED):
+        trained(private, losses=losses)
+    assert nothing_was_charged(private)
+    assert torch.equal(weights(private.model), before)
+    assert all(p.grad is None for p in private.model.parameters())
+
+
+def test_a_memory_of_earlier_batches_in_the_loops_body_is_refused():
+    private, memory = make_private(loss=None), [torch.zeros(3)]
+
+    def losses(model, batch):
+        outputs = model(batch.inputs) * (1 + memory[0])
+        memory[0] = outputs.detach().mean(0)
+        return cross_entropy(outputs, batch.targets, reduction="none")
+
+    with pytest.raises(ModelError, match="one example's gradient changes with another"):
+        trained(private, losses=losses)
+    assert nothing_was_charged(private)
+
+
+def test_batch_norm_is_refused_when_the_run_is_made():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36), nn.Linear(36, 3))
+    with pytest.raises(ModelError, match="BatchNorm1d: batch statistics mix examples"):
+        make_private(model=model)
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = small_model()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        self.seen += float(x.sum())
+        return self.body(x)
+
+
+def test_a_model_that_writes_what_it_sees_is_refused_and_given_back():
+    private = make_private(model=Counts())
+    with pytest.raises(ModelError, match="buffer seen: changes in a forward pass"):
+        trained(private)
+    assert nothing_was_charged(private)
+    assert float(private.model.seen) == 0
+
+
+UNFIT = {
+    "a mean": (lambda m, b: losses_of(m, b).mean(), "losses of shape .* return them unreduced"),
+    "a column": (lambda m, b: losses_of(m, b)[:, None], "must be one value for each"),
+    "a part": (lambda m, b: losses_of(m, b)[1:], "of this batch and no other"),
+    "a number": (lambda m, b: 1.0, r"backward\(float\): must be given a tensor"),
+    "whole numbers": (lambda m, b: torch.ones(len(b.inputs), dtype=torch.long), "floating point"),
+    "nothing of the model": (lambda m, b: torch.ones(len(b.inputs)), "the loss does not reach it"),
+}
+
+
+@pytest.mark.parametrize(("losses", "said"), UNFIT.values(), ids=UNFIT)
+def test_losses_that_are_not_one_an_example_are_refused(losses, said):
+    private = make_private(loss=None)
+    with pytest.raises(ModelError, match=said):
+        trained(private, losses=losses)
+    assert nothing_was_charged(private)
+
+
+def test_a_loss_that_was_named_is_the_loops():
+    private = make_private(loss=nn.CrossEntropyLoss(label_smoothing=0.1))
+    with pytest.raises(ModelError, match="not those of the loss that was named"):
+        trained(private)
+    assert nothing_was_charged(private)
+
+
+def charged(private, count=3):
+    """The loop's first charged batches, each used as it should be until then."""
+    for batch in private:
+        if not batch.rehearsal and (count := count - 1) == 0:
+            yield batch
+        private.backward(losses_of(private.model, batch))
+        private.step()
+
+
+def test_losses_of_the_batch_before_are_refused():
+    private, kept = make_private(), []
+
+    def body(batch):
+        losses = losses_of(private.model, batch)
+        stale = not batch.rehearsal and kept and len(kept[-1]) == len(losses)
+        kept.append(losses)
+        private.backward(kept[-2] if stale else losses)
+        private.step()
+
+    with pytest.raises(ModelError, match=r"before this batch was handed over.*charge stands"):
+        looped(private, body)
+    assert private.state.torn
+
+
+def test_losses_with_a_part_from_before_are_refused():
+    private = make_private()
+    next(charged(private))
+    scale = next(private.model.parameters()).sum()
+    with pytest.raises(ModelError, match="before this batch was handed over"):
+        trained(private, losses=lambda model, batch: losses_of(model, batch) * scale)
+
+
+def test_a_batch_that_is_skipped_ends_the_loop_and_was_paid():
+    private = make_private()
+
+    def body(batch):
+        if not batch.rehearsal and batch.step == 2:
+            return
+        private.backward(losses_of(private.model, batch))
+        private.step()
+
+    with pytest.raises(RunError, match="this batch was skipped; call backward on each; the step's"):
+        looped(private, body)
+    assert len(private.ledger) == 3
+    trained(private)
+    assert len(private.ledger) == 31
+    assert private.privacy_spent().steps_charged_again == 1
+
+
+def test_a_batch_that_is_skipped_in_rehearsal_costs_nothing():
+    private = make_private()
+
+    def body(batch):
+        if batch.rehearsal:
+            return
+        private.backward(losses_of(private.model, batch))
+
+    with pytest.raises(RunError, match="skipped; call backward on each; nothing was charged"):
+        looped(private, body)
+    assert nothing_was_charged(private)
+
+
+def test_a_batch_that_is_used_twice_is_refused():
+    private = make_private()
+    for batch in private:
+        private.backward(losses_of(private.model, batch))
+        with pytest.raises(RunError, match="no batch waits for it"):
+            private.backward(losses_of(private.model, batch))
+        break
+    assert nothing_was_charged(private)
+
+
+def test_a_step_before_its_backward_is_refused():
+    private = make_private()
+    for _ in private:
+        with pytest.raises(RunError, match="step: comes after backward"):
+            private.step()
+        break
+    with pytest.raises(RunError, match="step: comes after backward"):
+        private.step()
+    with pytest.raises(RunError, match="no batch waits"):
+        private.backward(torch.ones(1))
+
+
+def test_a_last_part_without_its_step_is_refused():
+    private = make_private()
+
+    def body(batch):
+        private.backward(losses_of(private.model, batch))
+
+    with pytest.raises(RunError, match=r"the last of its step; call step\(\)"):
+        looped(private, body)
+    assert private.done == 0
+
+
+def test_gradients_without_noise_are_never_stepped_by():
+    private = make_private()
+    for _ in charged(private):
+        before = weights(private.model).clone()
+        for p in private.model.parameters():
+            p.grad = torch.ones_like(p)
+        with pytest.raises(RunError, match=r"optimizer.step\(\): no noise was added"):
+            private.optimizer.step()
+        assert torch.equal(weights(private.model), before)
+        break
+    for batch in private:
+        private.backward(losses_of(private.model, batch))
+        if private.step():
+            with pytest.raises(RunError, match=r"call private.step\(\) in its place"):
+                private.optimizer.step()
+            break
+
+
+def test_another_optimizers_step_is_noticed():
+    private = make_private()
+    other = torch.optim.SGD(private.model.parameters(), lr=0.1)
+
+    def body(batch):
+        private.backward(losses_of(private.model, batch))
+        if private.step() and batch.step == 1:
+            other.step()
+
+    with pytest.raises(GuaranteeBroken, match="changed after 2 steps"):
+        looped(private, body)
+    with pytest.raises(GuaranteeBroken, match="releases nothing"):
+        private.epsilon()
+
+
+def test_gradients_left_by_hand_are_refused():
+    private = make_private()
+
+    def body(batch):
+        losses = losses_of(private.model, batch)
+        losses.mean().backward(retain_graph=True)
+        private.backward(losses)
+
+    with pytest.raises(ModelError, match=r"hold a gradient already.*leave loss.backward\(\) out"):
+        looped(private, body)
+    assert nothing_was_charged(private)
+
+
+def test_backward_in_place_of_ours_is_a_batch_skipped():
+    private = make_private()
+
+    def body(batch):
+        losses_of(private.model, batch).mean().backward()
+        private.step()
+
+    with pytest.raises(RunError, match="step: comes after backward"):
+        looped(private, body)
+
+
+def test_weights_that_change_inside_a_batch_stop_the_run_for_good():
+    private = make_private()
+
+    def body(batch):
+        private.backward(losses_of(private.model, batch))
+        if batch.step == 2:
+            with torch.no_grad():
+                private.model[4].bias.add_(0.1)
+        private.step()
+
+    with pytest.raises(GuaranteeBroken, match=r"4\.bias: changed after 2 steps"):
+        looped(private, body)
+    with pytest.raises(GuaranteeBroken, match="releases nothing"):
+        trained(private)
+
+
+def test_an_optimizer_over_other_parameters_is_refused():
+    other = small_model(seed=2)
+    with pytest.raises(ModelError, match="trainable but not in the optimizer"):
+        make_private(optimizer=torch.optim.SGD(other.parameters(), lr=0.1))
+    model = small_model()
+    part = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    with pytest.raises(ModelError, match=r"4\.weight, 4\.bias: trainable but not"):
+        make_private(model=model, optimizer=part)
+
+
+def test_a_loop_left_inside_a_batch_goes_on_with_another_and_pays_for_both():
+    private = make_private()
+    left = next(charged(private, 9)).step
+    gc.collect()
+    assert private.state.torn
+    assert private.done == left
+    trained(private)
+    assert private.done == 30
+    assert len(private.ledger) == 31
+    assert private.privacy_spent().epsilon > trained(make_private()).privacy_spent().epsilon
+
+
+def test_two_loops_at_once_are_refused():
+    private = make_private()
+    first = iter(private)
+    batch = next(first)
+    with pytest.raises(RunError, match="another loop over this run is open"):
+        next(iter(private))
+    private.backward(losses_of(private.model, batch))
+    first.close()
+    trained(private)
+    assert private.done == 30
+
+
+def test_what_the_loops_body_raises_comes_as_it_is_and_frees_the_run():
+    private = make_private()
+
+    def body(_):
+        1 / 0  # noqa: B018
+
+    with pytest.raises(ZeroDivisionError):
+        looped(private, body)
+    assert nothing_was_charged(private)
+    assert torch.equal(weights(trained(private).model), weights(make_trainer().fit().model))
+
+
+def test_a_loop_that_goes_on_after_an_error_is_stopped():
+    private = make_private(loss=None)
+
+    def body(batch):
+        with pytest.raises(ModelError, match="shape"):
+            private.backward(losses_of(private.model, batch).mean())
+
+    with pytest.raises(RunError, match="went on after an error"):
+        looped(private, body)
+
+
+def test_a_loop_without_privacy_is_not_one_of_ours():
+    with pytest.raises(ValueError, match="must be a Privacy"):
+        make_private(privacy=None)
+
+
+def test_data_that_changes_between_takes_is_told_as_such():
+    with pytest.raises(DataError, match="must be a pair of tensors"):
+        Private(
+            small_model(),
+            lambda p: torch.optim.SGD(p, lr=0.1),
+            small_data()[0],
+            privacy=Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=0.5),
+            batch_size=12,
+            epochs=1,
+        )
+
+
+def test_a_body_that_is_changed_for_the_next_loop_is_rehearsed_anew():
+    private = trained(make_private(loss=None), steps=3)
+    with pytest.raises(ModelError, match="one example's gradient changes"):
+        trained(private, losses=MIXING["centred outputs"])
+    assert private.done == 3
+    assert len(private.ledger) == 3
