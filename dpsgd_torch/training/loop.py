@@ -57,9 +57,9 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
     private, meter = PrivateRecord(), _Meter(run)
     movement = Movement(run.model) if run.plan else None
     for step in range(run.done, run.sampling.steps):
-        if run.callbacks.early_stopping.stops(run.history.scores):
+        if run.steering.early_stopping.stops(run.history.scores):
             run.ended = (
-                f"no better validation score in {run.callbacks.early_stopping.patience} epochs"
+                f"no better validation score in {run.steering.early_stopping.patience} epochs"
             )
             break
         epoch = next(e for e, end in enumerate(ends, 1) if step < end)
@@ -74,7 +74,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
 
         run.torn = True
         run.modes.restore()
-        run.callbacks.set_rates(step, run.history.scores)
+        run.steering.set_rates(step, run.history.scores)
         plan = run.plan.step(step) if run.plan else StepPlan(0.0, 0.0)
         with (
             run.streams.model_rng(attempt=run.attempt, step=step, device=run.device),
@@ -91,7 +91,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
         if run.done == ends[epoch - 1]:
             try:
                 charges = run.charges if run.plan else None
-                score = run.callbacks.validate(
+                score = run.steering.validate(
                     run.model, run.streams, run.sampling.steps + epoch, charges
                 )
             except BudgetExceeded as reason:
@@ -111,7 +111,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
             _keep(run, run.folder)
         yield Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
     run.refuse_changed_state()
-    run.callbacks.restore(run.model, run.folder, run.history.scores)
+    run.steering.restore(run.model, run.folder, run.history.scores)
     run.guard.accept()
 
 
@@ -135,7 +135,7 @@ def epoch_ends(sampling: Sampler) -> list[int]:
 
 
 def _rates_rise(run: RunState, step: int) -> bool:
-    return run.callbacks.rates_rise(step, run.sampling.steps)
+    return run.steering.rates_rise(step, run.sampling.steps)
 
 
 def _charged(run: RunState) -> str:
@@ -173,7 +173,7 @@ def _end_epoch(
     run.history.epochs.append(record)
     run.history.private.append(private.to_json(epoch))
     if score is not None:
-        run.callbacks.keep(run.model, run.folder, run.history.scores)
+        run.steering.keep(run.model, run.folder, run.history.scores)
     if run.folder:
         run.write_metrics(run.folder)
     return record

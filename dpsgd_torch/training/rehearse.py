@@ -63,7 +63,7 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     refuse_mixing_layers(run.model)
     refuse_by_name(run.model)
     try_saving(run.model)
-    if run.folder or run.callbacks.early_stopping.keep_best:
+    if run.folder or run.steering.early_stopping.keep_best:
         try_loading(run.model)
     method, rows, size = _chosen(run, gradients)
     try_training(run.model, run.loss, rows, size)

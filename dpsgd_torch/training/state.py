@@ -19,12 +19,12 @@ from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import Privacy
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.storage.run_folder import RunFolder
-from dpsgd_torch.training.callbacks import Callbacks
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.steering import Steering
 from dpsgd_torch.training.streams import Streams
 
 
@@ -45,7 +45,7 @@ class RunState:
     privacy: Privacy | None
     plan: PrivacyPlan | None
     optimizer: torch.optim.Optimizer
-    callbacks: Callbacks
+    steering: Steering
     guard: ReleaseGuard
     streams: Streams
     folder: RunFolder | None

@@ -28,7 +28,6 @@ from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.arguments import refuse_unfit
-from dpsgd_torch.training.callbacks import Callbacks, validation_events
 from dpsgd_torch.training.checkpoint import load_checkpoint
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.fingerprint import contract, digest, environment
@@ -41,6 +40,7 @@ from dpsgd_torch.training.rehearse import try_all
 from dpsgd_torch.training.released_state import ReleaseGuard, released_tensors
 from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up, write_beginning
 from dpsgd_torch.training.state import RunState, Shown
+from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.validation import HeldOut, Validation
@@ -171,7 +171,7 @@ class Trainer:
             privacy=privacy,
             plan=plan,
             optimizer=made,
-            callbacks=Callbacks(made, rate_schedule, held_out, early_stopping),
+            steering=Steering(made, rate_schedule, held_out, early_stopping),
             guard=guard,
             streams=Streams() if seed is None else Streams(seed),
             folder=run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir)),
@@ -194,7 +194,7 @@ class Trainer:
     plan = Shown(lambda run: run.plan)
     gradients = Shown(lambda run: run.method.kind)
     optimizer = Shown(lambda run: run.optimizer)
-    callbacks = Shown(lambda run: run.callbacks)
+    steering = Shown(lambda run: run.steering)
     guard = Shown(lambda run: run.guard)
     streams = Shown(lambda run: run.streams)
     folder = Shown(lambda run: run.folder)

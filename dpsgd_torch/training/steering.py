@@ -21,7 +21,7 @@ from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.validation import HeldOut, Validation, checksum
 
 
-class Callbacks:
+class Steering:
     """Decisions that rest on the plan and on released scores alone, so that a resumed run makes
     the same ones."""
 
