@@ -164,7 +164,7 @@ class Machine:
     """machine"""
 
     physical_batch_size: int | str = knob(
-        128,
+        "auto",
         "examples that a pass holds at once, or auto for what fits 1 GiB; bounds memory only",
         rule="count or auto",
     )

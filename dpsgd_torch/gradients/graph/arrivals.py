@@ -6,6 +6,7 @@ A meeting's saved tensors are let go of as the pass goes on, so memory holds wha
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,14 @@ from torch.autograd.graph import GradientEdge
 from torch.utils.checkpoint import CheckpointError
 
 from dpsgd_torch.errors import ModelError
-from dpsgd_torch.gradients.graph.order import MOVING, may_move, pattern, refuse_moved, weights
+from dpsgd_torch.gradients.graph.order import (
+    MOVING,
+    may_move,
+    pattern,
+    refuse_moved,
+    tallies,
+    weights,
+)
 from dpsgd_torch.gradients.graph.rules.base import NeedsGraph, NoRule, checked, rule_for
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
 from dpsgd_torch.gradients.graph.saved import Readings, Saved
@@ -67,10 +75,31 @@ class Arrivals:
             ModelError: a meeting cannot be told apart example by example.
         """
         self._weigh(losses)
-        last = {id(m.node) for m in self._found.last}
         keep = any(m.key in self._later for m in self._found.meetings)
+        try:
+            self._pass(losses, torch.ones_like(losses), self._arrive, keep=keep)
+        except CheckpointError:  # what the rule had taken, the node cannot have any more
+            if self._taken is None:
+                raise
+            raise Again(self._taken.key) from None
+        with torch.no_grad():
+            while self._waiting:
+                self._take(*self._waiting.pop())
+        self._seen.add(self._pattern)
+        return self._received
+
+    def _pass(
+        self,
+        losses: torch.Tensor,
+        weights: torch.Tensor,
+        arrived: Callable[[Meeting, Deltas], None],
+        *,
+        keep: bool,
+    ) -> None:
+        """One backward pass of weighted losses, no further than to the last meetings."""
+        last = {id(m.node) for m in self._found.last}
         handles = [
-            m.node.register_prehook(functools.partial(self._arrive, m))
+            m.node.register_prehook(functools.partial(arrived, m))
             for m in self._found.meetings
             if id(m.node) not in last
         ]
@@ -79,19 +108,11 @@ class Arrivals:
         try:
             deltas = list(
                 torch.autograd.grad(
-                    [losses],
-                    edges,
-                    grad_outputs=[torch.ones_like(losses)],
-                    allow_unused=True,
-                    retain_graph=keep,
+                    [losses], edges, grad_outputs=[weights], allow_unused=True, retain_graph=keep
                 )
                 if edges
                 else ()
             )
-        except CheckpointError:  # what the rule had taken, the node cannot have any more
-            if self._taken is None:
-                raise
-            raise Again(self._taken.key) from None
         finally:
             for handle in handles:
                 handle.remove()
@@ -100,11 +121,7 @@ class Arrivals:
                 came: list[torch.Tensor | None] = [None] * (meeting.outputs[-1] + 1)
                 for output in reversed(meeting.outputs):
                     came[output] = deltas.pop()
-                self._take(meeting, tuple(came))
-            while self._waiting:
-                self._take(*self._waiting.pop())
-        self._seen.add(self._pattern)
-        return self._received
+                arrived(meeting, tuple(came))
 
     def _weigh(self, losses: torch.Tensor) -> None:
         """One more pass where rows may have moved: what comes when each example has a weight."""
@@ -112,15 +129,15 @@ class Arrivals:
         self._pattern = pattern(self._found.passing, self._found.meetings)
         if self._pattern in self._seen and not may_move(moving, self._found.meetings):
             return
-        asked = [(m.node, output) for m in self._found.meetings for output in m.outputs]
-        deltas = torch.autograd.grad(
-            [losses],
-            [GradientEdge(*edge) for edge in asked],
-            grad_outputs=[weights(losses)],
-            allow_unused=True,
-            retain_graph=True,
-        )
-        self._weighted = dict(zip(asked, deltas, strict=True))
+        self._pass(losses, weights(losses), self._tally, keep=True)
+
+    def _tally(self, meeting: Meeting, deltas: Deltas) -> None:
+        if meeting.rows is None:
+            return
+        with torch.no_grad():
+            for output in meeting.outputs:
+                if (delta := deltas[output]) is not None:
+                    self._weighted[meeting.node, output] = tallies(meeting.rows, delta)
 
     def _arrive(self, meeting: Meeting, deltas: Deltas) -> None:
         if meeting.key in self._later:

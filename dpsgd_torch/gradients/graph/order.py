@@ -9,14 +9,16 @@ backward pass, of losses that each have a weight, which must come back at every 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from dpsgd_torch.errors import ModelError
+from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.inputs import input_shape, signed
-from dpsgd_torch.gradients.graph.rules.sums import owners
+from dpsgd_torch.gradients.graph.rules.sums import parted
 from dpsgd_torch.gradients.graph.walk import Meeting
 
 _ALONG = {  # of one dimension
@@ -36,6 +38,7 @@ _TABLES = {"EmbeddingBackward0", "EmbeddingBagBackward0"}  # of rows, where exam
 _CUTS = {"SplitWithSizesBackward0", "SliceBackward0"}
 MOVING = {*_ALONG, *_BY_PLACE, *_ANYWHERE, *_TABLES, *_CUTS, "MmBackward0"}
 
+_BLOCK = 64  # elements whose sum stands for them
 _KINDS = 8  # of weights, all powers of 2, by which products and sums round alike
 
 
@@ -119,21 +122,45 @@ def weights(losses: torch.Tensor) -> torch.Tensor:
     return _powers(torch.arange(len(losses), device=losses.device)).to(losses)
 
 
+def tallies(rows: Rows, delta: torch.Tensor, *, absolute: bool = False) -> torch.Tensor:
+    """(examples, blocks): sums over blocks of what belongs to each, every element with a factor.
+
+    They are what is kept of one pass to be compared with another's, in little memory. Factors of
+    no pattern: what moves within a block, or against it, does not cancel.
+    """
+    real = torch.view_as_real(delta.resolve_conj()) if delta.is_complex() else delta
+    real = real.detach().abs() if absolute else real.detach()
+    own = parted(real, rows).movedim(rows.dim + 1, 0).flatten(1)
+    factors = _factors(own.shape[1], own.device, own.dtype)
+    blocks = -(-own.shape[1] // _BLOCK)
+    padded = own.new_zeros(rows.examples, blocks * _BLOCK)
+    torch.mul(own, factors, out=padded[:, : own.shape[1]])
+    return padded.view(rows.examples, blocks, _BLOCK).sum(2)
+
+
 def refuse_moved(meeting: Meeting, delta: torch.Tensor, weighted: torch.Tensor) -> None:
     """Each row's gradient grows as the loss of the example that it is held to be does.
 
     Args:
-        weighted: the gradient of the losses times ``weights``.
+        weighted: ``tallies`` of the gradient of the losses times ``weights``.
 
     Raises:
         ModelError: it is another's.
     """
     if meeting.rows is None or not delta.numel():
         return
-    given = weighted / _powers(owners(delta.shape, meeting.rows, delta.device)).to(delta.device)
-    size = delta.abs().nan_to_num(0.0, 0.0, 0.0)
-    if bool(((given - delta).abs() > 0.25 * size + 1e-6 * size.max()).any()):
+    own = tallies(meeting.rows, delta).double()
+    size = tallies(meeting.rows, delta, absolute=True).double().nan_to_num(0.0, 0.0, 0.0)
+    given = weighted.double() / _powers(torch.arange(len(own), device=own.device))[:, None]
+    share = 64 * torch.finfo(delta.dtype).eps
+    if bool(((given - own).abs() > share * (size + size.max() / 16)).any()):
         raise out_of_order(meeting)
+
+
+@functools.lru_cache(maxsize=8)
+def _factors(count: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    drawn = torch.rand(count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+    return (0.5 + drawn).to(device, dtype)
 
 
 def out_of_order(meeting: Meeting) -> ModelError:
