@@ -29,7 +29,9 @@ from dpsgd_torch.gradients.rehearsal.oracle import Oracle
 from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
 from dpsgd_torch.storage.sealed import tensors_to_bytes
+from dpsgd_torch.training.evaluation import evaluate
 from dpsgd_torch.training.first_pass import rows_to_rehearse
+from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import evaluating
 from dpsgd_torch.training.movement import refuse_unmoved
 from dpsgd_torch.training.physical_size import fitting, free_memory
@@ -119,12 +121,15 @@ def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
 
 def try_scores(
     model: nn.Module,
-    scores: Mapping[str, Loss],
+    scores: Metrics,
     test: Data | None,
     held_out: HeldOut | None,
     size: int,
 ) -> None:
-    """The metrics on test data and the score on validation data, as they are taken later."""
+    """The metrics on test data and the score on validation data, as they are taken later.
+
+    Metrics that are no mean over examples are computed, which takes a pass over the test data.
+    """
     if test is None and held_out is None:
         return
     state = State(model)
@@ -132,9 +137,12 @@ def try_scores(
         with evaluating(model), torch.no_grad():
             if test is not None:
                 rows = rows_to_rehearse(test, size, "test_tensors")
-                oracle = Oracle(model, scores["loss"])
-                _try(oracle, scores, rows, size, "test")
-                _refuse_company(oracle, scores, rows, "test")
+                oracle = Oracle(model, scores.loss)
+                scores.decide(model, test)
+                _try(oracle, scores.per_example, rows, size, "test")
+                _refuse_company(oracle, scores.per_example, rows, "test")
+                if scores.objects or scores.whole:
+                    evaluate(model, scores, test)
             if held_out is not None:
                 score = {"score": held_out.score}
                 rows = rows_to_rehearse(held_out.data, size, "validation")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Generic, Protocol, TypeVar, overload
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.history import History
+from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
@@ -36,7 +37,7 @@ class RunState:
     modes: TrainingModes
     given_loss: Loss
     loss: Loss
-    scores: dict[str, Any]
+    scores: Metrics
     data: Data
     test: Data | None
     units: UnitRows | None

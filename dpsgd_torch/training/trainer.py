@@ -33,6 +33,7 @@ from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.fingerprint import contract, digest, environment
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
+from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.physical_size import AUTO, begun_with
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
@@ -66,7 +67,8 @@ class Trainer:
         epochs: passes over the data, in expectation.
         optimizer: one over the model's parameters, or ``lambda p: torch.optim.SGD(p, lr=0.25)``.
         test_tensors: public inputs and targets to report on at each epoch, or None.
-        metrics: name → function (outputs, targets) → one value per example.
+        metrics: name → function (outputs, targets) → one value per example, or numbers over all
+            test rows; or a torchmetrics object (``training.metrics.Metrics`` tells them apart).
         units: the id of the person, drug, … each record belongs to, whole numbers (n,), for a
             guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
         rows_per_unit: with ``units``, so many of a unit's records at most are averaged in a step.
@@ -108,7 +110,7 @@ class Trainer:
         epochs: float,
         optimizer: torch.optim.Optimizer | OptimizerFactory,
         test_tensors: Sequence[Tree] | Data | None = None,
-        metrics: Mapping[str, Loss] | None = None,
+        metrics: Mapping[str, Any] | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
         sampler: Callable[..., Sampler] = PoissonSampler,
@@ -147,7 +149,6 @@ class Trainer:
         also = validation_events(validation, len(epoch_ends(sampling)))
         plan = privacy.plan(sampling, also) if privacy else None
         taken = per_example(loss)
-        given = {name: per_example(metric, "metric") for name, metric in (metrics or {}).items()}
         self._spent: PrivacyGuarantee | None = None
         self._begun, self._shared_ledger = isinstance(run_dir, RunFolder), ledger
 
@@ -162,7 +163,7 @@ class Trainer:
             modes=modes,
             given_loss=loss,
             loss=taken,
-            scores={"loss": taken, **given},
+            scores=Metrics(taken, metrics),
             data=data,
             test=test,
             units=rows,
@@ -188,14 +189,12 @@ class Trainer:
     test = Shown(lambda run: run.test)
     units = Shown(lambda run: run.units)
     loss = Shown(lambda run: run.loss)
-    scores = Shown(lambda run: run.scores)
     sampling = Shown(lambda run: run.sampling)
     privacy = Shown(lambda run: run.privacy)
     plan = Shown(lambda run: run.plan)
     gradients = Shown(lambda run: run.method.kind)
     optimizer = Shown(lambda run: run.optimizer)
     steering = Shown(lambda run: run.steering)
-    guard = Shown(lambda run: run.guard)
     streams = Shown(lambda run: run.streams)
     folder = Shown(lambda run: run.folder)
     device = Shown(lambda run: run.device)
@@ -208,8 +207,6 @@ class Trainer:
     resumed = Shown(lambda run: run.resumed)
     stopped = Shown(lambda run: run.stopped)
     ended = Shown(lambda run: run.ended)
-    torn = Shown(lambda run: run.torn)
-    broken = Shown(lambda run: run.charges.broken)
 
     def fit(self) -> Trainer:
         """Run all steps that are left; returns the trainer itself."""
