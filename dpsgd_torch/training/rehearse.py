@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -33,9 +31,9 @@ from dpsgd_torch.training.evaluation import evaluate
 from dpsgd_torch.training.first_pass import rows_to_rehearse
 from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import evaluating
-from dpsgd_torch.training.movement import refuse_unmoved
 from dpsgd_torch.training.physical_size import fitting, free_memory
 from dpsgd_torch.training.private_optimizer import refuse_long_sums
+from dpsgd_torch.training.rehearse_optimizer import try_optimizer
 from dpsgd_torch.training.released_state import checksums, released_tensors
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.validation import HeldOut
@@ -70,7 +68,7 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     method, rows, size = _chosen(run, gradients)
     try_training(run.model, run.loss, rows, size)
     try_scores(run.model, run.scores, run.test, held_out, size)
-    try_optimizer(run.model, run.optimizer)
+    try_optimizer(run.model, run.optimizer, kept=run.folder is not None)
     return method
 
 
@@ -185,39 +183,6 @@ def try_loading(model: nn.Module) -> None:
             )
     finally:
         state.restore()
-
-
-def try_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """A step of a copy on copies of the parameters; one that cannot be copied goes untried.
-
-    Raises:
-        ModelError: the step fails, or does not move a parameter, from 0 either.
-    """
-    copies = _stepped(optimizer, zero=False)
-    if copies and any(torch.equal(p, copied) for p, copied in copies.items()):
-        refuse_unmoved(_stepped(optimizer, zero=True), optimizer, model)
-
-
-def _stepped(optimizer: torch.optim.Optimizer, *, zero: bool) -> dict[nn.Parameter, nn.Parameter]:
-    """What a step by small gradients makes of copies; from zeros, by gradients of 1."""
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    copies = {id(p): nn.Parameter(p.detach().clone(), p.requires_grad) for p in held}
-    twin = object.__new__(type(optimizer))
-    try:
-        # not copy.deepcopy(optimizer), which leaves out what a subclass keeps beside its state
-        twin.__dict__.update(copy.deepcopy(optimizer.__dict__, dict(copies)))
-    except Exception:
-        return {}
-    twin.__dict__["_optimizer_step_pre_hooks"] = OrderedDict()
-    twin.__dict__["_optimizer_step_post_hooks"] = OrderedDict()
-    for p in copies.values():
-        if zero:
-            p.data.zero_()
-        size = 1.0 if zero else 1e-3
-        p.grad = torch.full_like(p, size, memory_format=torch.contiguous_format)
-    with blamed(f"optimizer {type(optimizer).__name__}: a step on copies of the parameters"):
-        type(optimizer).step(twin)  # the class's own: a scheduler wraps the instance's
-    return {p: copies[id(p)] for p in held}
 
 
 def _try(
