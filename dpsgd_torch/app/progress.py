@@ -53,7 +53,7 @@ class LinePresenter:
             f"{config.preset}: {sampling.steps} steps of {sampling.batch_size} expected from "
             f"n = {sampling.dataset_size}{_units(sampling.unit)}, {promise}"
         )
-        resumed = f", resumed after step {run.done}" if run.resumed else ""
+        resumed = f", resumed after step {run.done}" if run.state.resumed else ""
         self._say(f"run folder: {folder}{resumed}")
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:

@@ -28,6 +28,7 @@ from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.arguments import refuse_unfit
+from dpsgd_torch.training.callbacks import Callback, callbacks_in, telling
 from dpsgd_torch.training.checkpoint import load_checkpoint
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.fingerprint import contract, digest, environment
@@ -67,8 +68,7 @@ class Trainer:
         epochs: passes over the data, in expectation.
         optimizer: one over the model's parameters, or ``lambda p: torch.optim.SGD(p, lr=0.25)``.
         test_tensors: public inputs and targets to report on at each epoch, or None.
-        metrics: name → function (outputs, targets) → one value per example, or numbers over all
-            test rows; or a torchmetrics object (``training.metrics.Metrics`` tells them apart).
+        metrics: name → function (outputs, targets) or torchmetrics object, as ``Metrics`` says.
         units: the id of the person, drug, … each record belongs to, whole numbers (n,), for a
             guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
         rows_per_unit: with ``units``, so many of a unit's records at most are averaged in a step.
@@ -82,6 +82,7 @@ class Trainer:
         validation: rows kept out of training, scored after each epoch.
         early_stopping: what those scores decide: stop, slow down, keep the best epoch.
         ledger: one, or a part of one, that others charge too and close; None opens ``run_dir``'s.
+        callbacks: told of each step and epoch (``training.callbacks.Callback``), as loggers are.
         device: where to train; on the CPU an interrupted run repeats bit for bit.
         seed: makes the run reproducible, also for an attacker who knows it: a published one
             protects nobody. None draws 256 bits from the operating system.
@@ -122,6 +123,7 @@ class Trainer:
         validation: Validation | None = None,
         early_stopping: EarlyStopping | None = None,
         ledger: Ledger | None = None,
+        callbacks: Iterable[Callback] = (),
         device: str | torch.device = "cpu",
         seed: int | None = None,
     ) -> None:
@@ -151,6 +153,7 @@ class Trainer:
         taken = per_example(loss)
         self._spent: PrivacyGuarantee | None = None
         self._begun, self._shared_ledger = isinstance(run_dir, RunFolder), ledger
+        self.callbacks = callbacks_in(callbacks)
 
         modes = TrainingModes(model.to(device))
         guard = ReleaseGuard(model, watching=privacy is not None)
@@ -204,7 +207,6 @@ class Trainer:
     noise_state = Shown(lambda run: run.noise_state)
     history = Shown(lambda run: run.history)
     done = Shown(lambda run: run.done)
-    resumed = Shown(lambda run: run.resumed)
     stopped = Shown(lambda run: run.stopped)
     ended = Shown(lambda run: run.ended)
 
@@ -214,6 +216,7 @@ class Trainer:
             pass
         return self
 
+    @telling
     def run(self) -> Iterator[Progress]:
         """Run step by step, yielding what was reached, for whoever shows progress."""
         run = self.state
