@@ -77,6 +77,11 @@ WRONG = {
         ("gradients.rules.registry", "dpsgd_torch.mechanisms.gaussian"),
         ("gradients.vectors", "dpsgd_torch.samplers.base"),
     ],
+    "integrations": [
+        ("integrations.logger", "dpsgd_torch.app.config"),
+        ("integrations.tensorboard", "dpsgd_torch.export.api"),
+        ("integrations.mlflow", "dpsgd_torch.train"),
+    ],
     "layers": [("layers", "dpsgd_torch.gradients.rules.layer_norm")],
     "losses": [("losses", "dpsgd_torch.gradients.losses")],
     "mechanisms": [
