@@ -10,6 +10,8 @@ import pytest
 import skips
 from hypothesis import settings
 
+import dpsgd_torch  # noqa: F401  (torchvision, which torchmetrics loads, can be imported after it)
+
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 

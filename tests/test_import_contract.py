@@ -77,6 +77,11 @@ WRONG = {
         ("gradients.rules.registry", "dpsgd_torch.mechanisms.gaussian"),
         ("gradients.vectors", "dpsgd_torch.samplers.base"),
     ],
+    "integrations": [
+        ("integrations.logger", "dpsgd_torch.app.config"),
+        ("integrations.tensorboard", "dpsgd_torch.export.api"),
+        ("integrations.mlflow", "dpsgd_torch.train"),
+    ],
     "layers": [("layers", "dpsgd_torch.gradients.rules.layer_norm")],
     "losses": [("losses", "dpsgd_torch.gradients.losses")],
     "mechanisms": [
@@ -138,6 +143,7 @@ WRONG = {
         ("training.rehearse", "dpsgd_torch.app.stored_config"),
         ("training.validation", "pandas"),
     ],
+    "torchvision_import": [("torchvision_import", "dpsgd_torch.tasks.mnist.torchvision_import")],
     "version": [("version", "dpsgd_torch.app.config")],
 }
 ACCOUNTANT = [

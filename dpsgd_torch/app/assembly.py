@@ -20,10 +20,10 @@ from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.tasks.task import Task
-from dpsgd_torch.training.callbacks import validation_events
 from dpsgd_torch.training.checkpoint import has_trained
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.loop import epoch_ends
+from dpsgd_torch.training.steering import validation_events
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.trainer import Trainer
 

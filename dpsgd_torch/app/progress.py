@@ -16,6 +16,8 @@ from dpsgd_torch.training.history import EpochRecord
 from dpsgd_torch.training.loop import Progress
 from dpsgd_torch.training.trainer import Trainer
 
+_TOLD = 8  # numbers of the test set on an epoch's line
+
 
 class Presenter(Protocol):
     """Whoever shows a run: told its start, each stretch of training, and its end."""
@@ -51,7 +53,7 @@ class LinePresenter:
             f"{config.preset}: {sampling.steps} steps of {sampling.batch_size} expected from "
             f"n = {sampling.dataset_size}{_units(sampling.unit)}, {promise}"
         )
-        resumed = f", resumed after step {run.done}" if run.resumed else ""
+        resumed = f", resumed after step {run.done}" if run.state.resumed else ""
         self._say(f"run folder: {folder}{resumed}")
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:
@@ -79,7 +81,10 @@ class LinePresenter:
         self._say(f"look at {outcome.folder / name}")
 
     def _epoch(self, record: EpochRecord) -> str:
-        test = ", ".join(f"test {name} {value:.4f}" for name, value in record.test.items())
+        told = [f"test {name} {value:.4f}" for name, value in record.test.items()]
+        if len(told) > _TOLD:
+            told = [*told[:_TOLD], f"{len(told) - _TOLD} more in metrics.jsonl"]
+        test = ", ".join(told)
         if record.validation is not None:
             test += f", validation {record.validation:.4f}"
         spent = "" if record.epsilon is None else f", ε = {round_up(record.epsilon)}"

@@ -102,7 +102,7 @@ def run(request: Request, present: Presenter) -> Outcome:
         for trainer in trainers:
             assert trainer.folder
             trainer.write_results(trainer.folder, spent, keep_privacy=labels is not None)
-    if config.validation == "selection" and (held_out := trainers[0].callbacks.held_out):
+    if config.validation == "selection" and (held_out := trainers[0].steering.held_out):
         score = {"sum": held_out.clipped_sum(trainers[0].model), "bound": held_out.asked.bound}
         folder.write_json("private/selection.json", score)
     stopped = next((t.stopped or t.ended for t in trainers if t.stopped or t.ended), "")

@@ -55,7 +55,7 @@ def per_example(loss: Loss, what: str = "loss") -> Loss:
     """
     if isinstance(loss, type):
         raise ModelError(f"{what} = {loss.__name__}: is a class; pass {loss.__name__}()")
-    reduction, ignored = _option(loss, "reduction"), _option(loss, "ignore_index")
+    reduction, ignored = option(loss, "reduction"), option(loss, "ignore_index")
     unreduced, name, tried = loss, f"{what} {_name(loss)}", set[Any]()
     if isinstance(reduction, str) and isinstance(loss, nn.Module):
         unreduced = copy.copy(loss)
@@ -83,7 +83,7 @@ def per_example(loss: Loss, what: str = "loss") -> Loss:
     return values
 
 
-def _option(loss: Loss, name: str) -> Any:
+def option(loss: Loss, name: str) -> Any:
     """An attribute of a module, an argument's default of a function; None where it has none."""
     if isinstance(loss, nn.Module):
         return getattr(loss, name, None)

@@ -21,17 +21,18 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.arguments import refuse_unfit
-from dpsgd_torch.training.callbacks import Callbacks, validation_events
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.fingerprint import digest
 from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.loop import epoch_ends
+from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.optimizers import Optimizers, made_optimizer
 from dpsgd_torch.training.physical_size import AUTO, begun_with
 from dpsgd_torch.training.rates import SchedulerFactory, made_scheduler
 from dpsgd_torch.training.released_state import ReleaseGuard
 from dpsgd_torch.training.state import RunState
+from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.validation import HeldOut, Validation
 
@@ -46,7 +47,7 @@ def assembled(
     epochs: float,
     optimizer: Optimizers,
     test_tensors: Sequence[Tree] | Data | None,
-    metrics: Mapping[str, Loss] | None,
+    metrics: Mapping[str, Any] | None,
     units: Any,
     rows_per_unit: int | None,
     sampler: Callable[..., Sampler],
@@ -93,7 +94,6 @@ def assembled(
     also = validation_events(validation, len(epoch_ends(sampling)))
     plan = privacy.plan(sampling, also) if privacy else None
     taken = per_example(loss) if values is None else values
-    given = {name: per_example(metric, "metric") for name, metric in (metrics or {}).items()}
     modes = TrainingModes(model.to(device))
     guard = ReleaseGuard(model, watching=privacy is not None)
     trainable = validate.trainable_parameters(model)
@@ -108,7 +108,7 @@ def assembled(
         modes=modes,
         given_loss=loss,
         loss=taken,
-        scores={"loss": taken, **given},
+        scores=Metrics(taken, metrics),
         data=data,
         test=test,
         units=rows,
@@ -118,7 +118,7 @@ def assembled(
         privacy=privacy,
         plan=plan,
         optimizer=made,
-        callbacks=Callbacks(made, rate_schedule, held_out, early_stopping, scheduler),
+        steering=Steering(made, rate_schedule, held_out, early_stopping, scheduler),
         kept=kept,
         guard=guard,
         streams=Streams() if seed is None else Streams(seed),

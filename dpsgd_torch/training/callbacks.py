@@ -1,100 +1,102 @@
-"""What happens between steps: learning rates, validation, the end of training, the epoch kept."""
+"""Callbacks: told of a run's beginning, of each step and epoch, and of its end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import torch
-from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
-
-from accountant import Event
-from dpsgd_torch.errors import RunError
-from dpsgd_torch.schedules import Schedule
-from dpsgd_torch.storage.run_folder import RunFolder, write_durably
-from dpsgd_torch.storage.sealed import tensors_from_bytes, tensors_to_bytes
-from dpsgd_torch.training.charges import Charges
-from dpsgd_torch.training.early_stopping import EarlyStopping
-from dpsgd_torch.training.rates import Rates
-from dpsgd_torch.training.released_state import released_tensors
-from dpsgd_torch.training.streams import Streams
-from dpsgd_torch.training.validation import HeldOut, Validation, checksum
+from accountant import PrivacyError
+from accountant.errors import check
+from dpsgd_torch.errors import RunError, told
+from dpsgd_torch.training.history import EpochRecord
+from dpsgd_torch.training.loop import Progress
 
 
-class Callbacks:
-    """Decisions that rest on the plan and on released scores alone, so that a resumed run makes
-    the same ones."""
+class Callback:
+    """Base class: override what you want to be told of; ``trainer`` is the ``Trainer``.
 
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        rate_schedule: Schedule | None,
-        held_out: HeldOut | None,
-        early_stopping: EarlyStopping | None,
-        scheduler: LRScheduler | None = None,
-    ) -> None:
-        self.early_stopping = early_stopping or EarlyStopping()
-        slowing = self.early_stopping.plateau is not None
-        self.rates = Rates(optimizer, rate_schedule, slowing=slowing)
-        self.held_out, self.scheduler = held_out, scheduler
-        self._best: dict[str, torch.Tensor] = {}
+    * What is handed over is covered by ε: how far the run is, ε, the learning rates, what the
+      released weights score on test data. What else a callback reads off the trainer (its data,
+      ``history.private``) and lets out is not.
+    * It is told after a step is charged, settled and, where that was due, kept. Where it raises,
+      the run ends there: ``fit()`` again goes on with the next step, and in another process
+      ``resume()`` does, from the last checkpoint.
+    * It may change nothing that is trained: weights that it writes to end the run.
 
-    def to_json(self) -> dict[str, Any]:
-        held_out = self.held_out and self.held_out.to_json()
-        watch = self.early_stopping.to_json()
-        return {"rates": self.rates.schedule.to_json(), "held out": held_out, "watch": watch}
+    >>> class Printing(Callback):
+    ...     def on_epoch(self, trainer, record):
+    ...         print(f"epoch {record.epoch} after step {record.step}")
+    """
 
-    def set_rates(self, step: int, scores: Sequence[float]) -> None:
-        """Set each group's learning rate for ``step``."""
-        self.rates.set(step, self.early_stopping.rate_factor(scores))
+    def on_begin(self, trainer: Any) -> None:
+        """Before the first step of ``fit`` or ``run``; ``trainer.done`` steps lie behind it."""
 
-    def stepped(self) -> None:
-        """After each step: torch's scheduler goes on."""
-        if self.scheduler:
-            self.scheduler.step()
+    def on_step(self, trainer: Any, progress: Progress) -> None:
+        """After each step; ``progress.epsilon`` may be of some steps before."""
 
-    def validate(
-        self, model: nn.Module, streams: Streams, step: int, charges: Charges | None
-    ) -> float | None:
-        """The validation score, charged first as ``step`` where its rows are private."""
-        if self.held_out is None or not self.held_out.asked.released:
-            return None
-        if charges is None or self.held_out.asked.public:
-            return self.held_out.mean(model)
-        on_record = charges.reserve(step, self.held_out.asked.event)
-        rng = streams.numpy("validation", attempt=charges.attempt, step=step)
-        score = self.held_out.release(model, rng)
-        charges.settle(step, checksum(score), on_record)
-        return score
+    def on_epoch(self, trainer: Any, record: EpochRecord) -> None:
+        """After the last step of an epoch, with ε then and the test metrics."""
 
-    def keep(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> None:
-        """Keep the weights of the epoch that just ended, if they are the best."""
-        if not self.early_stopping.keep_best or self.early_stopping.best(scores) != len(scores) - 1:
-            return
-        weights = released_tensors(model)
-        if folder:
-            write_durably(_path(folder, len(scores) - 1), tensors_to_bytes(weights))
-        self._best = weights
-
-    def restore(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> None:
-        """End with the weights of the best epoch, where that was asked for."""
-        if not self.early_stopping.keep_best or not scores:
-            return
-        if not self._best and folder:
-            path = _path(folder, self.early_stopping.best(scores))
-            if not path.is_file():
-                raise RunError(f"{path}: the best epoch's weights are gone; restore the file")
-            self._best = tensors_from_bytes(path.read_bytes(), path)
-        model.load_state_dict(self._best)
+    def on_end(self, trainer: Any) -> None:
+        """After the last step, and also where the run ends before: stopped, left or failed."""
 
 
-def _path(folder: RunFolder, epoch: int) -> Path:
-    return folder.private / f"best-{epoch + 1:05d}.safetensors"
+def callbacks_in(given: Iterable[Callback]) -> list[Callback]:
+    """Those a trainer was given.
+
+    Raises:
+        InvalidValue: one is something else.
+    """
+    callbacks = list(given)
+    for each in callbacks:
+        check(
+            isinstance(each, Callback),
+            "callbacks",
+            each,
+            "must be instances of dpsgd_torch.training.callbacks.Callback; subclass it",
+        )
+    return callbacks
 
 
-def validation_events(held_out: Validation | None, epochs: int) -> tuple[tuple[Event, int], ...]:
-    """What a run's validation costs."""
-    free = held_out is None or held_out.public or not held_out.released
-    return () if free or held_out is None else ((held_out.event, epochs),)
+Run = Callable[[Any], Iterator[Progress]]
+
+
+def telling(run: Run) -> Run:
+    """``Trainer.run``, that also tells the trainer's callbacks."""
+
+    @functools.wraps(run)
+    def telling_run(trainer: Any) -> Iterator[Progress]:
+        begun: list[Callback] = []
+        try:
+            for each in trainer.callbacks:
+                begun.append(each)
+                _tell(each, "on_begin", trainer)
+            taken: Any = run(trainer)  # a generator, to be closed when this one is
+            with contextlib.closing(taken) as steps:
+                for progress in steps:
+                    for each in trainer.callbacks:
+                        _tell(each, "on_step", trainer, progress)
+                        if progress.record:
+                            _tell(each, "on_epoch", trainer, progress.record)
+                    yield progress
+        finally:
+            with contextlib.ExitStack() as all_of_them:
+                for each in reversed(begun):
+                    all_of_them.callback(_tell, each, "on_end", trainer)
+
+    return telling_run
+
+
+def _tell(callback: Callback, what: str, trainer: Any, *more: Any) -> None:
+    try:
+        getattr(callback, what)(trainer, *more)
+    except PrivacyError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        kept = "; fit() goes on with the next step, resume() from the last checkpoint"
+        raise RunError(
+            f"callback {type(callback).__name__}: {what} failed after step {trainer.done} "
+            f"({told(error)}){kept if trainer.done < trainer.sampling.steps else ''}"
+        ).with_traceback(error.__traceback__) from error

@@ -99,7 +99,7 @@ def load_checkpoint(
         raise RunError(f"checkpoint {found[-1]}: damaged ({error}); {move}") from error
     weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
     model.load_state_dict(weights)
-    optimizer.load_state_dict(_unflatten(tensors, state["optimizer"]))
+    optimizer.load_state_dict(loaded_state(tensors, state["optimizer"]))
     (kept or Kept()).load(state.get("kept", {}), tensors)
     if noise is not None:
         noise.clear()
@@ -148,7 +148,8 @@ def optimizer_state(
     return tensors, plain
 
 
-def _unflatten(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> dict[str, Any]:
+def loaded_state(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> dict[str, Any]:
+    """``optimizer_state``'s two parts, as ``load_state_dict`` takes them."""
     state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in plain["state"].items()}
     for key, tensor in tensors.items():
         if key.startswith("optimizer."):

@@ -10,7 +10,9 @@ from torch import nn
 
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.trees import Tree, call
+from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import evaluating
+from dpsgd_torch.training.over_all import OverAll
 
 T = TypeVar("T")
 
@@ -23,18 +25,23 @@ def in_batches(
         return [of(call(model, inputs), targets) for inputs, targets in batches]
 
 
-def evaluate(model: nn.Module, scores: dict[str, Any], data: Data | None) -> dict[str, float]:
-    """Mean over ``data`` of each score, a function (outputs, targets) → one value per example."""
+def evaluate(model: nn.Module, scores: Metrics, data: Data | None) -> dict[str, float]:
+    """The loss and each metric over ``data``, by name.
+
+    Raises:
+        ModelError: a metric fails that has never been computed.
+    """
     if data is None:
         return {}
+    scores.decide(model, data)
+    totals, over_all = dict.fromkeys(scores.per_example, 0.0), OverAll(scores, len(data))
 
-    def sums(outputs: Any, targets: Tree) -> dict[str, float]:
-        return {
-            name: float(score(outputs, targets).double().sum()) for name, score in scores.items()
-        }
+    def add(outputs: Any, targets: Tree) -> None:
+        for name, score in scores.per_example.items():
+            totals[name] += float(score(outputs, targets).double().sum())
+        over_all.add(outputs, targets)
 
-    totals = dict.fromkeys(scores, 0.0)
-    for part in in_batches(model, data.batches(), sums):
-        for name in scores:
-            totals[name] += part[name]
-    return {name: total / len(data) for name, total in totals.items()}
+    in_batches(model, data.batches(), add)
+    found = {name: {name: total / len(data)} for name, total in totals.items()}
+    found |= over_all.results()
+    return {each: value for name in scores.order for each, value in found[name].items()}

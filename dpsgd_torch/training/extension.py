@@ -69,7 +69,7 @@ def _planned_whole(run: RunState, shared: bool) -> str:
     """Why a run cannot be longer than it was planned; empty where it can."""
     if shared:
         return "its ledger is shared, and what others may charge was planned with its steps"
-    if run.callbacks.held_out is not None:
+    if run.steering.held_out is not None:
         return "what its validation costs and decides was planned with its steps"
     if run.plan and _paid_as_a_whole(run.plan):
         return "its noise is paid for as a whole"

@@ -33,7 +33,7 @@ def contract(run: RunState) -> dict[str, Any]:
         {name: value for name, value in group.items() if name != "params"}
         for group in run.optimizer.state_dict()["param_groups"]
     ]
-    kept = run.callbacks.held_out
+    kept = run.steering.held_out
     pieces: list[Iterable[Piece]] = [run.data.fingerprint()]
     if kept:
         pieces += [kept.data.fingerprint(), map(_bytes, (kept.units.order, kept.units.counts))]
@@ -47,7 +47,7 @@ def contract(run: RunState) -> dict[str, Any]:
         "privacy": run.privacy.to_json() if run.privacy else None,
         "physical batch size": run.physical_batch_size,
         "gradients": run.method.kind,
-        "steering": run.callbacks.to_json(),
+        "steering": run.steering.to_json(),
     }
     if run.kept:
         parts["kept"] = run.kept.to_json()

@@ -82,12 +82,12 @@ class Steps:
         run, step = self._run, self._run.done
         if step >= run.sampling.steps or run.stopped:
             return False
-        if run.callbacks.early_stopping.stops(run.history.scores):
+        if run.steering.early_stopping.stops(run.history.scores):
             run.ended = (
-                f"no better validation score in {run.callbacks.early_stopping.patience} epochs"
+                f"no better validation score in {run.steering.early_stopping.patience} epochs"
             )
             return False
-        run.callbacks.rates.refuse_others()
+        run.steering.rates.refuse_others()
         self._on_record = None
         if run.plan:
             try:
@@ -104,7 +104,7 @@ class Steps:
         run, step = self._run, self._run.done
         run.torn = True
         run.modes.restore()
-        run.callbacks.set_rates(step, run.history.scores)
+        run.steering.set_rates(step, run.history.scores)
         with (
             run.streams.model_rng(attempt=run.attempt, step=step, device=run.device),
             within_charged_step(run.model, step, lambda: _charged(run)),
@@ -128,11 +128,11 @@ class Steps:
         if run.plan:
             run.charges.settle(run.done, run.guard.accept(), self._on_record)
         run.done, run.torn, self._record = run.done + 1, False, None
-        run.callbacks.stepped()
+        run.steering.stepped()
         if run.done == self._ends[epoch - 1]:
             try:
                 charges = run.charges if run.plan else None
-                score = run.callbacks.validate(
+                score = run.steering.validate(
                     run.model, run.streams, run.sampling.steps + epoch, charges
                 )
             except BudgetExceeded as reason:
@@ -168,7 +168,7 @@ class Steps:
         """Leave the model as it is to be handed on."""
         run = self._run
         run.refuse_changed_state()
-        run.callbacks.restore(run.model, run.folder, run.history.scores)
+        run.steering.restore(run.model, run.folder, run.history.scores)
         run.guard.accept()
 
 
@@ -213,7 +213,7 @@ def epoch_ends(sampling: Sampler) -> list[int]:
 
 
 def _rates_rise(run: RunState, step: int) -> bool:
-    return run.callbacks.rates.rise(step, run.sampling.steps)
+    return run.steering.rates.rise(step, run.sampling.steps)
 
 
 def _charged(run: RunState) -> str:
@@ -251,7 +251,7 @@ def _end_epoch(
     run.history.epochs.append(record)
     run.history.private.append(private.to_json(epoch))
     if score is not None:
-        run.callbacks.keep(run.model, run.folder, run.history.scores)
+        run.steering.keep(run.model, run.folder, run.history.scores)
     if run.folder:
         run.write_metrics(run.folder)
     return record

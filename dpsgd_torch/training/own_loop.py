@@ -30,8 +30,9 @@ from dpsgd_torch.training.kept import is_scheduled
 from dpsgd_torch.training.loop_story import READY, REHEARSED, STEPPED, LoopStory
 from dpsgd_torch.training.optimizers import Optimizers, parts_of
 from dpsgd_torch.training.physical_size import AUTO
-from dpsgd_torch.training.rehearse import try_model, try_optimizer
+from dpsgd_torch.training.rehearse import try_model
 from dpsgd_torch.training.rehearse_loop import handed_on
+from dpsgd_torch.training.rehearse_optimizer import try_optimizer
 from dpsgd_torch.training.session import Session
 from dpsgd_torch.training.state import Shown
 from dpsgd_torch.training.turns import Turns
@@ -130,7 +131,7 @@ class Private:
         )
         state.forward, state.method = handed_on, Method("graph")
         try_model(state)
-        try_optimizer(state.model, state.optimizer)
+        try_optimizer(state.model, state.optimizer, kept=state.folder is not None)
         self.state = state
         self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
         self._story = LoopStory(self._session, None if loss is None else per_example(loss))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -29,12 +27,13 @@ from dpsgd_torch.gradients.rehearsal.oracle import Oracle
 from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
 from dpsgd_torch.storage.sealed import tensors_to_bytes
+from dpsgd_torch.training.evaluation import evaluate
 from dpsgd_torch.training.first_pass import rows_to_rehearse
+from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import evaluating
-from dpsgd_torch.training.movement import refuse_unmoved
-from dpsgd_torch.training.optimizers import parts_of
 from dpsgd_torch.training.physical_size import fitting, free_memory
 from dpsgd_torch.training.private_optimizer import refuse_long_sums
+from dpsgd_torch.training.rehearse_optimizer import try_optimizer
 from dpsgd_torch.training.released_state import checksums, released_tensors
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.validation import HeldOut
@@ -62,7 +61,7 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     method, rows, size = rehearsed(run, gradients)
     try_training(run.model, run.loss, rows, size)
     try_scores(run.model, run.scores, run.test, held_out, size)
-    try_optimizer(run.model, run.optimizer)
+    try_optimizer(run.model, run.optimizer, kept=run.folder is not None)
     return method
 
 
@@ -78,7 +77,7 @@ def try_model(run: RunState) -> None:
     refuse_mixing_layers(run.model)
     refuse_by_name(run.model)
     try_saving(run.model)
-    if run.folder or run.callbacks.early_stopping.keep_best:
+    if run.folder or run.steering.early_stopping.keep_best:
         try_loading(run.model)
 
 
@@ -129,12 +128,15 @@ def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
 
 def try_scores(
     model: nn.Module,
-    scores: Mapping[str, Loss],
+    scores: Metrics,
     test: Data | None,
     held_out: HeldOut | None,
     size: int,
 ) -> None:
-    """The metrics on test data and the score on validation data, as they are taken later."""
+    """The metrics on test data and the score on validation data, as they are taken later.
+
+    Metrics that are no mean over examples are computed, which takes a pass over the test data.
+    """
     if test is None and held_out is None:
         return
     state = State(model)
@@ -142,9 +144,12 @@ def try_scores(
         with evaluating(model), torch.no_grad():
             if test is not None:
                 rows = rows_to_rehearse(test, size, "test_tensors")
-                oracle = Oracle(model, scores["loss"])
-                _try(oracle, scores, rows, size, "test")
-                _refuse_company(oracle, scores, rows, "test")
+                oracle = Oracle(model, scores.loss)
+                scores.decide(model, test)
+                _try(oracle, scores.per_example, rows, size, "test")
+                _refuse_company(oracle, scores.per_example, rows, "test")
+                if scores.objects or scores.whole:
+                    evaluate(model, scores, test)
             if held_out is not None:
                 score = {"score": held_out.score}
                 rows = rows_to_rehearse(held_out.data, size, "validation")
@@ -187,42 +192,6 @@ def try_loading(model: nn.Module) -> None:
             )
     finally:
         state.restore()
-
-
-def try_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """A step of a copy on copies of the parameters; one that cannot be copied goes untried.
-
-    Raises:
-        ModelError: the step fails, or does not move a parameter, from 0 either.
-    """
-    for part in parts_of(optimizer):
-        copies = _stepped(part, zero=False)
-        if copies and any(torch.equal(p, copied) for p, copied in copies.items()):
-            refuse_unmoved(_stepped(part, zero=True), part, model)
-
-
-def _stepped(optimizer: torch.optim.Optimizer, *, zero: bool) -> dict[nn.Parameter, nn.Parameter]:
-    """What a step by small gradients makes of copies; from zeros, by gradients of 1."""
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    copies = {id(p): nn.Parameter(p.detach().clone(), p.requires_grad) for p in held}
-    twin = object.__new__(type(optimizer))
-    try:
-        # not copy.deepcopy(optimizer), which leaves out what a subclass keeps beside its state
-        twin.__dict__.update(copy.deepcopy(optimizer.__dict__, dict(copies)))
-    except Exception:
-        return {}
-    twin.__dict__["_optimizer_step_pre_hooks"] = OrderedDict()
-    twin.__dict__["_optimizer_step_post_hooks"] = OrderedDict()
-    for group in twin.param_groups:
-        group["lr"] = group["lr"] or group.get("initial_lr", 0.0)  # where a warm-up begins at 0
-    for p in copies.values():
-        if zero:
-            p.data.zero_()
-        size = 1.0 if zero else 1e-3
-        p.grad = torch.full_like(p, size, memory_format=torch.contiguous_format)
-    with blamed(f"optimizer {type(optimizer).__name__}: a step on copies of the parameters"):
-        type(optimizer).step(twin)  # the class's own: a scheduler wraps the instance's
-    return {p: copies[id(p)] for p in held}
 
 
 def _try(

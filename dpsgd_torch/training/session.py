@@ -41,7 +41,7 @@ class Session:
     def open(self) -> None:
         """Create the run folder and the ledger."""
         run = self.state
-        run.callbacks.rates.begin()
+        run.steering.rates.begin()
         asked = contract(run)
         run.streams = streams_of(run, asked)
         own = None if self._begun else run.folder
@@ -67,11 +67,11 @@ class Session:
         if run.folder is None:
             raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
         take_up(run, run.folder)
-        run.callbacks.rates.begin()
+        run.steering.rates.begin()
         done, charges, history = load_checkpoint(
             run.folder.checkpoints, run.model, run.optimizer, run.noise_state, run.kept
         )
-        run.callbacks.rates.left()
+        run.steering.rates.left()
         run.guard.accept()
         run.done, run.history, run.resumed = done, history, True
         self._open_ledger(resumed=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Generic, Protocol, TypeVar, overload
 
 import torch
 from torch import nn
@@ -20,13 +20,14 @@ from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import Privacy
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.storage.run_folder import RunFolder
-from dpsgd_torch.training.callbacks import Callbacks
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.kept import Kept
+from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.steering import Steering
 from dpsgd_torch.training.streams import Streams
 
 
@@ -38,7 +39,7 @@ class RunState:
     modes: TrainingModes
     given_loss: Loss | str  # by name, where a loop of the user's own takes it
     loss: Loss
-    scores: dict[str, Any]
+    scores: Metrics
     data: Data
     test: Data | None
     units: UnitRows | None
@@ -48,7 +49,7 @@ class RunState:
     privacy: Privacy | None
     plan: PrivacyPlan | None
     optimizer: torch.optim.Optimizer
-    callbacks: Callbacks
+    steering: Steering
     guard: ReleaseGuard
     streams: Streams
     folder: RunFolder | None

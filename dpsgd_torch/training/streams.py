@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator
 
 Device = torch.device | str
@@ -28,6 +31,8 @@ class Streams:
     * What torch draws (dropout, initial weights) comes on the CPU from a Mersenne Twister whose
       whole state is filled from the key, since torch's own ``manual_seed`` keeps 32 bits of a seed,
       few enough to try them all; CUDA takes 64 bits.
+    * Python's and numpy's global generators are seeded for each step too, with 256 bits each: a
+      model or collate function that draws from them does the same when a step is repeated.
     * The key is the secret that the noise rests on; it is kept out of everything published. The
       generators are not cryptographic.
 
@@ -67,12 +72,30 @@ class Streams:
 
     @contextlib.contextmanager
     def model_rng(self, *, attempt: int, step: int, device: Device) -> Iterator[None]:
-        """Let dropout draw from its own stream; the caller's global generators stay untouched."""
+        """Let dropout, and what draws from ``random`` or ``numpy.random``, draw from streams.
+
+        A step that is repeated draws the same; the caller's global generators stay untouched.
+        """
         on_gpu = torch.device(device).type == "cuda"
-        with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        words = self._seed("model", attempt, step).spawn(1)[0].generate_state(16)
+        with _python_and_numpy(words), torch.random.fork_rng(devices=[device] if on_gpu else []):
             if on_gpu:
                 seed = self._seed("model", attempt, step).generate_state(1, np.uint64)[0]
                 torch.cuda.manual_seed(int(seed))
             cpu = self.torch("model", attempt=attempt, step=step)
             torch.default_generator.set_state(cpu.get_state())
             yield
+
+
+@contextlib.contextmanager
+def _python_and_numpy(words: NDArray[Any]) -> Iterator[None]:
+    """Seed the global generators of Python and numpy with half of the words each, for a while."""
+    python, legacy = random.getstate(), np.random.get_state()
+    half = len(words) // 2
+    try:
+        random.seed(words[:half].tobytes())
+        np.random.seed(words[half:])
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.assembled import assembled
+from dpsgd_torch.training.callbacks import Callback, callbacks_in, telling
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.loop import Progress, train
 from dpsgd_torch.training.optimizers import Optimizers
@@ -55,7 +56,7 @@ class Trainer:
         optimizer: one over the model's parameters, or ``lambda p: torch.optim.SGD(p, lr=0.25)``;
             a list of several, over disjoint ones (Muon for matrices, AdamW for the rest).
         test_tensors: public inputs and targets to report on at each epoch, or None.
-        metrics: name → function (outputs, targets) → one value per example.
+        metrics: name → function (outputs, targets) or torchmetrics object, as ``Metrics`` says.
         units: the id of the person, drug, … each record belongs to, whole numbers (n,), for a
             guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
         rows_per_unit: with ``units``, so many of a unit's records at most are averaged in a step.
@@ -71,6 +72,7 @@ class Trainer:
         validation: rows kept out of training, scored after each epoch.
         early_stopping: what those scores decide: stop, slow down, keep the best epoch.
         ledger: one, or a part of one, that others charge too and close; None opens ``run_dir``'s.
+        callbacks: told of each step and epoch (``training.callbacks.Callback``), as loggers are.
         device: where to train; on the CPU an interrupted run repeats bit for bit.
         seed: makes the run reproducible, also for an attacker who knows it: a published one
             protects nobody. None draws 256 bits from the operating system.
@@ -99,7 +101,7 @@ class Trainer:
         epochs: float,
         optimizer: Optimizers,
         test_tensors: Sequence[Tree] | Data | None = None,
-        metrics: Mapping[str, Loss] | None = None,
+        metrics: Mapping[str, Any] | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
         sampler: Callable[..., Sampler] = PoissonSampler,
@@ -112,9 +114,11 @@ class Trainer:
         validation: Validation | None = None,
         early_stopping: EarlyStopping | None = None,
         ledger: Ledger | None = None,
+        callbacks: Iterable[Callback] = (),
         device: str | torch.device = "cpu",
         seed: int | None = None,
     ) -> None:
+        given = callbacks_in(callbacks)
         state = assembled(
             model,
             loss,
@@ -138,10 +142,10 @@ class Trainer:
             device=device,
             seed=seed,
         )
-        self.state = state
+        self.state, self.callbacks, self._fitted = state, given, False
         self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
         if state.plan:
-            state.method = try_all(state, state.callbacks.held_out, gradients)
+            state.method = try_all(state, state.steering.held_out, gradients)
 
     model = Shown(lambda run: run.model)
     data = Shown(lambda run: run.data)
@@ -154,7 +158,7 @@ class Trainer:
     plan = Shown(lambda run: run.plan)
     gradients = Shown(lambda run: run.method.kind)
     optimizer = Shown(lambda run: run.optimizer)
-    callbacks = Shown(lambda run: run.callbacks)
+    steering = Shown(lambda run: run.steering)
     guard = Shown(lambda run: run.guard)
     streams = Shown(lambda run: run.streams)
     folder = Shown(lambda run: run.folder)
@@ -183,14 +187,15 @@ class Trainer:
         """
         if epochs is not None:
             self._session.extend(epochs)
-        before = self.done
+        before, again, self._fitted = self.done, self._fitted, True
         for _ in self.run():
             pass
-        if self.done == before:
+        if self.done == before and (again or not self.resumed):
             why = self.stopped or self.ended or f"all {self.sampling.steps} steps are done"
             warnings.warn(f"fit: nothing was trained: {why}; fit(epochs=…) adds some", stacklevel=2)
         return self
 
+    @telling
     def run(self) -> Iterator[Progress]:
         """Run step by step, yielding what was reached, for whoever shows progress."""
         with self._session.stepping() as self.step:

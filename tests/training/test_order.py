@@ -36,7 +36,7 @@ def test_rows_in_their_places_are_let_pass(where, dtype):
     rows, shape = SHAPES[where]
     delta = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
     weighted = (delta * factors(rows, shape)).to(dtype)
-    refuse_moved(meeting(rows, shape), delta, tallies(rows, weighted))
+    assert refuse_moved(meeting(rows, shape), delta, tallies(rows, weighted)) is None
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-3])

@@ -88,7 +88,7 @@ def test_the_best_epoch_of_a_tied_model_is_kept(tmp_path):
         validation=Validation(tensors=small_data(20, seed=5), public=True),
         early_stopping=EarlyStopping(keep_best=True),
     )  # fmt: skip
-    trainer.callbacks.held_out.mean = lambda model: next(scores)
+    trainer.steering.held_out.mean = lambda model: next(scores)
     for progress in trainer.run():
         if progress.record:
             kept.append(weights(trainer.model).clone())

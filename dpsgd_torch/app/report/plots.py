@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -17,6 +17,7 @@ from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.training.history import NORM_EDGES, History
 
 _PRIVATE, _TWIN, _MARK = "#1f5fa8", "#b5651d", "#a02c2c"
+_NAMED = 12  # lines of one picture, at most, that a legend names
 _LONG = 100  # epochs: after so many the first ones hide how the last ones differ
 _STYLE: Any = {"svg.hashsalt": "dpsgd_torch", "font.size": 10, "axes.spines.top": False,
           "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}  # fmt: skip
@@ -27,7 +28,16 @@ def curves(history: History, twin: History | None, *, private: bool) -> dict[str
     name = "private" if private else "non-private"
     epochs = [record.epoch for record in history.epochs]
     pictures = {}
-    for score in history.epochs[-1].test:
+    for metric, scores in by_metric(history.epochs[-1].test).items():
+        if len(scores) > 1:
+            axes, figure = _figure("epoch", f"test {metric}")
+            for score in scores:
+                axes.plot(epochs, [r.test[score] for r in history.epochs], label=_plain(score))
+            if len(scores) <= _NAMED:
+                axes.legend(frameon=False, fontsize=7)
+            pictures[f"Test {metric} by epoch"] = _svg(figure)
+            continue
+        score = scores[0]
         axes, figure = _figure("epoch", f"test {score}")
         _line(axes, epochs, [r.test[score] for r in history.epochs], _PRIVATE, name)
         if twin:
@@ -55,6 +65,18 @@ def curves(history: History, twin: History | None, *, private: bool) -> dict[str
         _line(axes, epochs[: len(history.scores)], history.scores, _PRIVATE, name)
         pictures["Validation score by epoch"] = _svg(figure)
     return pictures
+
+
+def by_metric(scores: Iterable[str]) -> dict[str, list[str]]:
+    """Metrics, and the names of the numbers that each gives.
+
+    >>> by_metric(["loss", "f1/0", "f1/1"])
+    {'loss': ['loss'], 'f1': ['f1/0', 'f1/1']}
+    """
+    found: dict[str, list[str]] = {}
+    for score in scores:
+        found.setdefault(score.split("/")[0], []).append(score)
+    return found
 
 
 def schedules(spent: PrivacyGuarantee) -> dict[str, str]:
