@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from accountant.late import late
+from dpsgd_torch.torchvision_import import mend_import
 
 if TYPE_CHECKING:
     from dpsgd_torch.errors import (
@@ -44,6 +45,8 @@ else:
             },
         },
     )
+
+mend_import()
 
 __all__ = [
     "ConfigError",

@@ -138,6 +138,7 @@ WRONG = {
         ("training.rehearse", "dpsgd_torch.app.stored_config"),
         ("training.validation", "pandas"),
     ],
+    "torchvision_import": [("torchvision_import", "dpsgd_torch.tasks.mnist.torchvision_import")],
     "version": [("version", "dpsgd_torch.app.config")],
 }
 ACCOUNTANT = [
