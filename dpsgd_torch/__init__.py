@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         DataError,
         GuaranteeBroken,
         ModelError,
+        PrivateDataWarning,
         RunError,
         TrainingError,
     )
@@ -26,7 +27,8 @@ else:
     __getattr__, __dir__ = late(
         __name__,
         {
-            "errors": "ConfigError DataError GuaranteeBroken ModelError RunError TrainingError",
+            "errors": "ConfigError DataError GuaranteeBroken ModelError PrivateDataWarning "
+            "RunError TrainingError",
             "layers": "WeightNormLinear",
             "privacy.plan": "PrivacyPlan Sampling",
             "privacy.privacy": "Privacy",
@@ -57,6 +59,7 @@ __all__ = [
     "Privacy",
     "PrivacyGuarantee",
     "PrivacyPlan",
+    "PrivateDataWarning",
     "RunError",
     "Sampling",
     "Trainer",

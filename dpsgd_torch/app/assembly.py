@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable
 
 import torch
@@ -13,7 +14,7 @@ from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.folds import Fold
 from dpsgd_torch.app.preprocessing import Preprocessing
 from dpsgd_torch.app.stored_config import read_config, refuse_edited
-from dpsgd_torch.errors import ConfigError, RunError, told
+from dpsgd_torch.errors import ConfigError, PrivateDataWarning, RunError, told
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import declared_sampler
 from dpsgd_torch.samplers.poisson import PoissonSampler
@@ -84,6 +85,25 @@ def open_ledger(folder: RunFolder, plan: PrivacyPlan) -> Ledger:
     noise = schedule_from_json(folder.read_sealed(_PLAN)["noise_multiplier"])
     plan = dataclasses.replace(plan, noise_multiplier=noise)
     return plan.open_ledger(folder.ledger, resumed=True)
+
+
+def make_trainers(
+    folds: Iterable[Fold],
+    task: Task,
+    root: int,
+    preprocessing: Preprocessing,
+    ledger: Ledger | None,
+    folder: RunFolder,
+) -> list[Trainer]:
+    """One for each fold; what was found in their rows is told once, of the first."""
+    made: list[Trainer] = []
+    for fold in folds:
+        with warnings.catch_warnings():
+            if made:  # the same rows, cut elsewhere
+                warnings.simplefilter("ignore", PrivateDataWarning)
+            own = folder_of(folder, fold)
+            made.append(make_trainer(fold, task, root, preprocessing, ledger, own))
+    return made
 
 
 def make_trainer(

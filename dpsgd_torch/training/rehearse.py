@@ -28,14 +28,16 @@ from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Oracle
 from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
+from dpsgd_torch.gradients.target_ranges import TargetRange
 from dpsgd_torch.storage.sealed import tensors_to_bytes
-from dpsgd_torch.training.first_pass import rows_to_rehearse
+from dpsgd_torch.training.first_pass import FirstPass, first_pass
 from dpsgd_torch.training.modes import evaluating
 from dpsgd_torch.training.movement import refuse_unmoved
 from dpsgd_torch.training.physical_size import fitting, free_memory
 from dpsgd_torch.training.private_optimizer import refuse_long_sums
 from dpsgd_torch.training.released_state import checksums, released_tensors
 from dpsgd_torch.training.state import RunState
+from dpsgd_torch.training.unfit_rows import check_rows
 from dpsgd_torch.training.validation import HeldOut
 
 _ALIKE = 1e-3  # of two passes over one row, alone and beside another
@@ -65,9 +67,13 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     try_saving(run.model)
     if run.folder or run.callbacks.early_stopping.keep_best:
         try_loading(run.model)
-    method, rows, size = _chosen(run, gradients)
-    try_training(run.model, run.loss, rows, size)
-    try_scores(run.model, run.scores, run.test, held_out, size)
+    within = TargetRange.of(run.given_loss)
+    met = _met(run, within)
+    check_rows(met, run.model, run.loss, within, _at_once(run))
+    method = _chosen(run, gradients, met.rows)
+    size = _at_once(run)
+    try_training(run.model, run.loss, met.rows, size)
+    try_scores(run.model, run.scores, run.test, held_out, size, within)
     try_optimizer(run.model, run.optimizer)
     return method
 
@@ -78,11 +84,19 @@ def method_of(run: RunState, gradients: str) -> Method:
     Raises:
         ModelError: it is not right for this model and loss.
     """
-    return _chosen(run, gradients)[0]
+    return _chosen(run, gradients, _met(run).rows)
 
 
-def _chosen(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
-    """The method, and the rows that it was rehearsed on, so many at once."""
+def _at_once(run: RunState) -> int:
+    return min(run.physical_batch_size, run.sampling.likely_rows())
+
+
+def _met(run: RunState, within: TargetRange | None = None) -> FirstPass:
+    return first_pass(run.data, _at_once(run), "train_tensors", within)
+
+
+def _chosen(run: RunState, gradients: str, rows: Batch) -> Method:
+    """The method, rehearsed on these rows, as many at once as a step has."""
     likely = run.sampling.likely_rows()
 
     def sized(example: Callable[[], int]) -> int:
@@ -94,12 +108,9 @@ def _chosen(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
                 free=free_memory(run.device),
             )
             refuse_long_sums(run.sampling.batch_size, run.physical_batch_size)
-        return min(run.physical_batch_size, likely)
+        return _at_once(run)
 
-    size = min(run.physical_batch_size, likely)
-    rows = rows_to_rehearse(run.data, size, "train_tensors")
-    method = choose(gradients, run.model, run.loss, rows, sized)
-    return method, rows, min(run.physical_batch_size, likely)
+    return choose(gradients, run.model, run.loss, rows, sized)
 
 
 def try_training(model: nn.Module, loss: Loss, data: Batch, size: int) -> None:
@@ -123,27 +134,43 @@ def try_scores(
     test: Data | None,
     held_out: HeldOut | None,
     size: int,
+    within: TargetRange | None = None,
 ) -> None:
-    """The metrics on test data and the score on validation data, as they are taken later."""
-    if test is None and held_out is None:
-        return
-    state = State(model)
-    try:
-        with evaluating(model), torch.no_grad():
-            if test is not None:
-                rows = rows_to_rehearse(test, size, "test_tensors")
-                oracle = Oracle(model, scores["loss"])
-                _try(oracle, scores, rows, size, "test")
-                _refuse_company(oracle, scores, rows, "test")
-            if held_out is not None:
-                score = {"score": held_out.score}
-                rows = rows_to_rehearse(held_out.data, size, "validation")
-                oracle = Oracle(model, held_out.score)
-                _try(oracle, score, rows, size, "validation")
-                _refuse_company(oracle, score, rows, "validation")
-        state.refuse_changes()
-    finally:
-        state.restore()
+    """The metrics on test data and the score on validation data, as they are taken later.
+
+    Args:
+        within: what targets of the loss must lie within, where that is known.
+    """
+    if test is not None:
+        met = first_pass(test, size, "test_tensors", within)
+        _try_held_out(model, scores, met, size, "test", within, public=True)
+    if held_out is not None:
+        within = held_out.within(within)
+        met = first_pass(held_out.data, size, "validation", within)
+        public, score = held_out.asked.public, {"score": held_out.score}
+        _try_held_out(model, score, met, size, "validation", within, public=public)
+
+
+def _try_held_out(
+    model: nn.Module,
+    scores: Mapping[str, Loss],
+    met: FirstPass,
+    size: int,
+    which: str,
+    within: TargetRange | None,
+    *,
+    public: bool,
+) -> None:
+    loss = next(iter(scores.values()))
+    with evaluating(model), torch.no_grad():
+        check_rows(met, model, loss, within, size, public=public)
+        oracle, state = Oracle(model, loss), State(model)
+        try:
+            _try(oracle, scores, met.rows, size, which)
+            _refuse_company(oracle, scores, met.rows, which)
+            state.refuse_changes()
+        finally:
+            state.restore()
 
 
 def try_saving(model: nn.Module) -> None:
