@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-import warnings
 from collections.abc import Callable, Iterable
 
 import torch
@@ -14,7 +14,7 @@ from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.folds import Fold
 from dpsgd_torch.app.preprocessing import Preprocessing
 from dpsgd_torch.app.stored_config import read_config, refuse_edited
-from dpsgd_torch.errors import ConfigError, PrivateDataWarning, RunError, told
+from dpsgd_torch.errors import ConfigError, RunError, told
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import declared_sampler
 from dpsgd_torch.samplers.poisson import PoissonSampler
@@ -27,6 +27,7 @@ from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.trainer import Trainer
+from dpsgd_torch.training.unfit_rows import untold
 
 _PLAN = "private/plan.json"
 
@@ -98,9 +99,7 @@ def make_trainers(
     """One for each fold; what was found in their rows is told once, of the first."""
     made: list[Trainer] = []
     for fold in folds:
-        with warnings.catch_warnings():
-            if made:  # the same rows, cut elsewhere
-                warnings.simplefilter("ignore", PrivateDataWarning)
+        with untold() if made else contextlib.nullcontext():  # the same rows, cut elsewhere
             own = folder_of(folder, fold)
             made.append(make_trainer(fold, task, root, preprocessing, ledger, own))
     return made

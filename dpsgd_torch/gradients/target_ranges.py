@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dpsgd_torch import losses
 from dpsgd_torch.data.survey import Column
+from dpsgd_torch.losses import causal_lm, classification, token_classification
 
 _CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, functional.cross_entropy, functional.nll_loss)
-_OF_LOGITS = (losses.classification, losses.token_classification, losses.causal_lm)
+_OF_LOGITS = (classification, token_classification, causal_lm)
 _SHARES = (
     nn.BCELoss,
     nn.BCEWithLogitsLoss,

@@ -69,7 +69,7 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
         try_loading(run.model)
     within = TargetRange.of(run.given_loss)
     met = _met(run, within)
-    check_rows(met, run.model, run.loss, within, _at_once(run))
+    check_rows(met, run.model, run.loss, within, _at_once(run), learns=True)
     method = _chosen(run, gradients, met.rows)
     size = _at_once(run)
     try_training(run.model, run.loss, met.rows, size)

@@ -6,9 +6,11 @@ in a ``PrivateDataWarning``, and in no file.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,20 @@ _FREE = "nothing was charged"
 _FEW = 8  # rows with finite values whose loss is looked at
 _EXACT = 1 << 24  # whole numbers up to here are float32 numbers
 _SHOWN = 5  # columns that are named
+_untold: ContextVar[bool] = ContextVar("untold", default=False)
+
+
+@contextlib.contextmanager
+def untold() -> Iterator[None]:
+    """Tell nothing of rows inside, such as those of a later fold; refuse as ever.
+
+    Not by a filter of warnings: a new one makes Python forget which others it has shown.
+    """
+    before = _untold.set(True)
+    try:
+        yield
+    finally:
+        _untold.reset(before)
 
 
 def check_rows(
@@ -42,6 +58,7 @@ def check_rows(
     within: TargetRange | None,
     size: int,
     *,
+    learns: bool = False,
     public: bool = False,
 ) -> None:
     """Refuse or tell what all rows of a set hold.
@@ -50,6 +67,7 @@ def check_rows(
         loss: one value per example, of training or of a score.
         within: what its targets must lie within, where that is known.
         size: of the rows that are passed at once.
+        learns: whether the model learns from them: then constant columns are told as well.
         public: whether the rows are.
 
     Raises:
@@ -63,12 +81,12 @@ def check_rows(
             _refuse_targets(met, oracle, within)
             if embeds(model):
                 _refuse_ids(met, oracle, size)
-            strange = _lost(met, oracle, size)
+            strange = list(_lost(met, oracle, size))
     finally:
         memory.put(before)
         state.restore()
-    found = [*_told(met.survey), *([strange] if strange else [])]
-    if found:
+    found = [*_spoilt(met.survey), *(_idle(met.survey) if learns else ()), *strange]
+    if found and not _untold.get():
         text = f"{met.name}: {'; '.join(found)}"
         _tell(text if public else f"{LOCAL}: {text}")
 
@@ -107,7 +125,7 @@ def _outputs(oracle: Oracle, met: FirstPass, rows: Any) -> Any:
         return None
 
 
-def _lost(met: FirstPass, oracle: Oracle, size: int) -> str:
+def _lost(met: FirstPass, oracle: Oracle, size: int) -> Iterator[str]:
     """That no example's loss is finite: refused where all rows are spoilt, else in words."""
     if met.survey.finite == 0:
         pieces = torch.arange(len(met.numbers), device=first(met.rows).device).split(size)
@@ -117,14 +135,13 @@ def _lost(met: FirstPass, oracle: Oracle, size: int) -> str:
                 f"{_where(met.survey)}, and no row has a finite loss: nothing can be learnt, or "
                 f"told, from them; fill or mend them; {_FREE}"
             )
-        return ""
+        return
     at = finite_rows(met.rows).nonzero().squeeze(1)[:_FEW]
     if len(at) and not _finite(oracle, met, at):
-        return (
+        yield (
             f"the loss of the first {len(at)} rows whose values are finite is not; look at the "
             "model's weights, and for a log or a division by 0"
         )
-    return ""
 
 
 def _finite(oracle: Oracle, met: FirstPass, rows: torch.Tensor) -> bool:
@@ -136,7 +153,7 @@ def _finite(oracle: Oracle, met: FirstPass, rows: torch.Tensor) -> bool:
         return True
 
 
-def _told(survey: Survey) -> Iterator[str]:
+def _spoilt(survey: Survey) -> Iterator[str]:
     for name, column in survey.columns.items():
         if column.spoilt:
             yield (
@@ -144,6 +161,11 @@ def _told(survey: Survey) -> Iterator[str]:
                 f"(the first: row {column.first_spoilt}); an example whose gradient is not finite "
                 "adds nothing"
             )
+
+
+def _idle(survey: Survey) -> Iterator[str]:
+    """What little, or nothing, can be learnt of."""
+    for name, column in survey.columns.items():
         if name.startswith("targets") and column.whole and _beyond(column):
             yield (
                 f"{name} hold whole numbers beyond 2^24: a loss that takes them for float32 rounds "

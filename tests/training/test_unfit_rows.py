@@ -1,7 +1,6 @@
 """What rows hold is met in one pass before a charge: refused, or told on the screen only."""
 
 import math
-import time
 import warnings
 from pathlib import Path
 
@@ -14,12 +13,11 @@ from small_problem import small_data, small_model
 from torch import nn
 from torch.nn import functional as f
 
-from dpsgd_torch import DataError, Privacy, PrivateDataWarning, Validation, losses
+from dpsgd_torch import DataError, Privacy, PrivateDataWarning, Validation
 from dpsgd_torch.data.base import Data, Schema
 from dpsgd_torch.data.in_memory import InMemory
-from dpsgd_torch.data.survey import Survey
-from dpsgd_torch.gradients.target_ranges import TargetRange
 from dpsgd_torch.training.first_pass import first_pass
+from dpsgd_torch.training.unfit_rows import untold
 
 PRIVACY = Privacy(noise_multiplier=1.0, delta=1e-4, clip_norm=0.5)  # for 1200 rows too
 LOCAL = "local, not covered by ε: "
@@ -175,6 +173,24 @@ def test_sound_rows_are_no_word_worth():
     assert told(test_tensors=small_data(30, seed=3), validation=held) == []
 
 
+def test_a_column_of_few_held_out_rows_may_hold_one_value():
+    inputs, targets = (part.flatten(1) if part.ndim > 1 else part for part in small_data())
+    held = torch.full((9, 36), 0.5), targets[:9]
+    public = Validation(tensors=held, public=True)
+    model = nn.Linear(36, 3)
+    assert told(model=model, data=(inputs, targets), test_tensors=held, validation=public) == []
+
+
+def test_later_folds_are_refused_but_not_told():
+    inputs, targets = small_data()
+    inputs[2] = math.nan
+    with untold():
+        make_trainer(data=(inputs, targets))
+        inputs[:] = math.nan
+        with pytest.raises(DataError, match="every row"):
+            make_trainer(data=(inputs, targets))
+
+
 def test_public_rows_are_told_without_the_words_for_private_ones():
     inputs, targets = small_data(30)
     inputs[3] = math.nan
@@ -292,69 +308,11 @@ def test_the_extremes_of_numbers_are_met_beside_what_is_none():
     assert {10, 1500, 2800} <= set(met.numbers.tolist())
 
 
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8,
-          torch.uint8, torch.bool, torch.uint16, torch.complex64]  # fmt: skip
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(50,), (50, 4), (50, 2, 3), (50, 0)])
-@pytest.mark.parametrize("piece", [1, 7, 50])
-def test_a_survey_in_pieces_says_what_all_rows_at_once_say(dtype, shape, piece):
-    drawn = (torch.randn(shape, generator=torch.Generator().manual_seed(0)).abs() * 9).to(dtype)
-    if drawn.ndim > 1 and drawn.shape[1] > 1:
-        drawn[:, 1] = 1
-    odd = dtype.is_floating_point and drawn.numel() > 0
-    if odd:
-        drawn[13], drawn[20].reshape(-1)[0] = math.nan, -math.inf
-    survey = Survey()
-    for rows in drawn.split(piece):
-        survey.add((rows, torch.zeros(len(rows))))
-    column = survey.columns["inputs"]
-    flat = torch.view_as_real(drawn) if dtype.is_complex else drawn
-    table = flat.double().reshape(50, -1).numpy()
-    finite = np.isfinite(table)
-    assert column.spoilt == (~finite).any(1).sum() == (2 if odd else 0)
-    assert survey.finite == finite.all(1).sum()
-    if table.size:
-        assert column.first_spoilt == (13 if odd else -1)
-        kept = np.where(finite, table, np.nan)
-        assert np.array_equal(column.low.double().numpy(), np.nanmin(kept, 0))
-        assert np.array_equal(column.high.double().numpy(), np.nanmax(kept, 0))
-        for value, row, place in (
-            (*column.least, np.nanargmin(kept)),
-            (*column.most, np.nanargmax(kept)),
-        ):
-            assert value == kept.reshape(-1)[place]
-            assert row == np.nonzero((kept == value).any(1))[0][0]
-
-
-LOSSES = [
-    (nn.CrossEntropyLoss(), True, -100),
-    (nn.CrossEntropyLoss(ignore_index=0), True, 0),
-    (nn.NLLLoss(), True, -100),
-    (f.cross_entropy, True, -100),
-    (losses.causal_lm, True, -100),
-    (nn.BCELoss(), False, None),
-    (f.binary_cross_entropy, False, None),
-]
-
-
-@pytest.mark.parametrize(("loss", "classes", "ignored"), LOSSES)
-def test_losses_that_are_known_say_what_they_take(loss, classes, ignored):
-    found = TargetRange.of(loss)
-    assert (found.classes, found.ignored) == (classes, ignored)
-
-
 class Own(nn.CrossEntropyLoss):
     """Takes classes from 1."""
 
     def forward(self, outputs, targets):
         return super().forward(outputs, targets - 1)
-
-
-@pytest.mark.parametrize("loss", [nn.MSELoss(), Own(), lambda o, t: (o - t) ** 2, "nothing"])
-def test_of_others_nothing_is_known(loss):
-    assert TargetRange.of(loss) is None
 
 
 def test_a_loss_of_ones_own_may_count_from_one():
@@ -366,11 +324,3 @@ def test_classes_given_as_shares_are_not_held_to_their_number():
     inputs, targets = small_data()
     shares = f.one_hot(targets, 3).float() * 5.0
     assert told(data=(inputs, shares)) == []
-
-
-def test_a_big_set_is_surveyed_in_no_time_and_in_little_memory():
-    data = InMemory(torch.rand(60_000, 784), torch.zeros(60_000, dtype=torch.int64))
-    started = time.process_time()
-    survey = Survey.of(data)
-    assert time.process_time() - started < 1.0
-    assert survey.rows == survey.finite == 60_000
