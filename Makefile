@@ -8,12 +8,13 @@ PYTEST ?= $(if $(CI),--refuse-skips)
 BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
 	gcc-riscv64-unknown-elf qemu-system-misc clang
 
-.PHONY: help install train test lint boards firmware clean
+.PHONY: help install train test lint dist boards firmware clean
 
 help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
 	@echo "make test             every check that takes a few minutes in all (CI=1 for the long ones)"
 	@echo "make lint             types and style alone"
+	@echo "make dist             a wheel and a source distribution, in dist/"
 	@echo "make boards           Debian's cross compilers and QEMU, for more emulated boards (as root)"
 	@echo "make firmware         what a model costs on each emulated board that is there"
 
@@ -35,6 +36,9 @@ lint: install
 	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks
 	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks
 	$(BIN)/mypy
+
+dist: install
+	$(BIN)/python -m build --no-isolation
 
 boards:
 	apt-get update -q

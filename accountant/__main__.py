@@ -9,8 +9,9 @@ from accountant.cli.flags import parser, refuse
 from accountant.errors import PrivacyError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, *, prog: str = "python -m accountant") -> int:
+    """Exit status: 0 answered, 2 refused (one line on stderr says why)."""
+    arguments = parser(prog).parse_args(argv)
     try:
         arguments.answer(arguments)
     except PrivacyError as error:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         DataError,
         GuaranteeBroken,
         ModelError,
+        PrivateDataWarning,
         RunError,
         TrainingError,
     )
@@ -27,7 +28,8 @@ else:
     __getattr__, __dir__ = late(
         __name__,
         {
-            "errors": "ConfigError DataError GuaranteeBroken ModelError RunError TrainingError",
+            "errors": "ConfigError DataError GuaranteeBroken ModelError PrivateDataWarning "
+            "RunError TrainingError",
             "layers": "WeightNormLinear",
             "privacy.plan": "PrivacyPlan Sampling",
             "privacy.privacy": "Privacy",
@@ -60,6 +62,7 @@ __all__ = [
     "PrivacyGuarantee",
     "PrivacyPlan",
     "Private",
+    "PrivateDataWarning",
     "RunError",
     "Sampling",
     "Trainer",

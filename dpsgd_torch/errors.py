@@ -8,6 +8,9 @@ accountant.PrivacyError
     ├── RunError           a run folder that cannot be written or resumed
     ├── ExportError        a model, tool or flag that leads to no file for a microcontroller
     └── GuaranteeBroken    what ran is not what was planned or charged: nothing is released
+
+UserWarning
+└── PrivateDataWarning     what was found in private rows: for the screen, ε does not cover it
 """
 
 import re
@@ -50,6 +53,14 @@ class ExportError(TrainingError):
 
 class GuaranteeBroken(TrainingError):
     """What ran is not what was planned or charged: nothing is released."""
+
+
+class PrivateDataWarning(UserWarning):
+    """What was found in a run's rows, such as values that are not finite, before it began.
+
+    It is local: ε covers nothing of it, so it is said on the screen and stands in no file of a run.
+    ``warnings.filterwarnings("ignore", category=PrivateDataWarning)`` silences it.
+    """
 
 
 def told(error: BaseException) -> str:

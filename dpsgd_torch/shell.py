@@ -7,6 +7,7 @@ import gc
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from accountant import PrivacyError
 
@@ -63,6 +64,12 @@ def loading() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def called(door: str) -> str:
+    """What the user types for a command: ``dpsgd train`` where that is how this one was begun."""
+    by_name = Path(sys.argv[0]).stem == "dpsgd"
+    return f"dpsgd {door}" if by_name else f"python -m dpsgd_torch.{door}"
 
 
 def one_line(message: object) -> str:

@@ -23,10 +23,10 @@ class Made(nn.Module):
 
 def refused(match: str, forward=None, **changes) -> str:
     """The refusal's message; nothing may be charged and the model must be as it was."""
-    more = changes.pop("more", {})
+    more, kind = changes.pop("more", {}), changes.pop("kind", ModelError)
     model = changes.pop("model", None) or Made(forward, **more)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(ModelError, match=match) as caught:
+    with pytest.raises(kind, match=match) as caught:
         make_trainer(model=model, **changes)
     for name, value in model.state_dict().items():
         assert torch.equal(

@@ -39,10 +39,10 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(refuse(f"{message}; see {self.prog} --help"))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = "python -m accountant") -> argparse.ArgumentParser:
     """The whole command line; each command leaves its function in ``answer``."""
     whole = _Parser(
-        prog="python -m accountant",
+        prog=prog,
         description="What DP-SGD costs: the ε of a run, or the run for an ε, with proof.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

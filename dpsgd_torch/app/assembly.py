@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.steering import validation_events
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.trainer import Trainer
+from dpsgd_torch.training.unfit_rows import untold
 
 _PLAN = "private/plan.json"
 
@@ -84,6 +86,23 @@ def open_ledger(folder: RunFolder, plan: PrivacyPlan) -> Ledger:
     noise = schedule_from_json(folder.read_sealed(_PLAN)["noise_multiplier"])
     plan = dataclasses.replace(plan, noise_multiplier=noise)
     return plan.open_ledger(folder.ledger, resumed=True)
+
+
+def make_trainers(
+    folds: Iterable[Fold],
+    task: Task,
+    root: int,
+    preprocessing: Preprocessing,
+    ledger: Ledger | None,
+    folder: RunFolder,
+) -> list[Trainer]:
+    """One for each fold; what was found in their rows is told once, of the first."""
+    made: list[Trainer] = []
+    for fold in folds:
+        with untold() if made else contextlib.nullcontext():  # the same rows, cut elsewhere
+            own = folder_of(folder, fold)
+            made.append(make_trainer(fold, task, root, preprocessing, ledger, own))
+    return made
 
 
 def make_trainer(

@@ -14,6 +14,7 @@ from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.presets import PRESETS, Preset
 from dpsgd_torch.app.settings import GROUPS
 from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.shell import called
 from dpsgd_torch.tasks.base import Knobs
 from dpsgd_torch.tasks.registry import TASKS, kind_of
 
@@ -34,7 +35,7 @@ class Request:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see python -m dpsgd_torch.train --help")
+        raise ConfigError(f"{message}; see {called('train')} --help")
 
 
 def parse(argv: Sequence[str] | None = None) -> Request:
@@ -108,7 +109,7 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
         f"  {each.name:17} {each.summary}" for kind in TASKS.values() for each in kind.presets
     )
     parser = _Parser(
-        prog="python -m dpsgd_torch.train",
+        prog=called("train"),
         description="Train privately, and prove the ε twice.\n\npresets:\n" + listing,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,

@@ -10,8 +10,7 @@ from pathlib import Path
 from dpsgd_torch.app.assembly import (
     baseline_of,
     begin,
-    folder_of,
-    make_trainer,
+    make_trainers,
     open_ledger,
     plan_of,
     read_begun,
@@ -75,10 +74,7 @@ def run(request: Request, present: Presenter) -> Outcome:
             if task is not as_loaded:
                 folds = make_folds(config, task, units, root)
             folder.write_json("task.json", task.to_json())
-            trainers = [
-                make_trainer(fold, task, root, preprocessing, ledger, folder_of(folder, fold))
-                for fold in folds
-            ]
+            trainers = make_trainers(folds, task, root, preprocessing, ledger, folder)
             for trainer in trainers:
                 start(trainer)
             present.start(config, trainers[0], folder.path)

@@ -10,19 +10,19 @@ from typing import NoReturn
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.target import TARGETS
-from dpsgd_torch.shell import in_one_line, loading
+from dpsgd_torch.shell import called, in_one_line, loading
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ExportError(f"{message}; see python -m dpsgd_torch.export --help")
+        raise ExportError(f"{message}; see {called('export')} --help")
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags, in the order a user meets them."""
     targets = "\n".join(f"  {name:8} {text}" for name, text in TARGETS.items())
     parser = _Parser(
-        prog="python -m dpsgd_torch.export",
+        prog=called("export"),
         description="Carry a trained model to other runtimes and to microcontrollers.\n\n"
         f"targets:\n{targets}",
         epilog="Ranges of activations come from the declared input range and from synthetic "

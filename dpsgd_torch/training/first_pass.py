@@ -1,37 +1,58 @@
-"""First pass over the data, before the first charge: which rows a rehearsal must meet."""
+"""First pass over the data, before the first charge: what is there, which rows to rehearse on."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 from dpsgd_torch.data.base import Batch, Data
+from dpsgd_torch.data.survey import Survey
 from dpsgd_torch.data.trees import Tree, first, leaves, length, mapped, taken
 from dpsgd_torch.errors import DataError
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
+from dpsgd_torch.gradients.target_ranges import TargetRange
 
 _KINDS = 10_000  # of targets that are kept, where they are whole numbers
 
 
-def rows_to_rehearse(data: Data, size: int, name: str) -> Batch:
-    """The first ``size`` rows, those of extreme values, and one of each kind of target.
+@dataclass(frozen=True)
+class FirstPass:
+    """What one pass over all rows found: what they hold, and those to rehearse on.
 
-    All rows where memory holds them anyway; else every row is taken once, and what is kept of
-    them twice.
+    * ``name``: what the user calls the set.
+    * ``numbers``: of ``rows``, in the set.
+    """
+
+    name: str
+    survey: Survey
+    rows: Batch
+    numbers: torch.Tensor
+
+
+def first_pass(data: Data, size: int, name: str, within: TargetRange | None = None) -> FirstPass:
+    """Survey all rows; keep the first ``size``, those of extreme values, one a kind of target.
+
+    All rows are kept where memory holds them anyway; else every row is taken once, and what is
+    kept of them twice.
+
+    Args:
+        within: what the targets must lie within, and which one counts as none.
 
     Raises:
         DataError: a row is not what the data declares, or not the same the second time.
     """
+    ignored = None if within is None else within.ignored
     whole = data.in_memory()
     if whole is not None:
-        return whole
+        return FirstPass(name, Survey.of(data, ignored), whole, torch.arange(len(data)))
+    survey = Survey(ignored)
     rows = torch.zeros(0, dtype=torch.int64)
     kept: Batch | None = None
-    seen = 0
     for batch in data.batches():
-        rows = torch.cat([rows, torch.arange(seen, seen + length(batch))])
-        seen += length(batch)
+        rows = torch.cat([rows, torch.arange(survey.rows, survey.rows + length(batch))])
+        survey.add(batch)
         if kept is not None:
             batch = mapped(lambda *parts: torch.cat(parts), kept, batch)
         wanted = rows < size
@@ -42,7 +63,7 @@ def rows_to_rehearse(data: Data, size: int, name: str) -> Batch:
         kept = taken(batch, at)
     assert kept is not None
     _refuse_changing(data, rows, kept, name)
-    return kept
+    return FirstPass(name, survey, kept, rows)
 
 
 def _kinds(targets: Tree) -> torch.Tensor:

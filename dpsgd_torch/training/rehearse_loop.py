@@ -16,8 +16,10 @@ from dpsgd_torch.gradients.rehearsal.carried import carried
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.rehearsal.synthetic import MadeUp, extreme_rows
-from dpsgd_torch.training.rehearse import kinds_of, rehearsed
+from dpsgd_torch.training.rehearse import at_once, chosen, met_rows
+from dpsgd_torch.training.rehearse_scores import kinds_of
 from dpsgd_torch.training.state import RunState
+from dpsgd_torch.training.unfit_rows import tell_rows
 
 _FEW = 10**7  # values an output: of targets that are no classes, the extremes alone
 
@@ -40,19 +42,23 @@ def rehearse_loop(run: RunState, named: Loss | None) -> Batch:
     for p in run.model.parameters():
         p.grad = None
     run.modes.restore()
-    run.method, rows, size = rehearsed(run, "graph")
+    met = met_rows(run)
+    rows = met.rows
+    run.method, finite = chosen(run, "graph", rows), False
     state = State(run.model)
     try:
         with same_draws(run.device):
             extremes = torch.cat([extreme_rows(rows[0]), kinds_of(rows[1], _FEW)]).unique()
-            for piece in extremes.split(size):
+            for piece in extremes.split(at_once(run)):
                 losses = _losses(run, taken(rows, piece))
                 heard.update(raw_bytes(losses))
+                finite |= bool(torch.isfinite(losses).any())
                 if named is not None:
                     _refuse_another(run, named, taken(rows, piece), losses)
         state.refuse_changes()
     finally:
         state.restore()
+    tell_rows(met, finite=finite)
     run.heard = "" if named is not None else heard.hexdigest()
     return MadeUp(rows).batch(1)
 

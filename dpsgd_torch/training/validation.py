@@ -16,6 +16,7 @@ from accountant.errors import check
 from dpsgd_torch.data.checked import data_on, units_of
 from dpsgd_torch.data.units import UnitRows
 from dpsgd_torch.gradients.losses import Loss, per_example
+from dpsgd_torch.gradients.target_ranges import TargetRange
 from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.evaluation import in_batches
@@ -84,6 +85,10 @@ class HeldOut:
         self.units: UnitRows = units_of(ids, rows)
         self.size = asked.size or len(self.units)
         self.score = loss if asked.score is None else per_example(asked.score, "score")
+
+    def within(self, loss: TargetRange | None) -> TargetRange | None:
+        """What its targets must lie within; ``loss``: what the loss's must."""
+        return loss if self.asked.score is None else TargetRange.of(self.asked.score)
 
     def to_json(self) -> dict[str, Any]:
         """What a resumed run must share."""

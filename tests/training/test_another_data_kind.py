@@ -229,5 +229,5 @@ def test_a_later_lie_ends_the_step_with_its_charge_kept_and_the_run_resumes(tmp_
 def test_a_target_out_of_range_is_met_before_a_charge_wherever_it_is(tmp_path, place):
     inputs, targets = small_data(1200)
     targets[place] = 3
-    with pytest.raises(ValueError, match="loss CrossEntropyLoss: fails"):
+    with pytest.raises(DataError, match=f"train_tensors: row {place} has a class out of range"):
         make_trainer(data=mapped(tmp_path / "rows", (inputs, targets)), privacy=PRIVACY)

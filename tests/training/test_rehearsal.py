@@ -8,7 +8,7 @@ from refused import Made, Words, refused, some_words
 from small_problem import make_trainer, small_data, small_model
 from torch import nn
 
-from dpsgd_torch import ModelError, RunError, Validation
+from dpsgd_torch import DataError, ModelError, RunError, Validation
 from dpsgd_torch.gradients.blame import within_charged_step
 
 
@@ -16,15 +16,43 @@ from dpsgd_torch.gradients.blame import within_charged_step
 def test_targets_that_count_from_one_are_refused_wherever_they_are(place):
     inputs, targets = small_data()
     targets[place] = 3
-    message = refused("loss CrossEntropyLoss: fails", model=small_model(), data=(inputs, targets))
-    assert "classes count from 0" in message or "shapes and dtypes" in message
+    message = refused(
+        f"train_tensors: row {place} has a class out of range for CrossEntropyLoss: must be ≥ 0 "
+        "and < 3",
+        model=small_model(),
+        data=(inputs, targets),
+        kind=DataError,
+    )
+    assert "classes count from 0" in message
     assert "nothing was charged" in message
+
+
+@pytest.mark.parametrize("place", [0, 60, 119])
+def test_so_they_are_where_nothing_is_known_of_the_loss(place):
+    inputs, targets = small_data()
+    targets[place] = 3
+    message = refused(
+        "loss own: fails .*IndexError",
+        model=small_model(),
+        data=(inputs, targets),
+        loss=own,
+    )
+    assert "nothing was charged" in message
+
+
+def own(outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets, reduction="none")
 
 
 def test_a_word_beyond_the_vocabulary_is_refused_wherever_it_is():
     x, y = some_words()
     x[57, 3] = 4
-    message = refused(r"model over .*in layer words = Embedding", model=Words(), data=(x, y))
+    message = refused(
+        r"train_tensors: row 57: has an id outside 0 … 3 in layer words = Embedding",
+        model=Words(),
+        data=(x, y),
+        kind=DataError,
+    )
     assert "nothing was charged" in message
 
 
@@ -46,7 +74,8 @@ def test_codes_in_a_column_of_floats_stay_within_their_range():
     y = torch.randint(3, (80,), generator=generator)
     assert make_trainer(model=OneHot(), data=(x, y)).fit().done == 20
     x[41, 0] = 3.0
-    refused("model over .*in layer codes = Embedding", model=OneHot(), data=(x, y))
+    outside = "row 41: has an id outside 0 … 2 in layer codes = Embedding"
+    refused(outside, model=OneHot(), data=(x, y), kind=DataError)
 
 
 def test_a_batch_of_one_is_tried():
@@ -69,8 +98,8 @@ def test_a_metric_that_would_fail_at_an_epochs_end_is_refused(metric, match):
 def test_test_and_validation_rows_are_tried_with_all_their_targets():
     inputs, targets = small_data(30)
     targets[29] = 5
-    refused("loss over .* test rows", model=small_model(), test_tensors=(inputs, targets))
-    held_out = Validation(tensors=(inputs, targets), noise_multiplier=20.0)
+    refused("loss over .* test rows", model=small_model(), loss=own, test_tensors=(inputs, targets))
+    held_out = Validation(tensors=(inputs, targets), noise_multiplier=20.0, score=own)
     refused("score over .* validation rows", model=small_model(), validation=held_out)
     narrow = small_data(30)[0][..., :3, :3], targets % 3
     refused("model over .* test rows", model=small_model(), test_tensors=narrow)

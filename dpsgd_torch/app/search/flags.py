@@ -13,6 +13,7 @@ from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.app.search.space import Dimension, corners, default_space
 from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.shell import called
 
 _HELP = """\
 Searches hyper-parameters with Optuna; the ε that is printed pays for the whole search.
@@ -30,7 +31,7 @@ _FLAGS = {"fixed": "set"}
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see python -m dpsgd_torch.search --help")
+        raise ConfigError(f"{message}; see {called('search')} --help")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Asked | None]
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m dpsgd_torch.search",
+        prog=called("search"),
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -104,6 +105,17 @@ def _extremes(data: torch.Tensor) -> torch.Tensor:
         return torch.zeros(1, dtype=torch.int64, device=data.device)
     flat = data.reshape(len(data), -1)
     flat = flat.to(torch.uint8) if flat.dtype is torch.bool else flat
-    if flat.shape[1] > _COLUMNS:
-        return torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax()]).unique()
-    return torch.cat([flat.argmin(0), flat.argmax(0)]).unique()
+    found = _least_and_largest(flat, flat)
+    if flat.is_floating_point() and torch.isnan(flat[found]).any():
+        # what is not a number is both least and largest: the numbers' own stand beside it
+        odd = torch.isnan(flat)
+        own = _least_and_largest(flat.where(~odd, math.inf), flat.where(~odd, -math.inf))
+        found = torch.cat([found, own])
+    return found.unique()
+
+
+def _least_and_largest(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """The rows of each column's least and largest, of all columns' where they are many."""
+    if low.shape[1] > _COLUMNS:
+        return torch.stack([low.amin(1).argmin(), high.amax(1).argmax()])
+    return torch.cat([low.argmin(0), high.argmax(0)])
