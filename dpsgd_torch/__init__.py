@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from accountant.late import late
 
 if TYPE_CHECKING:
+    from dpsgd_torch.data.padded import Padded
+    from dpsgd_torch.data.tables import Columns
     from dpsgd_torch.errors import (
         ConfigError,
         DataError,
@@ -25,6 +27,8 @@ else:
     __getattr__, __dir__ = late(
         __name__,
         {
+            "data.padded": "Padded",
+            "data.tables": "Columns",
             "errors": "ConfigError DataError GuaranteeBroken ModelError RunError TrainingError",
             "layers": "WeightNormLinear",
             "privacy.plan": "PrivacyPlan Sampling",
@@ -46,11 +50,13 @@ else:
     )
 
 __all__ = [
+    "Columns",
     "ConfigError",
     "DataError",
     "EarlyStopping",
     "GuaranteeBroken",
     "ModelError",
+    "Padded",
     "Privacy",
     "PrivacyGuarantee",
     "PrivacyPlan",

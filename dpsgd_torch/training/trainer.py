@@ -13,8 +13,9 @@ from torch import nn
 
 from accountant import Ledger
 from dpsgd_torch.data.base import Data
-from dpsgd_torch.data.checked import data_on, units_of
+from dpsgd_torch.data.checked import data_on
 from dpsgd_torch.data.trees import Tree
+from dpsgd_torch.data.unit_ids import UnitIds
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.losses import Loss, per_example
@@ -31,7 +32,7 @@ from dpsgd_torch.training.arguments import refuse_unfit
 from dpsgd_torch.training.callbacks import Callbacks, validation_events
 from dpsgd_torch.training.checkpoint import load_checkpoint
 from dpsgd_torch.training.early_stopping import EarlyStopping
-from dpsgd_torch.training.fingerprint import contract, digest, environment
+from dpsgd_torch.training.fingerprint import contract, environment, hashed
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.loop import Progress, epoch_ends, train
 from dpsgd_torch.training.modes import TrainingModes
@@ -59,16 +60,16 @@ class Trainer:
         model: any module without batch statistics; trained in place. Modules put in ``eval()``
             stay so (a frozen batch norm), unless the model as a whole is: then all train.
         loss: (outputs, targets) → loss; a torch loss, or one value per example.
-        train_tensors: inputs and targets of the n records, each a tensor, or a tuple, list or dict
-            of tensors, with which the model is called; or a kind of ``data.base.Data``.
+        train_tensors: inputs and targets of the n records, each a tensor, array or table column, or
+            a tuple, list or dict of them, with which the model is called; or a kind of ``Data``.
         privacy: the promise to keep, or None to train without one.
         batch_size: expected batch size; the sampling rate is batch_size / n.
         epochs: passes over the data, in expectation.
         optimizer: one over the model's parameters, or ``lambda p: torch.optim.SGD(p, lr=0.25)``.
         test_tensors: public inputs and targets to report on at each epoch, or None.
         metrics: name → function (outputs, targets) → one value per example.
-        units: the id of the person, drug, … each record belongs to, whole numbers (n,), for a
-            guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
+        units: the id of the person, drug, … each record belongs to (n,), of any hashable type, for
+            a guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
         rows_per_unit: with ``units``, so many of a unit's records at most are averaged in a step.
         sampler: the kind of sampler, made from the numbers above; Poisson by default.
         run_dir: a new or empty folder for all that is kept; None: it is in memory until ``save``.
@@ -134,12 +135,11 @@ class Trainer:
         )
         data = data_on(device, train_tensors, "train_tensors")
         test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")
-        device = torch.device(device)
-        rows = None if units is None else units_of(units, len(data))
+        ids = None if units is None else UnitIds(units, len(data))
         sampling = declared_sampler(
             sampler,
             privacy,
-            dataset_size=(privacy and privacy.dataset_size) or len(rows or data),
+            dataset_size=(privacy and privacy.dataset_size) or len(ids.rows if ids else data),
             batch_size=batch_size,
             epochs=epochs,
             rows_per_unit=rows_per_unit,
@@ -156,7 +156,7 @@ class Trainer:
         trainable = validate.trainable_parameters(model)
         made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(trainable)
         validate.refuse_unreachable(model, made)
-        held_out = HeldOut(validation, taken, device) if validation else None
+        held_out = HeldOut(validation, taken, torch.device(device)) if validation else None
         self.state = RunState(
             model=model,
             modes=modes,
@@ -165,8 +165,8 @@ class Trainer:
             scores={"loss": taken, **given},
             data=data,
             test=test,
-            units=rows,
-            unit_digest="" if units is None else digest([torch.as_tensor(units)]),
+            units=ids.rows if ids else None,
+            unit_digest=hashed(ids.fingerprint()) if ids else "",
             sampling=sampling,
             privacy=privacy,
             plan=plan,
@@ -175,7 +175,7 @@ class Trainer:
             guard=guard,
             streams=Streams() if seed is None else Streams(seed),
             folder=run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir)),
-            device=device,
+            device=torch.device(device),
             physical_batch_size=begun_with(physical_batch_size),
             picks_size=physical_batch_size == AUTO,
             checkpoint_every=checkpoint_every,
