@@ -60,6 +60,12 @@ class Schema:
         """What a batch's rows are."""
         return cls(*(mapped(Tensor.of, part) for part in batch))
 
+    @property
+    def varies(self) -> bool:
+        """Whether a dimension differs from batch to batch."""
+        parts = [*leaves(self.inputs), *leaves(self.targets)]
+        return any(None in part.shape for part in parts)
+
     def row_bytes(self) -> int:
         """Bytes of one example, but for what differs from batch to batch."""
         parts = [*leaves(self.inputs), *leaves(self.targets)]

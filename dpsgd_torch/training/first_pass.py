@@ -10,6 +10,7 @@ from dpsgd_torch.data.base import Batch, Data
 from dpsgd_torch.data.trees import Tree, first, leaves, length, mapped, taken
 from dpsgd_torch.errors import DataError
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
+from dpsgd_torch.training.lengths import Longest, summarized
 
 _KINDS = 10_000  # of targets that are kept, where they are whole numbers
 
@@ -18,7 +19,7 @@ def rows_to_rehearse(data: Data, size: int, name: str) -> Batch:
     """The first ``size`` rows, those of extreme values, and one of each kind of target.
 
     All rows where memory holds them anyway; else every row is taken once, and what is kept of
-    them twice.
+    them twice: padded to the longest row, where their lengths differ.
 
     Raises:
         DataError: a row is not what the data declares, or not the same the second time.
@@ -28,10 +29,12 @@ def rows_to_rehearse(data: Data, size: int, name: str) -> Batch:
         return whole
     rows = torch.zeros(0, dtype=torch.int64)
     kept: Batch | None = None
-    seen = 0
+    seen, schema, longest = 0, data.schema, Longest(data)
     for batch in data.batches():
         rows = torch.cat([rows, torch.arange(seen, seen + length(batch))])
+        longest.see(batch, seen)
         seen += length(batch)
+        batch = summarized(schema, batch)
         if kept is not None:
             batch = mapped(lambda *parts: torch.cat(parts), kept, batch)
         wanted = rows < size
@@ -41,6 +44,9 @@ def rows_to_rehearse(data: Data, size: int, name: str) -> Batch:
         rows, at = rows[at], at.to(first(batch).device)
         kept = taken(batch, at)
     assert kept is not None
+    if schema.varies:
+        rows = torch.cat([rows, torch.tensor(longest.rows(), dtype=torch.int64)]).unique()
+        kept = data.take(rows.numpy())
     _refuse_changing(data, rows, kept, name)
     return kept
 

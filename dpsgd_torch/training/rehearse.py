@@ -30,6 +30,7 @@ from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
 from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.first_pass import rows_to_rehearse
+from dpsgd_torch.training.lengths import of_other_lengths, try_lengths, try_score_lengths
 from dpsgd_torch.training.modes import evaluating
 from dpsgd_torch.training.movement import refuse_unmoved
 from dpsgd_torch.training.physical_size import fitting, free_memory
@@ -98,7 +99,9 @@ def _chosen(run: RunState, gradients: str) -> tuple[Method, Batch, int]:
 
     size = min(run.physical_batch_size, likely)
     rows = rows_to_rehearse(run.data, size, "train_tensors")
-    method = choose(gradients, run.model, run.loss, rows, sized)
+    try_lengths(run.model, run.loss, run.data)
+    others = of_other_lengths(run.data, size)
+    method = choose(gradients, run.model, run.loss, rows, sized, others)
     return method, rows, min(run.physical_batch_size, likely)
 
 
@@ -133,12 +136,14 @@ def try_scores(
             if test is not None:
                 rows = rows_to_rehearse(test, size, "test_tensors")
                 oracle = Oracle(model, scores["loss"])
+                try_score_lengths(model, scores, test, "test")
                 _try(oracle, scores, rows, size, "test")
                 _refuse_company(oracle, scores, rows, "test")
             if held_out is not None:
                 score = {"score": held_out.score}
                 rows = rows_to_rehearse(held_out.data, size, "validation")
                 oracle = Oracle(model, held_out.score)
+                try_score_lengths(model, score, held_out.data, "validation")
                 _try(oracle, score, rows, size, "validation")
                 _refuse_company(oracle, score, rows, "validation")
         state.refuse_changes()
