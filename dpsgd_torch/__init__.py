@@ -6,6 +6,8 @@ from accountant.late import late
 from dpsgd_torch.torchvision_import import mend_import
 
 if TYPE_CHECKING:
+    from dpsgd_torch.data.padded import Padded
+    from dpsgd_torch.data.tables import Columns
     from dpsgd_torch.errors import (
         ConfigError,
         DataError,
@@ -28,6 +30,8 @@ else:
     __getattr__, __dir__ = late(
         __name__,
         {
+            "data.padded": "Padded",
+            "data.tables": "Columns",
             "errors": "ConfigError DataError GuaranteeBroken ModelError PrivateDataWarning "
             "RunError TrainingError",
             "layers": "WeightNormLinear",
@@ -53,11 +57,13 @@ else:
 mend_import()
 
 __all__ = [
+    "Columns",
     "ConfigError",
     "DataError",
     "EarlyStopping",
     "GuaranteeBroken",
     "ModelError",
+    "Padded",
     "Privacy",
     "PrivacyGuarantee",
     "PrivacyPlan",

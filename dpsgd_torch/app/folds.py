@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from dpsgd_torch.app.config import RunConfig
-from dpsgd_torch.data.checked import units_of
 from dpsgd_torch.data.in_memory import InMemory
+from dpsgd_torch.data.unit_ids import units_of
 from dpsgd_torch.errors import ConfigError, DataError
 from dpsgd_torch.tasks.task import Pair, Task
 from dpsgd_torch.training.streams import Streams

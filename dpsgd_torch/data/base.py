@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,26 +11,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpsgd_torch.data.tensors import raw_bytes
-from dpsgd_torch.data.trees import Tree, mapped, named
+from dpsgd_torch.data.tensors import raw_pieces
+from dpsgd_torch.data.trees import Tree, leaves, mapped, named
 from dpsgd_torch.data.units import Flags, Indices
 
 Batch = tuple[Tree, Tree]
 Piece = bytes | bytearray | memoryview
 
-ROWS = 1000  # in memory at once where all are passed over
+ROWS = 1000  # in memory at once where all are passed over, or fewer:
+_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """Shape and dtype of one example's part, the batch dimension left out."""
+    """Shape and dtype of one example's part, the batch dimension left out.
 
-    shape: tuple[int, ...]
+    None in ``shape`` is a dimension that differs from batch to batch: sequences that are padded to
+    the longest of theirs.
+    """
+
+    shape: tuple[int | None, ...]
     dtype: torch.dtype
 
     @classmethod
     def of(cls, rows: torch.Tensor) -> Tensor:
         return cls(tuple(rows.shape[1:]), rows.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it, one element long where its length differs."""
+        return math.prod(size or 1 for size in self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,17 @@ class Schema:
     def of(cls, batch: Batch) -> Schema:
         """What a batch's rows are."""
         return cls(*(mapped(Tensor.of, part) for part in batch))
+
+    @property
+    def varies(self) -> bool:
+        """Whether a dimension differs from batch to batch."""
+        parts = [*leaves(self.inputs), *leaves(self.targets)]
+        return any(None in part.shape for part in parts)
+
+    def row_bytes(self) -> int:
+        """Bytes of one example, but for what differs from batch to batch."""
+        parts = [*leaves(self.inputs), *leaves(self.targets)]
+        return max(1, sum(part.nbytes for part in parts))
 
 
 class Data(abc.ABC):
@@ -85,8 +107,9 @@ class Data(abc.ABC):
             for batch in self.batches():
                 yield from tree_bytes(batch[part])
 
-    def batches(self, size: int = ROWS) -> Iterator[Batch]:
-        """All rows in order, ``size`` at a time."""
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        """All rows in order, ``size`` at a time; by default 1000, or fewer where they are large."""
+        size = size or min(ROWS, max(1, _BYTES // self.schema.row_bytes()))
         for start in range(0, len(self), size):
             yield self.take(np.arange(start, min(start + size, len(self))))
 
@@ -104,7 +127,7 @@ def tree_bytes(tree: Tree) -> Iterator[Piece]:
     for name, tensor in sorted(named(tree, ""), key=lambda found: found[0]):
         if name:
             yield f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode()
-        yield raw_bytes(tensor)
+        yield from raw_pieces(tensor)
 
 
 class Rows(Data):

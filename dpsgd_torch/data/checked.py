@@ -5,40 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from dpsgd_torch.data.base import Batch, Data, Piece, Schema, Tensor
 from dpsgd_torch.data.in_memory import InMemory, refuse_odd_tree
+from dpsgd_torch.data.kinds import as_data
 from dpsgd_torch.data.tensors import refusing_device
 from dpsgd_torch.data.trees import Tree, kinds, mapped, named, placed, structure
-from dpsgd_torch.data.units import Indices, UnitRows
+from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import DataError, told
 
 
 def data_on(device: str | torch.device, given: Any, name: str) -> Data:
-    """A pair of tensors or a kind of ``Data``, with its rows on ``device``.
+    """Whatever a kind of data can be made of, with its rows on ``device``.
 
     Raises:
-        DataError: neither, or one that does not say its length and schema.
+        DataError: no kind knows it, or one that does not say its length and schema.
     """
-    if type(given) is InMemory:
-        return given.on(device)
-    if isinstance(given, Data):
-        return Checked(given, device, name)
-    return InMemory.of(given, device, name)
-
-
-def units_of(ids: Any, records: int) -> UnitRows:
-    """The rows of each unit, from one id a record."""
-    given = torch.as_tensor(ids)
-    whole = given.ndim == 1 and not (given.is_floating_point() or given.is_complex())
-    if not whole or len(given) != records:
-        raise DataError(
-            f"units = {given.dtype} of shape {tuple(given.shape)}: must be one whole number for "
-            f"each of the {records} records"
-        )
-    return UnitRows.of(given.cpu().numpy().astype(np.int64))
+    data = given if isinstance(given, Data) else as_data(given, device, name)
+    if data is None:
+        return InMemory.of(given, device, name)
+    return data.on(device) if type(data) is InMemory else Checked(data, device, name)
 
 
 class Checked(Data):
@@ -72,6 +59,8 @@ class Checked(Data):
     def take(self, indices: Indices) -> Batch:
         try:
             now, got = len(self._given), self._given.take(indices.copy())
+        except DataError as error:  # one line already
+            raise DataError(f"{self._name}: {error}") from None
         except Exception as error:  # whatever the user's code raises
             raise self._failed(_named(indices), error) from None
         if now != self._length:
@@ -111,7 +100,10 @@ class Checked(Data):
                 "torch.from_numpy makes one"
             )
         shape = (len(indices), *wanted.shape)
-        if rows.dtype != wanted.dtype or tuple(rows.shape) != shape:
+        fits = len(shape) == rows.ndim and all(
+            size in (None, given) for size, given in zip(shape, rows.shape, strict=True)
+        )
+        if rows.dtype != wanted.dtype or not fits:
             raise DataError(
                 f"{self._name}: {part} of {_named(indices)} = {rows.dtype} of shape "
                 f"{tuple(rows.shape)}: must be {wanted.dtype} of shape {shape}, a row for each "

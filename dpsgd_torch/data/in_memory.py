@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from dpsgd_torch.data.arrays import numbers
 from dpsgd_torch.data.base import ROWS, Batch, Data, Piece, Schema, tree_bytes
+from dpsgd_torch.data.columns import Column
 from dpsgd_torch.data.tensors import refusing_device
 from dpsgd_torch.data.trees import Tree, first, length, mapped, named, taken
 from dpsgd_torch.data.units import Flags, Indices
@@ -42,8 +44,8 @@ class InMemory(Data):
                 "(or a tuple, list or dict of tensors in place of one); join batches with "
                 "torch.cat, or write a kind of dpsgd_torch.data.base.Data"
             )
-        inputs, targets = (mapped(_from_numpy, part) for part in held)
-        _refuse_unfit(inputs, targets, name)
+        inputs, targets = (mapped(lambda leaf: _from_numpy(leaf, name), part) for part in held)
+        refuse_unfit(inputs, targets, name)
         return cls(inputs, targets).on(device)
 
     def on(self, device: str | torch.device) -> InMemory:
@@ -71,7 +73,8 @@ class InMemory(Data):
         for part in self.in_memory():
             yield from tree_bytes(part)
 
-    def batches(self, size: int = ROWS) -> Iterator[Batch]:
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        size = size or ROWS
         for start in range(0, len(self), size):
             rows = slice(start, start + size)
             yield taken(self.inputs, rows), taken(self.targets, rows)
@@ -83,14 +86,16 @@ class InMemory(Data):
         return self.inputs, self.targets
 
 
-def _from_numpy(leaf: Any) -> Any:
-    return torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf
+def _from_numpy(leaf: Any, name: str) -> Any:
+    return numbers(leaf, name) if isinstance(leaf, np.ndarray) else leaf
 
 
-def _refuse_unfit(inputs: Tree, targets: Tree, name: str) -> None:
+def refuse_unfit(inputs: Tree, targets: Tree, name: str) -> None:
     """Refuse what is no tensor, and tensors of other lengths than the first."""
     found = [*named(inputs, "inputs"), *named(targets, "targets")]
     for leaf, tensor in found:
+        if isinstance(tensor, Column):
+            continue
         if not isinstance(tensor, torch.Tensor) or tensor.ndim == 0:
             given = "one number" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
             raise DataError(

@@ -20,6 +20,20 @@ def raw_bytes(tensor: torch.Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
+def raw_pieces(tensor: torch.Tensor, size: int = 1 << 24) -> Iterator[memoryview]:
+    """The same bytes some rows at a time, of which a copy is made where one must be.
+
+    >>> [piece.nbytes for piece in raw_pieces(torch.zeros(5, 2), size=16)]
+    [16, 16, 8]
+    """
+    if tensor.ndim == 0 or tensor.numel() == 0:
+        yield raw_bytes(tensor)
+        return
+    rows = max(1, size // (tensor[0].numel() * tensor.element_size()))
+    for start in range(0, len(tensor), rows):
+        yield raw_bytes(tensor[start : start + rows])
+
+
 @contextlib.contextmanager
 def refusing_device(device: str | torch.device) -> Iterator[None]:
     """Refuse a device that cannot be used, in what is put there inside."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -57,6 +57,7 @@ def choose(
     data: Batch,
     sized: Callable[[Callable[[], int]], int],
     forward: Forward = call,
+    others: Sequence[Batch] = (),
 ) -> Method:
     """The method to take, once it was rehearsed on made-up and on real examples.
 
@@ -66,6 +67,7 @@ def choose(
     Args:
         sized: how many real ones a pass has; it may ask for the bytes that an example takes.
         forward: what outputs come from.
+        others: real examples in batches of other shapes, which steps will see too.
 
     Raises:
         ModelError: this kind of per-example gradients is not right for this model and loss.
@@ -77,4 +79,6 @@ def choose(
         rehearsal.islands(wrapped)
         size = sized(rehearsal.bytes_of_one)
         rehearsal.real(wrapped, min(size, length(data[0])))
+        for batch in others:
+            Rehearsal(model, loss, batch, forward).real(wrapped, min(size, length(batch[0])))
         return Method(kind, getattr(wrapped, "layouts", None), wanted == "auto")

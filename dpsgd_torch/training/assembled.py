@@ -12,8 +12,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from dpsgd_torch.data.base import Data
-from dpsgd_torch.data.checked import data_on, units_of
+from dpsgd_torch.data.checked import data_on
 from dpsgd_torch.data.trees import Tree
+from dpsgd_torch.data.unit_ids import UnitIds
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.losses import Loss, per_example
 from dpsgd_torch.privacy.privacy import Privacy, declared_sampler
@@ -22,7 +23,7 @@ from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.arguments import refuse_unfit
 from dpsgd_torch.training.early_stopping import EarlyStopping
-from dpsgd_torch.training.fingerprint import digest
+from dpsgd_torch.training.fingerprint import hashed
 from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.metrics import Metrics
@@ -82,11 +83,11 @@ def assembled(
     data = data_on(device, given_data, "train_tensors")
     test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")
     device = torch.device(device)
-    rows = None if units is None else units_of(units, len(data))
+    ids = None if units is None else UnitIds(units, len(data))
     sampling = declared_sampler(
         sampler,
         privacy,
-        dataset_size=(privacy and privacy.dataset_size) or len(rows or data),
+        dataset_size=(privacy and privacy.dataset_size) or len(ids.rows if ids else data),
         batch_size=batch_size,
         epochs=epochs,
         rows_per_unit=rows_per_unit,
@@ -111,8 +112,8 @@ def assembled(
         scores=Metrics(taken, metrics),
         data=data,
         test=test,
-        units=rows,
-        unit_digest="" if units is None else digest([torch.as_tensor(units)]),
+        units=ids.rows if ids else None,
+        unit_digest=hashed(ids.fingerprint()) if ids else "",
         sampling=sampling,
         epochs=epochs,
         privacy=privacy,

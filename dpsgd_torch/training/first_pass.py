@@ -13,6 +13,7 @@ from dpsgd_torch.data.trees import Tree, first, leaves, length, mapped, taken
 from dpsgd_torch.errors import DataError
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
 from dpsgd_torch.gradients.target_ranges import TargetRange
+from dpsgd_torch.training.lengths import Longest, summarized
 
 _KINDS = 10_000  # of targets that are kept, where they are whole numbers
 
@@ -35,7 +36,7 @@ def first_pass(data: Data, size: int, name: str, within: TargetRange | None = No
     """Survey all rows; keep the first ``size``, those of extreme values, one a kind of target.
 
     All rows are kept where memory holds them anyway; else every row is taken once, and what is
-    kept of them twice.
+    kept of them twice: padded to the longest row, where their lengths differ.
 
     Args:
         within: what the targets must lie within, and which one counts as none.
@@ -50,8 +51,11 @@ def first_pass(data: Data, size: int, name: str, within: TargetRange | None = No
     survey = Survey(ignored)
     rows = torch.zeros(0, dtype=torch.int64)
     kept: Batch | None = None
+    schema, longest = data.schema, Longest(data)
     for batch in data.batches():
         rows = torch.cat([rows, torch.arange(survey.rows, survey.rows + length(batch))])
+        longest.see(batch, survey.rows)
+        batch = summarized(schema, batch)
         survey.add(batch)
         if kept is not None:
             batch = mapped(lambda *parts: torch.cat(parts), kept, batch)
@@ -62,6 +66,9 @@ def first_pass(data: Data, size: int, name: str, within: TargetRange | None = No
         rows, at = rows[at], at.to(first(batch).device)
         kept = taken(batch, at)
     assert kept is not None
+    if schema.varies:
+        rows = torch.cat([rows, torch.tensor(longest.rows(), dtype=torch.int64)]).unique()
+        kept = data.take(rows.numpy())
     _refuse_changing(data, rows, kept, name)
     return FirstPass(name, survey, kept, rows)
 

@@ -47,10 +47,16 @@ def save_for_export(
                 f"inputs = {kinds(inputs)}: a graph for a device takes one tensor; train on one, "
                 "or save without input_range and labels"
             )
+        shape = tuple(size for size in inputs.shape if size is not None)
+        if len(shape) < len(inputs.shape):
+            raise ExportError(
+                "inputs are padded to another length in each batch: a graph for a device takes one "
+                "shape; pad to a declared length, or save without input_range and labels"
+            )
         # onnx comes along, which training does without
         from dpsgd_torch.export.saved_model import Declared, write_saved_model
 
-        declared = Declared(inputs.shape, input_range, tuple(labels), output)
+        declared = Declared(shape, input_range, tuple(labels), output)
         write_saved_model(folder, model, declared, unit)
     except ImportError as error:
         raise ExportError(

@@ -19,6 +19,7 @@ from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.target_ranges import TargetRange
 from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.first_pass import FirstPass, first_pass
+from dpsgd_torch.training.lengths import of_other_lengths, try_lengths
 from dpsgd_torch.training.physical_size import fitting, free_memory
 from dpsgd_torch.training.private_optimizer import refuse_long_sums
 from dpsgd_torch.training.rehearse_optimizer import try_optimizer
@@ -105,7 +106,9 @@ def chosen(run: RunState, gradients: str, rows: Batch) -> Method:
             refuse_long_sums(run.sampling.batch_size, run.physical_batch_size)
         return at_once(run)
 
-    return choose(gradients, run.model, run.loss, rows, sized, run.forward)
+    try_lengths(run.model, run.loss, run.data, run.forward)
+    others = of_other_lengths(run.data, at_once(run))
+    return choose(gradients, run.model, run.loss, rows, sized, run.forward, others)
 
 
 def try_saving(model: nn.Module) -> None:

@@ -24,6 +24,7 @@ from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
 from dpsgd_torch.gradients.target_ranges import TargetRange
 from dpsgd_torch.training.evaluation import evaluate
 from dpsgd_torch.training.first_pass import FirstPass, first_pass
+from dpsgd_torch.training.lengths import try_score_lengths
 from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import evaluating
 from dpsgd_torch.training.unfit_rows import check_rows
@@ -69,6 +70,7 @@ def try_scores(
         with _unchanged(model):
             check_rows(met, model, scores.loss, within, size, public=True)
             scores.decide(model, test)
+            try_score_lengths(model, scores.per_example or {"loss": scores.loss}, test, "test")
             _try_held_out(model, scores.per_example, scores.loss, met, size, "test")
             if scores.objects or scores.whole:
                 evaluate(model, scores, test)
@@ -78,6 +80,7 @@ def try_scores(
         with _unchanged(model):
             check_rows(met, model, held_out.score, within, size, public=held_out.asked.public)
             score = {"score": held_out.score}
+            try_score_lengths(model, score, held_out.data, "validation")
             _try_held_out(model, score, held_out.score, met, size, "validation")
 
 

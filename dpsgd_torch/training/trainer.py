@@ -48,8 +48,8 @@ class Trainer:
         model: any module without batch statistics; trained in place. Modules put in ``eval()``
             stay so (a frozen batch norm), unless the model as a whole is: then all train.
         loss: (outputs, targets) → loss; a torch loss, or one value per example.
-        train_tensors: inputs and targets of the n records, each a tensor, or a tuple, list or dict
-            of tensors, with which the model is called; or a kind of ``data.base.Data``.
+        train_tensors: inputs and targets of the n records, each a tensor, array or table column, or
+            a tuple, list or dict of them, with which the model is called; or a kind of ``Data``.
         privacy: the promise to keep, or None to train without one.
         batch_size: expected batch size; the sampling rate is batch_size / n.
         epochs: passes over the data, in expectation.
@@ -57,8 +57,8 @@ class Trainer:
             a list of several, over disjoint ones (Muon for matrices, AdamW for the rest).
         test_tensors: public inputs and targets to report on at each epoch, or None.
         metrics: name → function (outputs, targets) or torchmetrics object, as ``Metrics`` says.
-        units: the id of the person, drug, … each record belongs to, whole numbers (n,), for a
-            guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
+        units: the id of the person, drug, … each record belongs to (n,), of any hashable type, for
+            a guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
         rows_per_unit: with ``units``, so many of a unit's records at most are averaged in a step.
         sampler: the kind of sampler, made from the numbers above; Poisson by default.
         run_dir: a new or empty folder for all that is kept; None: it is in memory until ``save``.

@@ -13,7 +13,8 @@ from torch import nn
 
 from accountant import Event, Gaussian
 from accountant.errors import check
-from dpsgd_torch.data.checked import data_on, units_of
+from dpsgd_torch.data.checked import data_on
+from dpsgd_torch.data.unit_ids import units_of
 from dpsgd_torch.data.units import UnitRows
 from dpsgd_torch.gradients.losses import Loss, per_example
 from dpsgd_torch.gradients.target_ranges import TargetRange

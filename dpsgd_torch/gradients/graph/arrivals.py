@@ -45,9 +45,9 @@ class Again(Exception):
 class Undecided(Exception):
     """A gradient comes to where nobody knows yet where the examples are."""
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, use: int) -> None:
         super().__init__()
-        self.key = key
+        self.key, self.use = key, use
 
 
 class Arrivals:
@@ -154,7 +154,7 @@ class Arrivals:
             return
         if meeting.rows is None:
             if any(bool(delta.any()) for delta in given):
-                raise Undecided(meeting.key)
+                raise Undecided(meeting.key, meeting.use)
             return
         node, name = meeting.node, meeting.key[1]
         for output in meeting.outputs:

@@ -16,7 +16,7 @@ from dpsgd_torch.data.trees import Forward, Tree, call, first, length, taken
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.capture import by_layer
 from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals, Undecided
-from dpsgd_torch.gradients.graph.layouts import UNDECIDED, Layouts, Unknown
+from dpsgd_torch.gradients.graph.layouts import Layouts, Unknown
 from dpsgd_torch.gradients.graph.pull_back import pull_back
 from dpsgd_torch.gradients.graph.recurrent import Unfused
 from dpsgd_torch.gradients.graph.rules.base import Entangled
@@ -79,7 +79,7 @@ class GraphGradients:
             except Again as again:
                 layouts.later.add(again.key)
             except Undecided as undecided:
-                self._decide(undecided.key, loss, inputs, targets)
+                self._decide(undecided.key, undecided.use, loss, inputs, targets)
             except Entangled:
                 _redraw(device, drawn)
                 return self._each_alone(loss, inputs, targets)
@@ -123,13 +123,14 @@ class GraphGradients:
                 self._parts[name] = Written(torch.cat(alone))
         return total
 
-    def _decide(self, key: Key, loss: Loss, inputs: Tree, targets: Tree) -> None:
+    def _decide(self, key: Key, use: int, loss: Loss, inputs: Tree, targets: Tree) -> None:
         """Look at examples in turn, at the parameters as they are, until one sends a gradient."""
         assert self.layouts is not None
         for row in range(self._examples):
-            self.layouts.forget_undecided()
+            before = self.layouts.forget_undecided()
             self._look(loss, inputs, targets, 2, row)
-            if UNDECIDED not in self.layouts.of.get(key, [UNDECIDED]):
+            self.layouts.recall(before)
+            if self.layouts.decided(key, use):
                 return
         raise ModelError(
             f"parameter {key[0][0]}: a gradient comes to its use ({key[1]}) in a batch that none "

@@ -84,9 +84,26 @@ class Layouts:
             )
         return True
 
-    def forget_undecided(self) -> None:
-        """So that the next example that is looked at may decide them."""
+    def decided(self, key: Key, use: int) -> bool:
+        """Whether a look has told where this use has the examples."""
+        found = self.of.get(key, [])
+        return bool(found) and found[use if use < len(found) else 0] != UNDECIDED
+
+    def forget_undecided(self) -> dict[Key, list[Layout | None]]:
+        """So that the next example that is looked at may decide them; what is forgotten."""
+        forgotten = {key: uses for key, uses in self.of.items() if UNDECIDED in uses}
         self.of = {key: uses for key, uses in self.of.items() if UNDECIDED not in uses}
+        return forgotten
+
+    def recall(self, before: dict[Key, list[Layout | None]]) -> None:
+        """What another example had decided, and the last one that was looked at did not.
+
+        A short sequence sends nothing to the steps beyond its end, a long one does.
+        """
+        for key, uses in before.items():
+            now = self.of.setdefault(key, uses)
+            for use, layout in enumerate(uses[: len(now)]):
+                now[use] = layout if now[use] == UNDECIDED else now[use]
 
 
 class Unknown(Exception):
