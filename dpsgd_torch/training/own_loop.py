@@ -138,8 +138,6 @@ class Private:
         self._at: Any = None
         self._waits = False  # a batch was handed over and its losses are to come
         self._since, self._around = 0, contextlib.ExitStack()
-        for part in parts_of(state.optimizer):
-            part.register_step_pre_hook(self._story.refuse_bare_step)
 
     model = Shown(lambda run: run.model)
     optimizer = Shown(lambda run: run.optimizer)
@@ -162,6 +160,10 @@ class Private:
         self._refuse_unkept()
         self._turns = turns = Turns(self._story)
         before = run.done
+        hooks = [
+            part.register_step_pre_hook(self._story.refuse_bare_step)
+            for part in parts_of(run.optimizer)
+        ]
         try:
             self._at = turns.resume()
             while self._at is not None:
@@ -181,6 +183,8 @@ class Private:
         finally:
             self._around.close()
             turns.close()
+            for hook in hooks:
+                hook.remove()
             self._turns, self._at, self._waits = None, None, False
         if run.done == before:
             why = run.stopped or f"all {run.sampling.steps} steps are done"

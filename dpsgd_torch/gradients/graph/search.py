@@ -46,7 +46,7 @@ def add_layouts(
     """
     search = _Search(layouts, trained)
     for attempt in range(attempts):
-        with _moved(everything, attempt), same_draws(device):
+        with moved(everything, attempt), same_draws(device):
             with torch.enable_grad(), carried(FrozenDraws()):
                 losses = losses_of(attempt)
             if losses.grad_fn is None or search.look(losses, last=attempt == attempts - 1):
@@ -173,7 +173,7 @@ def _candidates(shape: torch.Size, examples: int) -> Iterator[Layout]:
 
 
 @contextlib.contextmanager
-def _moved(parameters: Iterable[nn.Parameter], seed: int) -> Iterator[None]:
+def moved(parameters: Iterable[nn.Parameter], seed: int) -> Iterator[None]:
     """Parameters a little away from where they are, and back."""
     generator = torch.Generator().manual_seed(seed)
     kept = []
