@@ -1,4 +1,4 @@
-"""What a loop's rehearsal refuses: examples that mix in its body, and losses that are not theirs."""
+"""What the rehearsal of a loop refuses: examples that mix in its body, losses not of its rows."""
 
 import pytest
 import torch
