@@ -136,6 +136,7 @@ class Private:
         self._story = LoopStory(self._session, None if loss is None else per_example(loss))
         self._turns: Turns | None = None
         self._at: Any = None
+        self._asked = False
         self._waits = False  # a batch was handed over and its losses are to come
         self._since, self._around = 0, contextlib.ExitStack()
 
@@ -186,9 +187,11 @@ class Private:
             for hook in hooks:
                 hook.remove()
             self._turns, self._at, self._waits = None, None, False
-        if run.done == before:
+        idle, self._asked = run.done == before, self._asked or not run.resumed
+        if idle and self._asked:
             why = run.stopped or f"all {run.sampling.steps} steps are done"
             warnings.warn(f"loop: nothing was trained: {why}", stacklevel=2)
+        self._asked = True
 
     def backward(self, losses: torch.Tensor) -> None:
         """Clip and add up what each example's loss gives; losses are (n,), one an example.

@@ -138,7 +138,7 @@ class Trainer:
             device=device,
             seed=seed,
         )
-        self.state = state
+        self.state, self._asked = state, False
         self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
         if state.plan:
             state.method = try_all(state, state.callbacks.held_out, gradients)
@@ -186,9 +186,11 @@ class Trainer:
         before = self.done
         for _ in self.run():
             pass
-        if self.done == before:
+        idle, self._asked = self.done == before, self._asked or not self.resumed
+        if idle and self._asked:  # but a finished run may be resumed, and fit again, as one script
             why = self.stopped or self.ended or f"all {self.sampling.steps} steps are done"
             warnings.warn(f"fit: nothing was trained: {why}; fit(epochs=…) adds some", stacklevel=2)
+        self._asked = True
         return self
 
     def run(self) -> Iterator[Progress]:
