@@ -141,6 +141,7 @@ WRONG = {
         ("training.loop", "dpsgd_torch.app.flags"),
         ("training.history", "dpsgd_torch.app.report.plots"),
         ("training.steps", "dpsgd_torch.app.run"),
+        ("training.own_loop", "dpsgd_torch.app.progress"),
         ("training.rehearse", "dpsgd_torch.app.stored_config"),
         ("training.validation", "pandas"),
     ],

@@ -37,6 +37,7 @@ class LoopStory:
         self._turns: Turns | None = None
         self._take: PrivateStep | None = None
         self._steps: Steps | None = None
+        self._rows = np.zeros(0, np.int64)  # of the part that was asked for last
         self._may_step = False
 
     def __call__(self, turns: Turns) -> None:
@@ -94,9 +95,9 @@ class LoopStory:
 
     def _batch(self, inputs: Tree, targets: Tree, *, stands_in: bool = False) -> LoopBatch:
         run, take, steps = self._session.state, self._take, self._steps
-        rows = np.zeros(0, np.int64)
-        if take and len(take.rows) == length(inputs):
-            rows = take.rows
+        first = take is not None and take.rows is not self._rows  # else the engine looks closer
+        self._rows = take.rows if take else self._rows
+        rows = self._rows if first else np.zeros(0, np.int64)
         return LoopBatch(
             inputs=inputs,
             targets=targets,
@@ -104,7 +105,7 @@ class LoopStory:
             step=run.done,
             epoch=steps.epoch if steps else 1,
             is_last=stands_in or bool(take and take.is_last),
-            rehearsal=take is None,
+            rehearsal=not (first or stands_in),
             stands_in=stands_in,
         )
 

@@ -137,10 +137,9 @@ class Private:
         self._story = LoopStory(self._session, None if loss is None else per_example(loss))
         self._turns: Turns | None = None
         self._at: Any = None
+        self._asked = False
         self._waits = False  # a batch was handed over and its losses are to come
         self._since, self._around = 0, contextlib.ExitStack()
-        for part in parts_of(state.optimizer):
-            part.register_step_pre_hook(self._story.refuse_bare_step)
 
     model = Shown(lambda run: run.model)
     optimizer = Shown(lambda run: run.optimizer)
@@ -163,6 +162,10 @@ class Private:
         self._refuse_unkept()
         self._turns = turns = Turns(self._story)
         before = run.done
+        hooks = [
+            part.register_step_pre_hook(self._story.refuse_bare_step)
+            for part in parts_of(run.optimizer)
+        ]
         try:
             self._at = turns.resume()
             while self._at is not None:
@@ -182,10 +185,14 @@ class Private:
         finally:
             self._around.close()
             turns.close()
+            for hook in hooks:
+                hook.remove()
             self._turns, self._at, self._waits = None, None, False
-        if run.done == before:
+        idle, self._asked = run.done == before, self._asked or not run.resumed
+        if idle and self._asked:
             why = run.stopped or f"all {run.sampling.steps} steps are done"
             warnings.warn(f"loop: nothing was trained: {why}", stacklevel=2)
+        self._asked = True
 
     def backward(self, losses: torch.Tensor) -> None:
         """Clip and add up what each example's loss gives; losses are (n,), one an example.

@@ -190,6 +190,7 @@ class Trainer:
         before, again, self._fitted = self.done, self._fitted, True
         for _ in self.run():
             pass
+        # a finished run may be resumed, and fit again, by one script
         if self.done == before and (again or not self.resumed):
             why = self.stopped or self.ended or f"all {self.sampling.steps} steps are done"
             warnings.warn(f"fit: nothing was trained: {why}; fit(epochs=…) adds some", stacklevel=2)

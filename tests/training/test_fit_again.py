@@ -77,6 +77,16 @@ def test_a_second_fit_that_does_nothing_says_so():
         stopped.fit()
 
 
+def test_a_script_that_resumes_and_fits_may_be_run_once_more(tmp_path):
+    make_trainer(run_dir=tmp_path / "run").fit().close()
+    again = make_trainer(run_dir=tmp_path / "run").resume().fit()
+    assert again.done == 30
+    with pytest.warns(UserWarning, match="nothing was trained"):
+        again.fit()
+    again.close()
+    trained(make_private(run_dir=tmp_path / "run").resume()).close()
+
+
 def test_an_extended_run_goes_on_in_place(tmp_path):
     whole = make_trainer(privacy=LIMITED).fit().fit(epochs=2)
     part = make_trainer(privacy=LIMITED, run_dir=tmp_path / "run").fit()

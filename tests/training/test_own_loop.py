@@ -13,7 +13,7 @@ from own_loops import losses_of, make_private, trained
 from small_problem import make_trainer, small_data, small_model, weights
 from torch import nn
 
-from dpsgd_torch import Privacy
+from dpsgd_torch import GuaranteeBroken, Privacy
 
 DRIVER = """
 import os, signal, sys
@@ -121,6 +121,49 @@ def test_parts_of_a_batch_say_what_they_are():
     assert steps == list(range(30))
     assert parts > 60
     assert rows == sum(row["examples_seen"] for row in private.history.private)
+
+
+class Gated(nn.Module):
+    """A part of it is for rows that no rehearsal meets."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.usual, self.rare = nn.Linear(200, 3), nn.Linear(200, 3)
+
+    def forward(self, x):
+        return self.usual(x) + (x[:, 3:4] == 0.5) * self.rare(x)
+
+
+def gated_data():
+    inputs = torch.rand(120, 200, generator=torch.Generator().manual_seed(4))
+    inputs[77, 3] = 0.5
+    return inputs, small_data()[1]
+
+
+def test_where_the_engine_looks_closer_the_loop_is_asked_again_and_counts_once():
+    private, rows, asked = make_private(model=Gated(), data=gated_data()), [], []
+    for batch in private:
+        if not batch.rehearsal:
+            rows.append(batch.indices)
+        elif private.state.torn:
+            asked.append(batch)
+        private.backward(losses_of(private.model, batch))
+        private.step()
+    trainer = make_trainer(model=Gated(), data=gated_data()).fit()
+    assert asked
+    assert not any(len(batch.indices) for batch in asked)
+    seen = sum(row["examples_seen"] for row in private.history.private)
+    assert sum(map(len, rows)) == seen
+    assert torch.equal(weights(private.model), weights(trainer.model))
+
+
+def test_an_optimizer_is_its_owners_again_after_the_loop():
+    private = trained(make_private(), steps=3)
+    private.optimizer.step()
+    with pytest.raises(GuaranteeBroken, match="changed after 3 steps"):
+        trained(private)
 
 
 def test_a_batch_of_nobody_has_a_stand_in_that_counts_for_nothing():
