@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+import math
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from dpsgd_torch.data.tensors import raw_bytes
-from dpsgd_torch.data.trees import Tree, mapped, named
+from dpsgd_torch.data.trees import Tree, leaves, mapped, named
 from dpsgd_torch.data.units import Flags, Indices
 
 Batch = tuple[Tree, Tree]
 Piece = bytes | bytearray | memoryview
 
 ROWS = 1000  # in memory at once where all are passed over
+_BYTES = 1 << 24  # and no more than one row and so many bytes, where they are loaded
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,43 @@ class Schema:
         return cls(*(mapped(Tensor.of, part) for part in batch))
 
 
+def rows_at_once(schema: Schema) -> int:
+    """How many rows are loaded together where all are passed over.
+
+    >>> rows_at_once(Schema(Tensor((3, 224, 224), torch.float32), Tensor((), torch.int64)))
+    27
+    """
+    specs = [spec for part in (schema.inputs, schema.targets) for spec in leaves(part)]
+    row = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in specs)
+    return max(1, min(ROWS, _BYTES // max(1, row)))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Rows that are taken together, and the key of what is drawn for each (its augmentation)."""
+
+    rows: Indices
+    key: bytes = b""
+
+
+class Takes(Protocol):
+    """Whatever gives rows by their numbers."""
+
+    def take(self, indices: Indices) -> Batch: ...
+
+
 class Data(abc.ABC):
     """The examples that a run trains on, is tested on or is validated on.
 
     * ``take`` gives the rows that are asked for, one for each index, in their order: who is in a
       batch is drawn and charged before, and is not the data's to change.
-    * A row is the same each time it is taken, in this run and in one that resumes it.
+    * A row is the same each time it is taken, in this run and in one that resumes it. What is
+      drawn for it (augmentation) depends on its number and a key alone; ``take`` has an empty one.
     * Inputs and targets are tensors, or tuples, lists or dicts of them: a model is called with
       what there is, ``model(x)``, ``model(*x)`` or ``model(**x)``.
 
     A kind overrides ``__len__``, ``take`` and ``schema``; ``fingerprint`` where it knows a way
-    that need not pass over all rows.
+    that need not pass over all rows; ``ahead`` where it loads in the background, or augments.
     """
 
     @abc.abstractmethod
@@ -84,6 +112,14 @@ class Data(abc.ABC):
         for part in range(2):
             for batch in self.batches():
                 yield from tree_bytes(batch[part])
+
+    def ahead(self, wanted: Iterable[Wanted]) -> Generator[Batch]:
+        """The rows of each in turn, of which several may be asked for before they are needed.
+
+        Closed early, it lets go of what it loaded and of whoever was loading.
+        """
+        for each in wanted:
+            yield self.take(each.rows)
 
     def batches(self, size: int = ROWS) -> Iterator[Batch]:
         """All rows in order, ``size`` at a time."""
@@ -118,6 +154,9 @@ class Rows(Data):
 
     def take(self, indices: Indices) -> Batch:
         return self._whole.take(self._where[indices])
+
+    def ahead(self, wanted: Iterable[Wanted]) -> Generator[Batch]:
+        return self._whole.ahead(Wanted(self._where[each.rows], each.key) for each in wanted)
 
     @property
     def schema(self) -> Schema:

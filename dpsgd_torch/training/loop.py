@@ -16,6 +16,7 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.evaluation import evaluate
+from dpsgd_torch.training.feed import Feed, feeding
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord
 from dpsgd_torch.training.movement import Movement
 from dpsgd_torch.training.state import RunState
@@ -53,6 +54,11 @@ class _Meter:
 
 def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
     """Take the steps that are left, each charged before its noise is drawn."""
+    with feeding(run) as feed:
+        yield from _steps(run, take, feed)
+
+
+def _steps(run: RunState, take: PlainStep | PrivateStep, feed: Feed) -> Iterator[Progress]:
     ends = epoch_ends(run.sampling)
     private, meter = PrivateRecord(), _Meter(run)
     movement = Movement(run.model) if run.plan else None
@@ -63,6 +69,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
             )
             break
         epoch = next(e for e, end in enumerate(ends, 1) if step < end)
+        feed.ready(step)
         on_record = None
         if run.plan:
             try:
@@ -80,7 +87,7 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
             run.streams.model_rng(attempt=run.attempt, step=step, device=run.device),
             within_charged_step(run.model, step, lambda: _charged(run)),
         ):
-            private.add(take(run.data, plan, _draw(run, step)))
+            private.add(take(feed, plan, _draw(run, step, feed)))
             if movement and plan.noise_multiplier > 0:
                 movement.check(run.model, run.optimizer, partial(_rates_rise, run, step))
 
@@ -148,16 +155,16 @@ def _charged(run: RunState) -> str:
     )
 
 
-def _draw(run: RunState, step: int) -> Draw:
-    stream = partial(run.streams.numpy, attempt=run.attempt, step=step)
-    batch = run.sampling.draw(stream, step, len(run.data), run.units)
+def _draw(run: RunState, step: int, feed: Feed) -> Draw:
+    batch = feed.draw(step)
     most = run.sampling.most() * (run.sampling.rows_per_unit or 1)
     if len(batch.rows) > most:
         raise GuaranteeBroken(
             f"batch of {len(batch.rows)} rows: a sampler of batch_size = {run.sampling.batch_size} "
             f"draws at most {most}; nothing was released: declare the batch size that it draws"
         )
-    return Draw(batch.rows, batch.slots, stream("noise"), batch.weights)
+    noise = run.streams.numpy("noise", attempt=run.attempt, step=step)
+    return Draw(batch.rows, batch.slots, noise, batch.weights)
 
 
 def _end_epoch(
