@@ -26,7 +26,7 @@ from dpsgd_torch.data.examples import (
 from dpsgd_torch.data.trees import mapped
 from dpsgd_torch.errors import told
 
-_IDLE = -1
+IDLE = -1  # in place of the row that a worker is at
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Fetch(Dataset[Any]):
                 except Exception as error:  # whatever the user's code raises
                     return Fault(f"row {row}: cannot be had ({told(error)}); mend what reads it")
         if at is not None:
-            at[1] = _IDLE
+            at[1] = IDLE
         inputs, targets = (
             mapped(lambda *rows: torch.cat(rows), *parts) for parts in zip(*batches, strict=True)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from dpsgd_torch.data.base import Batch, Wanted
 from dpsgd_torch.data.examples import RowError
-from dpsgd_torch.data.fetching import Fault, Fetch
+from dpsgd_torch.data.fetching import IDLE, Fault, Fetch
 from dpsgd_torch.errors import told
 
 _AHEAD = 2  # pieces that each worker has in hand, at most
@@ -25,24 +26,28 @@ def fetched(fetch: Fetch, wanted: Iterable[Wanted]) -> Generator[Batch | Fault]:
 
 def fetched_ahead(fetch: Fetch, wanted: Iterable[Wanted], workers: int) -> Generator[Batch | Fault]:
     """By so many processes, in the order wanted; they end when all is had, or this is closed."""
-    fetch.busy = torch.full((workers, 2), -1, dtype=torch.int64).share_memory_()
-    loader: DataLoader[Any] = DataLoader(
-        fetch,
-        batch_size=None,
-        sampler=_Pieces(wanted),
-        num_workers=workers,
-        prefetch_factor=_AHEAD,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_initialized(),
-        generator=torch.Generator(),  # the global one is not ours to draw from
-    )
-    batches: Any = None
+    fetch.busy = torch.full((workers, 2), IDLE, dtype=torch.int64).share_memory_()
+    batches = _loading(fetch, wanted, workers)
     try:
-        batches = iter(loader)
         yield from _told(fetch.busy, batches)
     finally:
-        if batches is not None:
-            batches._shutdown_workers()
+        batches._shutdown_workers()
+
+
+def _loading(fetch: Fetch, wanted: Iterable[Wanted], workers: int) -> Any:
+    with warnings.catch_warnings():  # as many as were asked for, on each pass anew
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: DataLoader[Any] = DataLoader(
+            fetch,
+            batch_size=None,
+            sampler=_Pieces(wanted),
+            num_workers=workers,
+            prefetch_factor=_AHEAD,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_initialized(),
+            generator=torch.Generator(),  # the global one is not ours to draw from
+        )
+        return iter(loader)
 
 
 def _told(busy: torch.Tensor, batches: Iterator[Batch | Fault]) -> Iterator[Batch | Fault]:
