@@ -12,9 +12,7 @@ import torch
 from torch import nn
 
 from accountant import Ledger
-from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.checked import data_on, units_of
-from dpsgd_torch.data.trees import Tree
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.losses import Loss, per_example
@@ -60,7 +58,7 @@ class Trainer:
             stay so (a frozen batch norm), unless the model as a whole is: then all train.
         loss: (outputs, targets) → loss; a torch loss, or one value per example.
         train_tensors: inputs and targets of the n records, each a tensor, or a tuple, list or dict
-            of tensors, with which the model is called; or a kind of ``data.base.Data``.
+            of tensors, with which the model is called; a torch ``Dataset``; a ``data.Data``.
         privacy: the promise to keep, or None to train without one.
         batch_size: expected batch size; the sampling rate is batch_size / n.
         epochs: passes over the data, in expectation.
@@ -101,13 +99,13 @@ class Trainer:
         self,
         model: nn.Module,
         loss: Loss,
-        train_tensors: Sequence[Tree] | Data,
+        train_tensors: Any,
         *,
         privacy: Privacy | None,
         batch_size: int,
         epochs: float,
         optimizer: torch.optim.Optimizer | OptimizerFactory,
-        test_tensors: Sequence[Tree] | Data | None = None,
+        test_tensors: Any = None,
         metrics: Mapping[str, Loss] | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
