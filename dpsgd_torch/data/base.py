@@ -121,8 +121,9 @@ class Data(abc.ABC):
         for each in wanted:
             yield self.take(each.rows)
 
-    def batches(self, size: int = ROWS) -> Iterator[Batch]:
-        """All rows in order, ``size`` at a time."""
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        """All rows in order, ``size`` at a time; by default 1000, or fewer where they are large."""
+        size = size or rows_at_once(self.schema)
         for start in range(0, len(self), size):
             yield self.take(np.arange(start, min(start + size, len(self))))
 

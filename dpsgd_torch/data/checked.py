@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpsgd_torch.data.base import ROWS, Batch, Data, Piece, Schema, Tensor, Wanted, rows_at_once
+from dpsgd_torch.data.base import Batch, Data, Piece, Schema, Tensor, Wanted, rows_at_once
 from dpsgd_torch.data.examples import RowError
 from dpsgd_torch.data.in_memory import InMemory, refuse_odd_tree
-from dpsgd_torch.data.kinds import KINDS
+from dpsgd_torch.data.kinds import as_data
 from dpsgd_torch.data.tensors import refusing_device
 from dpsgd_torch.data.trees import Tree, kinds, mapped, named, placed, structure
 from dpsgd_torch.data.units import Indices, UnitRows
@@ -20,19 +20,15 @@ from dpsgd_torch.errors import DataError, told
 
 
 def data_on(device: str | torch.device, given: Any, name: str) -> Data:
-    """A pair of tensors or a kind of data (``data/kinds.py``), with its rows on ``device``.
+    """Whatever a kind of data can be made of, with its rows on ``device``.
 
     Raises:
-        DataError: none of them, or one that does not say its length and schema.
+        DataError: no kind knows it, or one that does not say its length and schema.
     """
-    if type(given) is InMemory:
-        return given.on(device)
-    if isinstance(given, Data):
-        return Checked(given, device, name)
-    for kind in KINDS:
-        if (found := kind(given, device, name)) is not None:
-            return found if isinstance(found, InMemory) else Checked(found, device, name)
-    return InMemory.of(given, device, name)
+    data = given if isinstance(given, Data) else as_data(given, device, name)
+    if data is None:
+        return InMemory.of(given, device, name)
+    return data.on(device) if type(data) is InMemory else Checked(data, device, name)
 
 
 def units_of(ids: Any, records: int) -> UnitRows:
@@ -104,8 +100,8 @@ class Checked(Data):
         finally:
             batches.close()
 
-    def batches(self, size: int = ROWS) -> Iterator[Batch]:
-        size = min(size, rows_at_once(self._schema))
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        size = size or rows_at_once(self._schema)
         starts = range(0, len(self), size)
         yield from self.ahead(
             Wanted(np.arange(start, min(start + size, len(self)))) for start in starts

@@ -71,7 +71,8 @@ class InMemory(Data):
         for part in self.in_memory():
             yield from tree_bytes(part)
 
-    def batches(self, size: int = ROWS) -> Iterator[Batch]:
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        size = size or ROWS
         for start in range(0, len(self), size):
             rows = slice(start, start + size)
             yield taken(self.inputs, rows), taken(self.targets, rows)

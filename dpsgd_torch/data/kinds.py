@@ -1,4 +1,4 @@
-"""Kinds of data that are recognised without a wrapper; each says None to the others."""
+"""Registry of data kinds: what may be handed over as data, and which file knows how to read it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,23 @@ from typing import Any
 
 import torch
 
+from dpsgd_torch.data import loaders
 from dpsgd_torch.data.base import Data
-from dpsgd_torch.data.loaders import of_dataset
 
 Kind = Callable[[Any, str | torch.device, str], Data | None]
 
-KINDS: tuple[Kind, ...] = (of_dataset,)
+KINDS: tuple[Kind, ...] = (  # in this order; None is: not mine
+    loaders.as_data,
+)
+
+
+def as_data(given: Any, device: str | torch.device, name: str) -> Data | None:
+    """What the first kind makes of it that knows it; None where none does.
+
+    Raises:
+        DataError: a kind knows it, and it cannot be trained on.
+    """
+    for kind in KINDS:
+        if (data := kind(given, device, name)) is not None:
+            return data
+    return None

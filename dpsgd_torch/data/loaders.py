@@ -22,7 +22,7 @@ from dpsgd_torch.data.streams import refuse_stream
 from dpsgd_torch.errors import DataError
 
 
-def of_dataset(given: Any, device: str | torch.device, name: str) -> Data | None:
+def as_data(given: Any, device: str | torch.device, name: str) -> Data | None:
     """``FromDataset`` of a map-style dataset or a loader's; None of what is neither.
 
     * A pair of tensors in a ``TensorDataset`` is None too: it is taken as the tensors it holds.
@@ -65,7 +65,7 @@ def _of_loader(loader: DataLoader[Any], name: str) -> Data | None:
         f"{name} = DataLoader: its dataset, collate_fn and {loader.num_workers} workers are taken; "
         "Poisson sampling with the trainer's batch_size replaces its batch size and shuffling",
         UserWarning,
-        stacklevel=5,
+        stacklevel=7,
     )
     collate = None if loader.collate_fn is default_collate else loader.collate_fn
     return FromDataset(dataset, collate, workers=loader.num_workers)

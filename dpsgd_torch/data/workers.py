@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data._utils import signal_handling
 
 from dpsgd_torch.data.base import Batch, Wanted
 from dpsgd_torch.data.examples import RowError
@@ -16,6 +19,7 @@ from dpsgd_torch.data.fetching import IDLE, Fault, Fetch
 from dpsgd_torch.errors import told
 
 _AHEAD = 2  # pieces that each worker has in hand, at most
+_NOTICED = 2.0  # seconds in which a process that dies is gone
 
 
 def fetched(fetch: Fetch, wanted: Iterable[Wanted]) -> Generator[Batch | Fault]:
@@ -44,10 +48,16 @@ def _loading(fetch: Fetch, wanted: Iterable[Wanted], workers: int) -> Any:
             num_workers=workers,
             prefetch_factor=_AHEAD,
             collate_fn=_as_it_is,
+            worker_init_fn=_begin,
             pin_memory=torch.cuda.is_initialized(),
             generator=torch.Generator(),  # the global one is not ours to draw from
         )
-        return iter(loader)
+        batches: Any = iter(loader)
+    # Of a death torch tells by a signal's handler that raises wherever the main thread is, in a
+    # charge too; without it the next batch that is asked for does, some seconds later.
+    signal_handling._remove_worker_pids(id(batches))  # type: ignore[attr-defined]
+    batches._worker_pids_set = False
+    return batches
 
 
 def _told(busy: torch.Tensor, batches: Iterator[Batch | Fault]) -> Iterator[Batch | Fault]:
@@ -63,8 +73,12 @@ def _told(busy: torch.Tensor, batches: Iterator[Batch | Fault]) -> Iterator[Batc
 
 def _of_death(busy: torch.Tensor, error: Exception) -> RowError:
     """Which row a worker was at when it died, as far as can be told."""
-    living = {process.pid for process in multiprocessing.active_children()}
-    dead = [row for process, row in busy.tolist() if process not in living and row >= 0]
+    dead: list[int] = []
+    until = time.monotonic() + _NOTICED
+    while not dead and time.monotonic() < until:
+        living = {process.pid for process in multiprocessing.active_children()}
+        dead = [row for process, row in busy.tolist() if process not in living and row != IDLE]
+        time.sleep(0.01)
     where = f"row {dead[0]}: the worker process that took it" if dead else "a worker process"
     return RowError(
         f"{where} died ({told(error)}); pass workers=0 to see why, or fewer workers if memory "
@@ -80,6 +94,11 @@ class _Pieces(Sampler[Any]):
 
     def __iter__(self) -> Iterator[Wanted]:
         return self._wanted  # the loader asks for an iterator twice, and begins with the second
+
+
+def _begin(worker: int) -> None:
+    """Never collect what was inherited: a ledger's file is its owner's to close."""
+    gc.freeze()
 
 
 def _as_it_is(batch: Any) -> Any:

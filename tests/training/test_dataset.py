@@ -96,8 +96,10 @@ def test_a_tuple_says_which_part_is_predicted():
 
 def test_a_loader_gives_its_dataset_and_says_that_its_batches_are_drawn_otherwise(in_memory):
     loader = DataLoader(Pictures(), batch_size=7, shuffle=True, num_workers=1)
-    with pytest.warns(UserWarning, match="Poisson sampling with the trainer's batch_size replaces"):
+    rule = "Poisson sampling with the trainer's batch_size replaces"
+    with pytest.warns(UserWarning, match=rule) as told:
         trainer = make_trainer(data=loader)
+    assert told[0].filename.endswith("small_problem.py"), "where the trainer was built"
     assert torch.equal(weights(trainer.fit().model), in_memory)
 
 

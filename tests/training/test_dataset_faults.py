@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import torch
 from pictures import Armed, Held, Pictures, dies, fails, shrinks, widens
 from small_problem import make_trainer, weights
 
-from dpsgd_torch import DataError, Validation
+from dpsgd_torch import DataError, ModelError, Validation
 from dpsgd_torch.data import FromDataset
+from dpsgd_torch.data.base import Wanted
+from dpsgd_torch.data.checked import data_on
 
 HARM = {
     "fails": (fails, r"row 37: cannot be had \(OSError: truncated file of row 37, …\); mend what"),
@@ -115,6 +118,38 @@ def test_the_rows_of_other_sets_are_named_too(tmp_path, which):
     given = given or {"validation": Validation(tensors=data)}
     with pytest.raises(DataError, match=f"{which} = FromDataset: row 37: cannot be had"):
         make_trainer(**given)
+
+
+def test_a_score_that_fails_half_way_leaves_no_worker_behind():
+    calls = []
+
+    def fails_later(outputs, targets):
+        calls.append(len(targets))
+        if len(calls) > 30:
+            raise ArithmeticError("half way")
+        return targets.double()
+
+    data = FromDataset(Pictures(2500), workers=1)
+    trainer = make_trainer(test_tensors=data, metrics={"late": fails_later}, epochs=40)
+    with pytest.raises(ModelError, match="half way"):
+        trainer.fit()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_death_is_told_where_rows_are_asked_for_and_nowhere_else(tmp_path):
+    """Torch's own handler of signals raises wherever the process is: in the middle of a charge."""
+    (tmp_path / "armed").touch()
+    data = armed(tmp_path / "armed", dies, rows=(90,), workers=1)
+    batches = data_on("cpu", data, "rows").ahead(
+        Wanted(np.arange(s, s + 30)) for s in (0, 30, 60, 90)
+    )
+    for _ in range(2):
+        next(batches)
+    until = time.monotonic() + 20
+    while multiprocessing.active_children():
+        assert time.monotonic() < until
+    with pytest.raises(DataError, match="rows = FromDataset: row 90: the worker process that took"):
+        next(batches)
 
 
 def test_a_run_that_is_left_in_the_middle_leaves_no_worker_behind():
