@@ -131,9 +131,10 @@ def test_a_score_that_fails_half_way_leaves_no_worker_behind():
 
     data = FromDataset(Pictures(2500), workers=1)
     trainer = make_trainer(test_tensors=data, metrics={"late": fails_later}, epochs=40)
-    with pytest.raises(ModelError, match="half way"):
+    with pytest.raises(ModelError, match="half way") as ended:
         trainer.fit()
     assert multiprocessing.active_children() == []
+    assert ended.tb is not None, "which holds on to all that was going on"
 
 
 def test_a_death_is_told_where_rows_are_asked_for_and_nowhere_else(tmp_path):
