@@ -46,6 +46,8 @@ WRONG = {
         ("data.base", "dpsgd_torch.schedules"),
         ("data.checked", "dpsgd_torch.gradients.blame"),
         ("data.trees", "dpsgd_torch.gradients.losses"),
+        ("data.fetching", "dpsgd_torch.training.streams"),
+        ("data.loaders", "torchvision"),
     ],
     "errors": [("errors", "dpsgd_torch.layers"), ("errors", "dpsgd_torch.schedules")],
     "export": [
@@ -139,6 +141,7 @@ WRONG = {
         ("training.trainer", "dpsgd_torch.app.config"),
         ("training.trainer", "dpsgd_torch.app.presets"),
         ("training.loop", "dpsgd_torch.app.flags"),
+        ("training.feed", "dpsgd_torch.app.assembly"),
         ("training.history", "dpsgd_torch.app.report.plots"),
         ("training.steps", "dpsgd_torch.app.run"),
         ("training.own_loop", "dpsgd_torch.app.progress"),

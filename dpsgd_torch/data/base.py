@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from dpsgd_torch.data.units import Flags, Indices
 Batch = tuple[Tree, Tree]
 Piece = bytes | bytearray | memoryview
 
-ROWS = 1000  # in memory at once where all are passed over, or fewer:
-_BYTES = 1 << 26
+ROWS = 1000  # in memory at once where all are passed over
+_BYTES = 1 << 24  # and no more than one row and so many bytes, where they are loaded
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,41 @@ class Schema:
         return max(1, sum(part.nbytes for part in parts))
 
 
+def rows_at_once(schema: Schema) -> int:
+    """How many rows are loaded together where all are passed over.
+
+    >>> rows_at_once(Schema(Tensor((3, 224, 224), torch.float32), Tensor((), torch.int64)))
+    27
+    """
+    return max(1, min(ROWS, _BYTES // schema.row_bytes()))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Rows that are taken together, and the key of what is drawn for each (its augmentation)."""
+
+    rows: Indices
+    key: bytes = b""
+
+
+class Takes(Protocol):
+    """Whatever gives rows by their numbers."""
+
+    def take(self, indices: Indices) -> Batch: ...
+
+
 class Data(abc.ABC):
     """The examples that a run trains on, is tested on or is validated on.
 
     * ``take`` gives the rows that are asked for, one for each index, in their order: who is in a
       batch is drawn and charged before, and is not the data's to change.
-    * A row is the same each time it is taken, in this run and in one that resumes it.
+    * A row is the same each time it is taken, in this run and in one that resumes it. What is
+      drawn for it (augmentation) depends on its number and a key alone; ``take`` has an empty one.
     * Inputs and targets are tensors, or tuples, lists or dicts of them: a model is called with
       what there is, ``model(x)``, ``model(*x)`` or ``model(**x)``.
 
     A kind overrides ``__len__``, ``take`` and ``schema``; ``fingerprint`` where it knows a way
-    that need not pass over all rows.
+    that need not pass over all rows; ``ahead`` where it loads in the background, or augments.
     """
 
     @abc.abstractmethod
@@ -107,9 +131,17 @@ class Data(abc.ABC):
             for batch in self.batches():
                 yield from tree_bytes(batch[part])
 
+    def ahead(self, wanted: Iterable[Wanted]) -> Generator[Batch]:
+        """The rows of each in turn, of which several may be asked for before they are needed.
+
+        Closed early, it lets go of what it loaded and of whoever was loading.
+        """
+        for each in wanted:
+            yield self.take(each.rows)
+
     def batches(self, size: int | None = None) -> Iterator[Batch]:
         """All rows in order, ``size`` at a time; by default 1000, or fewer where they are large."""
-        size = size or min(ROWS, max(1, _BYTES // self.schema.row_bytes()))
+        size = size or rows_at_once(self.schema)
         for start in range(0, len(self), size):
             yield self.take(np.arange(start, min(start + size, len(self))))
 
@@ -141,6 +173,9 @@ class Rows(Data):
 
     def take(self, indices: Indices) -> Batch:
         return self._whole.take(self._where[indices])
+
+    def ahead(self, wanted: Iterable[Wanted]) -> Generator[Batch]:
+        return self._whole.ahead(Wanted(self._where[each.rows], each.key) for each in wanted)
 
     @property
     def schema(self) -> Schema:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
-from dpsgd_torch.data.base import Batch, Data, Piece, Schema, Tensor
+from dpsgd_torch.data.base import Batch, Data, Piece, Schema, Tensor, Wanted, rows_at_once
+from dpsgd_torch.data.examples import RowError
 from dpsgd_torch.data.in_memory import InMemory, refuse_odd_tree
 from dpsgd_torch.data.kinds import as_data
 from dpsgd_torch.data.tensors import refusing_device
@@ -58,11 +61,46 @@ class Checked(Data):
 
     def take(self, indices: Indices) -> Batch:
         try:
-            now, got = len(self._given), self._given.take(indices.copy())
-        except DataError as error:  # one line already
-            raise DataError(f"{self._name}: {error}") from None
+            got = self._given.take(indices.copy())
         except Exception as error:  # whatever the user's code raises
             raise self._failed(_named(indices), error) from None
+        return self._held(indices, got)
+
+    def ahead(self, wanted: Iterable[Wanted]) -> Generator[Batch]:
+        asked: deque[Indices] = deque()
+
+        def noted() -> Iterator[Wanted]:
+            for each in wanted:
+                asked.append(each.rows)
+                yield Wanted(each.rows.copy(), each.key)
+
+        batches = self._given.ahead(noted())
+        try:
+            while True:
+                try:
+                    got = next(batches)
+                except StopIteration:
+                    return
+                except Exception as error:  # whatever the user's code raises
+                    at = asked[0] if asked else np.zeros(0, np.int64)
+                    raise self._failed(_named(at), error) from None
+                yield self._held(asked.popleft(), got)
+        finally:
+            batches.close()
+
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        size = size or rows_at_once(self._schema)
+        starts = range(0, len(self), size)
+        yield from self.ahead(
+            Wanted(np.arange(start, min(start + size, len(self)))) for start in starts
+        )
+
+    def _held(self, indices: Indices, got: Any) -> Batch:
+        """What was taken, held to what is declared."""
+        try:
+            now = len(self._given)
+        except Exception as error:  # whatever the user's code raises
+            raise self._failed("length", error) from None
         if now != self._length:
             raise DataError(
                 f"{self._name}: len = {now}: was {self._length}; a data set keeps its rows for as "
@@ -109,7 +147,7 @@ class Checked(Data):
                 f"{tuple(rows.shape)}: must be {wanted.dtype} of shape {shape}, a row for each "
                 "index as its schema says; mend take or schema"
             )
-        return rows.detach().to(self._device)
+        return rows.detach().to(self._device, non_blocking=rows.is_pinned())
 
     @property
     def schema(self) -> Schema:
@@ -134,11 +172,15 @@ class Checked(Data):
                 )
 
     def _failed(self, what: str, error: Exception) -> DataError:
+        if isinstance(error, RowError | DataError):  # one line already
+            return DataError(f"{self._name}: {error}")
         refusal = DataError(f"{self._name}: {what} cannot be had ({told(error)}); mend its code")
         return refusal.with_traceback(error.__traceback__)
 
 
 def _named(indices: Indices) -> str:
+    if len(indices) == 0:
+        return "no rows"
     if len(indices) == 1:
         return f"row {indices[0]}"
     return f"{len(indices)} rows ({indices.min()} to {indices.max()})"

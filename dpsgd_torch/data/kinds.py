@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from dpsgd_torch.data import pairs, tables
+from dpsgd_torch.data import loaders, pairs, tables
 from dpsgd_torch.data.base import Data
 
 Kind = Callable[[Any, str | torch.device, str], Data | None]
 
 KINDS: tuple[Kind, ...] = (  # in this order; None is: not mine
+    loaders.as_data,
     tables.as_data,
     pairs.as_data,
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +22,9 @@ def in_batches(
     model: nn.Module, batches: Iterable[tuple[Tree, Any]], of: Callable[[Any, Any], T]
 ) -> list[T]:
     """``of(outputs, targets)`` of each batch (inputs, targets); modes are given back."""
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad(), contextlib.ExitStack() as ending:
+        if isinstance(batches, Generator):
+            ending.enter_context(contextlib.closing(batches))  # with whoever loads them
         return [of(call(model, inputs), targets) for inputs, targets in batches]
 
 

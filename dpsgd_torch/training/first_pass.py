@@ -96,7 +96,8 @@ def _refuse_changing(data: Data, rows: torch.Tensor, kept: Batch, name: str) -> 
             row = int(rows[int(differs.nonzero()[0])])
             raise DataError(
                 f"{name}: row {row} differs when it is taken again: it must be the same each "
-                "time, also in a run that resumes; draw what is random inside the model"
+                "time, also in a run that resumes; draw what is random inside the model, or (of a "
+                "Dataset) from torch's, numpy's or Python's global generators, seeded for each row"
             )
 
 

@@ -17,6 +17,7 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.evaluation import evaluate
+from dpsgd_torch.training.feed import Feed, feeding
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord
 from dpsgd_torch.training.movement import Movement
 from dpsgd_torch.training.state import RunState
@@ -56,10 +57,13 @@ class Steps:
     """The steps of a run that are left, one at a time, by whoever drives them.
 
     Each is reserved, taken within ``charged``, settled and kept; ``end`` follows the last.
+
+    Args:
+        feed: the rows that the steps take, the first of each before it is charged.
     """
 
-    def __init__(self, run: RunState) -> None:
-        self._run = run
+    def __init__(self, run: RunState, feed: Feed) -> None:
+        self._run, self._feed = run, feed
         self._ends = epoch_ends(run.sampling)
         self._private, self._meter = PrivateRecord(), _Meter(run)
         self._movement = Movement(run.model) if run.plan else None
@@ -88,6 +92,7 @@ class Steps:
             )
             return False
         run.steering.rates.refuse_others()
+        self._feed.ready(step)
         self._on_record = None
         if run.plan:
             try:
@@ -113,7 +118,7 @@ class Steps:
 
     def draw(self) -> Draw:
         """Who is in the batch of the step at hand, and the stream of its noise."""
-        return _draw(self._run, self._run.done)
+        return _draw(self._run, self._run.done, self._feed)
 
     def took(self, record: StepRecord) -> None:
         """See what a step has moved, before it is settled."""
@@ -174,16 +179,17 @@ class Steps:
 
 def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
     """Take the steps that are left, each charged before its noise is drawn."""
-    steps = Steps(run)
-    while steps.reserve():
-        with steps.charged():
-            steps.took(take(run.data, steps.plan, steps.draw()))
-        steps.settle()
-        steps.keep()
-        yield steps.reached()
-    if last := steps.stopped():
-        yield last
-    steps.end()
+    with feeding(run) as feed:
+        steps = Steps(run, feed)
+        while steps.reserve():
+            with steps.charged():
+                steps.took(take(feed, steps.plan, steps.draw()))
+            steps.settle()
+            steps.keep()
+            yield steps.reached()
+        if last := steps.stopped():
+            yield last
+        steps.end()
 
 
 def _keep(run: RunState, folder: RunFolder) -> None:
@@ -226,16 +232,16 @@ def _charged(run: RunState) -> str:
     )
 
 
-def _draw(run: RunState, step: int) -> Draw:
-    stream = partial(run.streams.numpy, attempt=run.attempt, step=step)
-    batch = run.sampling.draw(stream, step, len(run.data), run.units)
+def _draw(run: RunState, step: int, feed: Feed) -> Draw:
+    batch = feed.draw(step)
     most = run.sampling.most() * (run.sampling.rows_per_unit or 1)
     if len(batch.rows) > most:
         raise GuaranteeBroken(
             f"batch of {len(batch.rows)} rows: a sampler of batch_size = {run.sampling.batch_size} "
             f"draws at most {most}; nothing was released: declare the batch size that it draws"
         )
-    return Draw(batch.rows, batch.slots, stream("noise"), batch.weights)
+    noise = run.streams.numpy("noise", attempt=run.attempt, step=step)
+    return Draw(batch.rows, batch.slots, noise, batch.weights)
 
 
 def _end_epoch(

@@ -15,6 +15,7 @@ from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal.carried import around
 from dpsgd_torch.training.asked import LoopBatch, Question, refuse_unfit
+from dpsgd_torch.training.feed import feeding
 from dpsgd_torch.training.loop import Steps
 from dpsgd_torch.training.rehearse_loop import rehearse_loop
 from dpsgd_torch.training.session import Session
@@ -55,13 +56,13 @@ class LoopStory:
             spare = rehearse_loop(run, self._named)
             run.picks_size = False  # the same for all of a run
             turns.say(REHEARSED)
-        with self._session.stepping() as take:
+        with self._session.stepping() as take, feeding(run) as feed:
             assert isinstance(take, PrivateStep)
-            self._take, self._steps = take, (steps := Steps(run))
+            self._take, self._steps = take, (steps := Steps(run, feed))
             take.before_release = lambda: self._before_release(run, turns, spare)
             while steps.reserve():
                 with steps.charged():
-                    record = take(run.data, steps.plan, steps.draw())
+                    record = take(feed, steps.plan, steps.draw())
                     self._may_step = False
                     steps.took(record)
                 steps.settle()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.base import Takes
 from dpsgd_torch.data.trees import Tree, call, first
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.gradients.losses import Loss
@@ -63,7 +63,7 @@ class PrivateStep:
         self.physical_batch_size, self.before_release = physical_batch_size, before_release
         self.rows, self.is_last = np.zeros(0, np.int64), False  # of the piece at hand
 
-    def __call__(self, data: Data, plan: StepPlan, draw: Draw) -> StepRecord:
+    def __call__(self, data: Takes, plan: StepPlan, draw: Draw) -> StepRecord:
         loss_sum, norms = 0.0, [torch.zeros(0)]
         self.optimizer.begin(plan, draw.noise)
         self.rows, self.is_last, left = draw.batch[:0], False, draw.batch.size
@@ -101,7 +101,7 @@ class PlainStep:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.slots, self.physical_batch_size = slots, physical_batch_size
 
-    def __call__(self, data: Data, plan: StepPlan, draw: Draw) -> StepRecord:
+    def __call__(self, data: Takes, plan: StepPlan, draw: Draw) -> StepRecord:
         loss_sum = 0.0
         self.optimizer.zero_grad(set_to_none=False)
         for piece in physical_batches(draw.slots, self.physical_batch_size):

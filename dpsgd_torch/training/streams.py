@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from torch import Generator
 
 Device = torch.device | str
-NAMES = ("init", "sampling", "slots", "noise", "model", "rows", "validation", "folds")
+NAMES = (
+    *("init", "sampling", "slots", "noise", "model", "rows", "validation", "folds"),
+    "augmentation",
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Streams:
     def numpy(self, name: str, *, attempt: int = 0, step: int = 0) -> np.random.Generator:
         """A numpy generator at the start of that stream."""
         return np.random.Generator(np.random.PCG64DXSM(self._seed(name, attempt, step)))
+
+    def key(self, name: str, *, attempt: int = 0, step: int = 0) -> bytes:
+        """256 bits of that stream, from which others draw without knowing the root."""
+        return self._seed(name, attempt, step).generate_state(8).tobytes()
 
     def torch(
         self, name: str, *, attempt: int = 0, step: int = 0, device: Device = "cpu"

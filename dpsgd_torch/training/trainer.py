@@ -13,8 +13,6 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from accountant import Ledger
-from dpsgd_torch.data.base import Data
-from dpsgd_torch.data.trees import Tree
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.methods import RENAMED
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
@@ -49,7 +47,8 @@ class Trainer:
             stay so (a frozen batch norm), unless the model as a whole is: then all train.
         loss: (outputs, targets) → loss; a torch loss, or one value per example.
         train_tensors: inputs and targets of the n records, each a tensor, array or table column, or
-            a tuple, list or dict of them, with which the model is called; or a kind of ``Data``.
+            a tuple, list or dict of them, with which the model is called; a torch
+            ``Dataset``, or a kind of ``Data``.
         privacy: the promise to keep, or None to train without one.
         batch_size: expected batch size; the sampling rate is batch_size / n.
         epochs: passes over the data, in expectation.
@@ -94,13 +93,13 @@ class Trainer:
         self,
         model: nn.Module,
         loss: Loss,
-        train_tensors: Sequence[Tree] | Data,
+        train_tensors: Any,
         *,
         privacy: Privacy | None,
         batch_size: int,
         epochs: float,
         optimizer: Optimizers,
-        test_tensors: Sequence[Tree] | Data | None = None,
+        test_tensors: Any = None,
         metrics: Mapping[str, Any] | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,

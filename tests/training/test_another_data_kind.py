@@ -204,11 +204,18 @@ def test_a_set_that_keeps_its_word_is_taken():
     assert make_trainer(data=told()).fit().done == 30
 
 
-def test_a_later_lie_ends_the_step_with_its_charge_kept_and_the_run_resumes(tmp_path):
-    lies = []
+@pytest.mark.parametrize(
+    ("piece", "charges", "told_so"),
+    [(0, 9, "nothing was charged for it"), (1, 10, "the step's charge stands")],
+)
+def test_a_later_lie_ends_the_step_with_what_it_was_charged_told_and_the_run_resumes(
+    tmp_path, piece, charges, told_so
+):
+    lies, honest = [], []
 
     def growing(indices, inputs, targets):
-        return (inputs[1:], targets[1:]) if lies else (inputs, targets)
+        honest.extend(lies)
+        return (inputs[1:], targets[1:]) if len(honest) > piece else (inputs, targets)
 
     trainer = make_trainer(data=taking(growing), run_dir=tmp_path / "run")
     steps = trainer.run()
@@ -216,10 +223,10 @@ def test_a_later_lie_ends_the_step_with_its_charge_kept_and_the_run_resumes(tmp_
         next(steps)
     before = weights(trainer.model)
     lies.append(True)
-    with pytest.raises(DataError, match=r"step 9: train_tensors = Told: inputs of .*charge stands"):
+    with pytest.raises(DataError, match=f"step 9: train_tensors = Told: inputs of .*{told_so}"):
         next(steps)
     assert torch.equal(weights(trainer.model), before)
-    assert len(trainer.ledger) == 10
+    assert len(trainer.ledger) == charges
     trainer.close()
     again = make_trainer(data=told(), run_dir=tmp_path / "run", model=small_model()).resume().fit()
     assert torch.equal(weights(again.model), weights(make_trainer().fit().model))

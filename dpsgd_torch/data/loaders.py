@@ -1,0 +1,71 @@
+"""A torch ``Dataset``, or the ``DataLoader`` over one, as data."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
+
+from dpsgd_torch.data.base import Data
+from dpsgd_torch.data.dataset import FromDataset
+from dpsgd_torch.data.streams import refuse_stream
+from dpsgd_torch.errors import DataError
+
+
+def as_data(given: Any, device: str | torch.device, name: str) -> Data | None:
+    """``FromDataset`` of a map-style dataset or a loader's; None of what is neither.
+
+    * A pair of tensors in a ``TensorDataset`` is None too: it is taken as the tensors it holds.
+
+    Raises:
+        DataError: a stream, or a loader whose sampler or options would be lost.
+    """
+    if isinstance(given, DataLoader):
+        return _of_loader(given, name)
+    refuse_stream(given, name)
+    if not isinstance(given, Dataset) or _is_pair(given):
+        return None
+    return FromDataset(given)
+
+
+def _is_pair(given: Any) -> bool:
+    return type(given) is TensorDataset and len(given.tensors) == 2
+
+
+def _of_loader(loader: DataLoader[Any], name: str) -> Data | None:
+    dataset: Any = loader.dataset  # which torch takes without being a Dataset
+    refuse_stream(dataset, name)
+    if not isinstance(dataset, Dataset):
+        return None
+    sampler, batches = loader.sampler, loader.batch_sampler
+    usual = type(sampler) in (RandomSampler, SequentialSampler) and type(batches) is BatchSampler
+    if not usual or getattr(sampler, "replacement", False):
+        odd = type(sampler if type(batches) is BatchSampler else batches).__name__
+        raise DataError(
+            f"{name} = DataLoader with {odd}: batches are drawn by Poisson sampling, whose law the "
+            "ε rests on; pass loader.dataset (FromDataset(loader.dataset, collate_fn, workers=…) "
+            "for its options)"
+        )
+    if loader.worker_init_fn is not None:
+        raise DataError(
+            f"{name} = DataLoader with a worker_init_fn: generators are seeded for each row here; "
+            "pass FromDataset(loader.dataset, collate_fn, workers=…)"
+        )
+    warnings.warn(
+        f"{name} = DataLoader: its dataset, collate_fn and {loader.num_workers} workers are taken; "
+        "Poisson sampling with the trainer's batch_size replaces its batch size and shuffling",
+        UserWarning,
+        stacklevel=7,
+    )
+    collate = None if loader.collate_fn is default_collate else loader.collate_fn
+    return FromDataset(dataset, collate, workers=loader.num_workers)
