@@ -8,7 +8,9 @@ PYTEST ?= $(if $(CI),--refuse-skips)
 BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
 	gcc-riscv64-unknown-elf qemu-system-misc clang
 
-.PHONY: help install train test lint boards firmware clean
+PAGES := $(patsubst %.ipynb,%.md,$(wildcard docs/notebooks/*.ipynb))
+
+.PHONY: help install train test lint boards firmware notebooks clean
 
 help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
@@ -16,6 +18,7 @@ help:
 	@echo "make lint             types and style alone"
 	@echo "make boards           Debian's cross compilers and QEMU, for more emulated boards (as root)"
 	@echo "make firmware         what a model costs on each emulated board that is there"
+	@echo "make notebooks        run docs/notebooks and write their pages (DPSGD_NOTEBOOK=small: seconds each)"
 
 install: $(VENV)/installed
 
@@ -32,8 +35,8 @@ test: install lint
 	$(BIN)/python -m pytest -n auto --dist worksteal $(if $(CI),,-m "not long") $(PYTEST)
 
 lint: install
-	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks
-	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks
+	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks docs
+	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks docs
 	$(BIN)/mypy
 
 boards:
@@ -43,5 +46,11 @@ boards:
 firmware: install
 	$(BIN)/python benchmarks/firmware.py
 
+notebooks: $(PAGES)
+
+docs/notebooks/%.md: docs/notebooks/%.ipynb | install
+	$(BIN)/python docs/notebooks/execute.py $<
+
 clean:
+	rm -rf $(PAGES) $(PAGES:.md=_files)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
