@@ -8,8 +8,6 @@ PYTEST ?= $(if $(CI),--refuse-skips)
 BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
 	gcc-riscv64-unknown-elf qemu-system-misc clang
 
-PAGES := $(patsubst %.ipynb,%.md,$(wildcard docs/notebooks/*.ipynb))
-
 .PHONY: help install train test lint boards firmware notebooks clean
 
 help:
@@ -18,7 +16,7 @@ help:
 	@echo "make lint             types and style alone"
 	@echo "make boards           Debian's cross compilers and QEMU, for more emulated boards (as root)"
 	@echo "make firmware         what a model costs on each emulated board that is there"
-	@echo "make notebooks        run docs/notebooks and write their pages (DPSGD_NOTEBOOK=small: seconds each)"
+	@echo "make notebooks        run docs/notebooks into build/notebooks (DPSGD_NOTEBOOK=small: seconds each)"
 
 install: $(VENV)/installed
 
@@ -46,11 +44,8 @@ boards:
 firmware: install
 	$(BIN)/python benchmarks/firmware.py
 
-notebooks: $(PAGES)
-
-docs/notebooks/%.md: docs/notebooks/%.ipynb | install
-	$(BIN)/python docs/notebooks/execute.py $<
+notebooks: install
+	$(BIN)/python docs/notebooks/execute.py --out build/notebooks
 
 clean:
-	rm -rf $(PAGES) $(PAGES:.md=_files)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
