@@ -8,7 +8,7 @@ PYTEST ?= $(if $(CI),--refuse-skips)
 BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
 	gcc-riscv64-unknown-elf qemu-system-misc clang
 
-.PHONY: help install train test lint dist boards firmware clean
+.PHONY: help install train test lint docs dist boards firmware notebooks clean
 
 help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
@@ -17,6 +17,7 @@ help:
 	@echo "make dist             a wheel and a source distribution, in dist/"
 	@echo "make boards           Debian's cross compilers and QEMU, for more emulated boards (as root)"
 	@echo "make firmware         what a model costs on each emulated board that is there"
+	@echo "make notebooks        run docs/notebooks into build/notebooks (DPSGD_NOTEBOOK=small: seconds each)"
 
 install: $(VENV)/installed
 
@@ -33,8 +34,8 @@ test: install lint
 	$(BIN)/python -m pytest -n auto --dist worksteal $(if $(CI),,-m "not long") $(PYTEST)
 
 lint: install
-	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks
-	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks
+	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks docs
+	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks docs
 	$(BIN)/mypy
 
 dist: install
@@ -46,6 +47,9 @@ boards:
 
 firmware: install
 	$(BIN)/python benchmarks/firmware.py
+
+notebooks: install
+	$(BIN)/python docs/notebooks/execute.py --out build/notebooks
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from dpsgd_torch.data.base import Batch, Data, Piece, Schema, Tensor, Wanted, rows_at_once
-from dpsgd_torch.data.examples import RowError
 from dpsgd_torch.data.in_memory import InMemory, refuse_odd_tree
 from dpsgd_torch.data.kinds import as_data
 from dpsgd_torch.data.tensors import refusing_device
@@ -172,7 +171,7 @@ class Checked(Data):
                 )
 
     def _failed(self, what: str, error: Exception) -> DataError:
-        if isinstance(error, RowError | DataError):  # one line already
+        if isinstance(error, DataError):  # one line already
             return DataError(f"{self._name}: {error}")
         refusal = DataError(f"{self._name}: {what} cannot be had ({told(error)}); mend its code")
         return refusal.with_traceback(error.__traceback__)
