@@ -8,12 +8,13 @@ PYTEST ?= $(if $(CI),--refuse-skips)
 BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
 	gcc-riscv64-unknown-elf qemu-system-misc clang
 
-.PHONY: help install train test lint boards firmware clean
+.PHONY: help install train test lint docs boards firmware clean
 
 help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
 	@echo "make test             every check that takes a few minutes in all (CI=1 for the long ones)"
 	@echo "make lint             types and style alone"
+	@echo "make docs             the site, into build/site/index.html; a warning is an error"
 	@echo "make boards           Debian's cross compilers and QEMU, for more emulated boards (as root)"
 	@echo "make firmware         what a model costs on each emulated board that is there"
 
@@ -35,6 +36,10 @@ lint: install
 	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks
 	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/site
+	@echo "look at build/site/index.html"
 
 boards:
 	apt-get update -q
