@@ -21,8 +21,9 @@ class Block:
 
 
 def pages() -> list[str]:
-    """All of the site, as paths from the root."""
-    return [str(path.relative_to(ROOT)) for path in sorted(DOCS.rglob("*.md"))]
+    """README and all of the site, as paths from the root."""
+    found = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    return [str(path.relative_to(ROOT)) for path in found]
 
 
 def blocks(text: str) -> list[Block]:

@@ -149,6 +149,12 @@ def test_files_that_pages_name_are_there():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)", TEXTS["README.md"])
+    inside = [link for link in links if not link.startswith("http")]
+    assert [link for link in inside if not (ROOT / link).exists()] == []
+
+
 def test_the_reference_holds_every_public_name():
     reference = "\n".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
     for package in (dpsgd_torch, accountant, dpsgd_torch.gradients):
