@@ -1,6 +1,7 @@
 """Sphinx's settings: `make docs` builds the site into build/site, and a warning is an error."""
 
 import re
+from pathlib import Path
 
 from dpsgd_torch.version import __version__
 
@@ -27,7 +28,7 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 html_math_renderer = "imgmath"  # formulas are written in Unicode, and MathJax is fetched
 
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # executed by whoever writes them there, with outputs
+nb_execution_mode = "off"  # build/notebooks holds them with their outputs, once they were run
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say shapes and units, which types do not
@@ -50,5 +51,13 @@ def as_written(app, what, name, obj, options, lines):
         lines[number] = "".join(parts)
 
 
+def with_outputs(app, page, source):
+    """A notebook as it was last run; bare where it was not."""
+    run = Path(app.confdir).parent / "build" / f"{page}.ipynb"
+    if page.startswith("notebooks/") and run.exists():
+        source[0] = run.read_text()
+
+
 def setup(app):
+    app.connect("source-read", with_outputs)
     app.connect("autodoc-process-docstring", as_written, priority=900)  # after napoleon
