@@ -38,7 +38,7 @@ lint: install
 	$(BIN)/mypy
 
 docs: install
-	$(BIN)/python -m sphinx -q -W --keep-going docs build/site
+	$(BIN)/python -m sphinx -q -E -W --keep-going docs build/site
 	@echo "look at build/site/index.html"
 
 boards:
