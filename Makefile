@@ -14,6 +14,7 @@ help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
 	@echo "make test             every check that takes a few minutes in all (CI=1 for the long ones)"
 	@echo "make lint             types and style alone"
+	@echo "make docs             the site, into build/site/index.html; a warning is an error"
 	@echo "make dist             a wheel and a source distribution, in dist/"
 	@echo "make boards           Debian's cross compilers and QEMU, for more emulated boards (as root)"
 	@echo "make firmware         what a model costs on each emulated board that is there"
@@ -37,6 +38,10 @@ lint: install
 	$(BIN)/ruff check accountant dpsgd_torch tests benchmarks docs
 	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks docs
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python -m sphinx -q -E -W --keep-going docs build/site
+	@echo "look at build/site/index.html"
 
 dist: install
 	$(BIN)/python -m build --no-isolation
