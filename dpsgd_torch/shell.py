@@ -19,6 +19,10 @@ _EXTRAS = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "transformers": "models",
+    "peft": "models",
+    "datasets": "data",
+    "pyarrow": "data",
 }
 
 
