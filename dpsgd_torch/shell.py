@@ -20,6 +20,10 @@ _EXTRAS = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "transformers": "models",
+    "peft": "models",
+    "datasets": "data",
+    "pyarrow": "data",
 }
 
 

@@ -56,6 +56,7 @@ def test_a_preset_is_trained_and_reported_without_extras(tmp_path):
     [
         ("sklearn", "tables", ["dpsgd_torch.train", "--preset", "digits"]),
         ("opendp", "tables", ["dpsgd_torch.train", "--preset", "moa", "--epochs", 1]),
+        ("transformers", "models", ["dpsgd_torch.train", "--preset", "text"]),
         ("onnx", "export", ["dpsgd_torch.export.__main__", "run", "--to", "c"]),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.data.in_memory import InMemory
+from dpsgd_torch.data.trees import length
 from dpsgd_torch.data.unit_ids import units_of
 from dpsgd_torch.errors import ConfigError, DataError
 from dpsgd_torch.tasks.task import Pair, Task
@@ -57,7 +58,7 @@ def sized(config: RunConfig, task: Task, units: torch.Tensor | None) -> RunConfi
     """``config`` with the number of its units, counted where none was declared."""
     if config.dataset_size is not None:
         return config
-    count = len(task.train[0]) if units is None else len(units.unique())
+    count = length(task.train[0]) if units is None else len(units.unique())
     return dataclasses.replace(config, dataset_size=count)
 
 
@@ -72,7 +73,7 @@ def make_folds(config: RunConfig, task: Task, units: torch.Tensor | None, root: 
     assert config.dataset_size is not None
     if config.validation == "none":
         return [Fold("training", config, task.train, units, None)]
-    count = len(task.train[0])
+    count = length(task.train[0])
     ids = torch.arange(count) if units is None else units
     codes = units_of(ids, count).codes
     number = config.folds if config.folds > 1 else _HELD_OUT
@@ -106,7 +107,7 @@ def _rows(data: Pair, which: torch.Tensor) -> Pair:
 
 def _refuse_empty(fold: int, train: Pair, kept: Pair) -> None:
     rule = ""
-    if not len(kept[0]) or not len(train[0]):
+    if not length(kept[0]) or not length(train[0]):
         rule = "has no row to train on, or none to watch"
     elif kept[1].is_floating_point() and not kept[1].any():
         rule = "has no positive label among its rows"

@@ -114,15 +114,15 @@ class Debiased:
 
     ℓ(o, y) − τ Σ_j ℓ(o, j), over π − τ, with π the chance of the truth and τ of each other label
     [Natarajan et al. 2013, Lemma 1; Patrini et al. 2017, Theorem 1]. Its text says which answers it
-    is for, so that a run with others does not go on with it.
+    is for, so that a run with others does not go on with it. Outputs may have logits instead.
     """
 
     privacy: LabelPrivacy
 
-    def __call__(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    def __call__(self, outputs: Any, answers: torch.Tensor) -> torch.Tensor:
         told = self.privacy.told
         other = (1 - told) / (self.privacy.classes - 1)
-        each = -functional.log_softmax(outputs, dim=1)
+        each = -functional.log_softmax(getattr(outputs, "logits", outputs), dim=1)
         own = each.gather(1, answers[:, None])[:, 0]
         return (own - other * each.sum(dim=1)) / (told - other)
 

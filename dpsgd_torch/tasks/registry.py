@@ -13,6 +13,7 @@ from dpsgd_torch.tasks.digits.kind import Digits
 from dpsgd_torch.tasks.drug_responses.kind import DrugResponses
 from dpsgd_torch.tasks.gestures.kind import Gestures
 from dpsgd_torch.tasks.mnist.kind import FashionMnist, Mnist
+from dpsgd_torch.tasks.text.kind import Text
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,7 @@ def register(kind: TaskKind) -> TaskKind:
     return kind
 
 
-for _kind in (Mnist(), FashionMnist(), Digits(), Gestures(), DrugResponses()):
+for _kind in (Mnist(), FashionMnist(), Digits(), Gestures(), DrugResponses(), Text()):
     register(_kind)
 
 

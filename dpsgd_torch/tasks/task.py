@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-Pair = tuple[torch.Tensor, torch.Tensor]
-Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+from dpsgd_torch.data.trees import Tree, mapped
+
+Pair = tuple[Tree, torch.Tensor]
+Score = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,9 @@ class Predictions:
 class Task:
     """Everything a run needs that privacy does not depend on.
 
-    ``train`` and ``test`` are inputs and targets, in memory; ``make_model`` draws the initial
-    weights from the generator it is given; ``metrics`` map a name to a score per example.
+    ``train`` and ``test`` are inputs and targets, in memory: a tensor, or a tuple, list or dict of
+    tensors, with which the model is called. ``make_model`` draws the initial weights from the
+    generator it is given; ``metrics`` map a name to a score per example.
     ``labels``, ``input_range`` and ``output`` ("logits" or "probabilities") say what a model's
     numbers mean to whoever runs it elsewhere; ``note`` is a sentence for the statement. ``units``
     are columns of ids, one a training row, whose privacy can be asked for; ``table`` is there where
@@ -68,7 +71,7 @@ class Task:
         """What task.json says: all public."""
         return {
             "labels": list(self.labels),
-            "input_shape": list(self.train[0].shape[1:]),
+            "input_shape": mapped(lambda tensor: list(tensor.shape[1:]), self.train[0]),
             "input_range": list(self.input_range),
             "output": self.output,
             "synthetic": self.synthetic,

@@ -92,6 +92,9 @@ def _figures(
         figures.append(("test accuracy", f"{last['accuracy']:.2%}"))
     if twin and "accuracy" in twin.epochs[-1].test:
         figures.append(("of the non-private baseline", f"{twin.epochs[-1].test['accuracy']:.2%}"))
+    if "token_accuracy" in last:
+        figures.append(("of next tokens are right", f"{last['token_accuracy']:.2%}"))
+        figures.append(("perplexity by token", f"{math.exp(min(last['loss'], 700.0)):.2f}"))
     if predicted.log_loss is not None:
         figures.append(("test log loss", f"{predicted.log_loss:.5f}"))
     if spent:

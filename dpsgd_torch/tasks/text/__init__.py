@@ -1,0 +1,1 @@
+"""Texts: which of some labels each has, or its next token."""
