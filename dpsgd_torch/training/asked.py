@@ -26,9 +26,9 @@ class LoopBatch:
         step: the step they belong to, counted from 0.
         epoch: counted from 1.
         is_last: whether the noise comes after it.
-        rehearsal: rows on which the loop is tried: before the first charge, or once more later
-            where the engine meets what no row so far had shown. Nothing that an example's loss
-            is may depend on this.
+        rehearsal: rows on which the loop is tried: before the first charge, around each epoch's
+            first step, and where the engine meets what no row so far had shown. Nothing that an
+            example's loss is may depend on this.
         stands_in: no row was drawn, and the batch is noise alone: this one counts for nothing.
     """
 

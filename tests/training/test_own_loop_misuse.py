@@ -302,35 +302,3 @@ def test_loops_of_one_seed_that_differ_in_later_steps_alone_share_no_noise():
     assert torch.equal(weights(first.model), weights(other.model))
     first, other = (trained(make_private(loss=None), 5, body(factor)) for factor in (0.0, 1e-9))
     assert (weights(first.model) - weights(other.model)).abs().max() > 1e-3
-
-
-class WritesAsItIsLoaded:
-    """A thing to keep, whose state is nothing and whose loading is not."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def state_dict(self):
-        return {"steps": 1}
-
-    def load_state_dict(self, state):
-        with torch.no_grad():
-            next(self.model.parameters()).add_(1.0)
-
-
-def test_what_is_kept_cannot_write_weights_as_it_is_loaded(tmp_path):
-    def kept():
-        private = make_private(run_dir=tmp_path / "run", checkpoint_every=1, loss=None)
-        private.keep(mine=WritesAsItIsLoaded(private.model))
-        return private
-
-    left, seen = kept(), dict[int, torch.Tensor]()
-
-    def noting(model, batch):
-        seen[left.done] = weights(model).clone()
-        return losses_of(model, batch)
-
-    trained(left, 4, noting).close()
-    again = kept().resume()
-    assert again.done == 3
-    assert torch.equal(weights(again.model), seen[3])
