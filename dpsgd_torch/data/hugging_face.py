@@ -83,12 +83,17 @@ class _Arrow(ArrowSource):
 
 
 class _Formatted(Source):
-    """Read as its format or transform gives it: tensors, arrays, lists of them."""
+    """Read as its format or transform gives it: tensors, arrays, lists of them.
+
+    * A transform is handed one row at a time, though the library's are made for many: no example
+      can depend on who else is drawn.
+    """
 
     by_name = True
 
     def __init__(self, given: Any) -> None:
         self._given = given
+        self._alone = given.format["type"] == "custom"
         self._last: tuple[bytes, Any] = b"", None
         some = self._rows(np.arange(min(_SOME, len(given))))
         self.names = list(some)
@@ -101,7 +106,7 @@ class _Formatted(Source):
         return self._unequal[name]
 
     def read(self, name: str, indices: Indices) -> torch.Tensor | list[torch.Tensor]:
-        found, called = self._rows(indices)[name], f"column {name!r}"
+        found, called = self._once(name, indices), f"column {name!r}"
         if isinstance(found, torch.Tensor | np.ndarray) and found.dtype != object:
             whole = _tensor(found, called)
             return list(whole) if self.unequal(name) else whole
@@ -122,10 +127,27 @@ class _Formatted(Source):
     def own_fingerprint(self) -> str:
         return own_fingerprint(self._given)
 
+    def _once(self, name: str, indices: Indices) -> Any:
+        """A column of what was read with others; read anew the next time, as it may differ then."""
+        if self._last[0] != indices.tobytes() or name not in self._last[1]:
+            self._last = indices.tobytes(), dict(self._rows(indices))
+        return self._last[1].pop(name)
+
     def _rows(self, indices: Indices) -> Any:
-        if self._last[0] != indices.tobytes():
-            self._last = indices.tobytes(), self._given[indices]
-        return self._last[1]
+        return self._one_by_one(indices) if self._alone else self._given[indices]
+
+    def _one_by_one(self, indices: Indices) -> dict[str, list[Any]]:
+        if not len(indices):
+            return {name: [] for name in self.names}
+        rows = [self._given[[int(index)]] for index in indices]
+        for index, row in zip(indices, rows, strict=True):
+            for name, found in row.items():
+                if len(found) != 1:
+                    raise DataError(
+                        f"column {name!r}: row {index}: the transform gives {len(found)} for one "
+                        "row; let it give as many rows as it is handed"
+                    )
+        return {name: [row[name][0] for row in rows] for name in rows[0]}
 
 
 def _differ(rows: Any) -> bool:

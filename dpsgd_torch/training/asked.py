@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,9 +26,9 @@ class LoopBatch:
         step: the step they belong to, counted from 0.
         epoch: counted from 1.
         is_last: whether the noise comes after it.
-        rehearsal: rows on which the loop is tried: before the first charge, or once more later
-            where the engine meets what no row so far had shown. Nothing that an example's loss
-            is may depend on this.
+        rehearsal: rows on which the loop is tried: before the first charge, around each epoch's
+            first step, and where the engine meets what no row so far had shown. Nothing that an
+            example's loss is may depend on this.
         stands_in: no row was drawn, and the batch is noise alone: this one counts for nothing.
     """
 
@@ -59,6 +59,9 @@ def now() -> int:
 def refuse_unfit(losses: Any, count: int, since: int, params: Iterable[nn.Parameter]) -> None:
     """Refuse losses that are not one value for each of ``count`` rows, made ``since`` then.
 
+    Args:
+        params: those of the model that are trained.
+
     Raises:
         ModelError: what is wrong with them, or with the gradients beside them.
     """
@@ -84,7 +87,15 @@ def refuse_unfit(losses: Any, count: int, since: int, params: Iterable[nn.Parame
             "backward: losses that are made in part before this batch was handed over: they may "
             "hold another's examples, or weights as they were; make them anew from batch.inputs"
         )
-    if any(p.grad is not None for p in params):
+    trained = list(params)
+    if (other := _of_others(losses, trained, count)) is not None:
+        kind = "parameter" if isinstance(other, nn.Parameter) else "tensor"
+        raise ModelError(
+            f"backward: losses hang on a {kind} of shape {tuple(other.shape)} that is not the "
+            "model's and needs a gradient: what trains it has no noise, and would come back in "
+            "every loss; make it a part of the model, or requires_grad_(False)"
+        )
+    if any(p.grad is not None for p in trained):
         raise ModelError(
             "backward: parameters hold a gradient already, to which no clip and no noise was "
             "applied; leave loss.backward() out, and call private.backward(losses) instead"
@@ -93,6 +104,25 @@ def refuse_unfit(losses: Any, count: int, since: int, params: Iterable[nn.Parame
 
 def older(losses: torch.Tensor, since: int) -> bool:
     """Whether a part of the graph is older than ``since``; parameters always are."""
+    return any(node.name() != ACCUMULATE and node._sequence_nr() < since for node in _graph(losses))
+
+
+def _of_others(
+    losses: torch.Tensor, trained: Iterable[nn.Parameter], count: int
+) -> torch.Tensor | None:
+    """A leaf of the graph that is neither trained here nor of the batch's examples."""
+    ours = {id(p) for p in trained}
+    leaves = (node.variable for node in _graph(losses) if node.name() == ACCUMULATE)
+    for leaf in leaves:
+        of_batch = not isinstance(leaf, nn.Parameter) and leaf.shape[:1] == (count,)
+        if id(leaf) not in ours and not of_batch:
+            found: torch.Tensor = leaf
+            return found
+    return None
+
+
+def _graph(losses: torch.Tensor) -> Iterator[Any]:
+    """All nodes of the graph that losses come from."""
     nodes: list[Any] = [losses.grad_fn]
     seen = set[Any]()
     while nodes:
@@ -100,7 +130,5 @@ def older(losses: torch.Tensor, since: int) -> bool:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.name() != ACCUMULATE and node._sequence_nr() < since:
-            return True
+        yield node
         nodes += [child for child, _ in node.next_functions]
-    return False

@@ -98,9 +98,10 @@ def load_checkpoint(
         )
         raise RunError(f"checkpoint {found[-1]}: damaged ({error}); {move}") from error
     weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
+    # what is kept goes first: whatever it writes elsewhere as it is loaded does not stay
+    (kept or Kept()).load(state.get("kept", {}), tensors)
     model.load_state_dict(weights)
     optimizer.load_state_dict(loaded_state(tensors, state["optimizer"]))
-    (kept or Kept()).load(state.get("kept", {}), tensors)
     if noise is not None:
         noise.clear()
         noise |= {k.removeprefix("noise."): t for k, t in tensors.items() if k.startswith("noise.")}

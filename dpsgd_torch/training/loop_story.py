@@ -6,14 +6,17 @@ the loop answers, and what is rehearsed is the loop's own body.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 
 from dpsgd_torch.data.base import Batch
 from dpsgd_torch.data.trees import Tree, length
-from dpsgd_torch.errors import RunError
+from dpsgd_torch.errors import GuaranteeBroken, RunError
 from dpsgd_torch.gradients.losses import Loss
-from dpsgd_torch.gradients.rehearsal.carried import around
+from dpsgd_torch.gradients.rehearsal.carried import around, carried
+from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.training.asked import LoopBatch, Question, refuse_unfit
 from dpsgd_torch.training.feed import feeding
 from dpsgd_torch.training.loop import Steps
@@ -40,13 +43,15 @@ class LoopStory:
         self._steps: Steps | None = None
         self._rows = np.zeros(0, np.int64)  # of the part that was asked for last
         self._may_step = False
+        self._epoch, self._before = 0, cast(torch.Tensor | None, None)
 
     def __call__(self, turns: Turns) -> None:
         run, self._turns = self._session.state, turns
         try:
             self._tell(run, turns)
         finally:
-            self._turns = self._take = self._steps = None
+            self._turns = self._take = self._steps = self._before = None
+            self._epoch = 0
             self._may_step = False
 
     def _tell(self, run: RunState, turns: Turns) -> None:
@@ -60,7 +65,7 @@ class LoopStory:
             assert isinstance(take, PrivateStep)
             self._take, self._steps = take, (steps := Steps(run, feed))
             take.before_release = lambda: self._before_release(run, turns, spare)
-            while steps.reserve():
+            while run.done < run.sampling.steps and self._reserved(run, turns, spare):
                 with steps.charged():
                     record = take(feed, steps.plan, steps.draw())
                     self._may_step = False
@@ -71,15 +76,21 @@ class LoopStory:
             steps.stopped()
             steps.end()
 
-    def losses(self, inputs: Tree, targets: Tree) -> torch.Tensor:
+    def losses(
+        self, inputs: Tree, targets: Tree, *, alone: bool = False, ends: bool = False
+    ) -> torch.Tensor:
         """The loop's losses of these rows, one an example.
+
+        Args:
+            alone: they are none that were drawn.
+            ends: and the noise comes next.
 
         Raises:
             ModelError: what it gave is not that.
         """
         assert self._turns
         run = self._session.state
-        question = Question(self._batch(inputs, targets), around())
+        question = Question(self._batch(inputs, targets, alone=alone, ends=ends), around())
         losses, since = self._turns.say(question)
         params = [p for p in run.model.parameters() if p.requires_grad]
         refuse_unfit(losses, length(inputs), since, params)
@@ -88,15 +99,62 @@ class LoopStory:
 
     def _before_release(self, run: RunState, turns: Turns, spare: Batch) -> None:
         assert self._take
-        if not self._take.rows.size:  # nobody was drawn: whoever counts batches still meets one
+        if self._take.rows.size:
+            self._refuse_carried(spare)
+        else:  # nobody was drawn: whoever counts batches still meets one
             turns.say(Question(self._batch(*spare, stands_in=True), ()))
         turns.say(READY)
         run.before_release()
         self._may_step = True
 
-    def _batch(self, inputs: Tree, targets: Tree, *, stands_in: bool = False) -> LoopBatch:
+    def _reserved(self, run: RunState, turns: Turns, spare: Batch) -> bool:
+        """Charge the next step; of an epoch's or loop's first, ask for an example's loss before.
+
+        Of the next as well, where nobody was drawn for that one.
+        """
+        assert self._steps
+        if self._steps.epoch != self._epoch or self._before is not None:
+            self._epoch = self._steps.epoch
+            for p in run.model.parameters():
+                p.grad = None  # the last release's
+            self._before = self._alone(spare, ends=False)
+            turns.say(REHEARSED)  # no step may follow: a budget may end here
+        return self._steps.reserve()
+
+    def _refuse_carried(self, spare: Batch) -> None:
+        """After that step's rows: the weights are as they were, so the loss must be.
+
+        Raises:
+            GuaranteeBroken: the loop's body carries rows on to others' losses.
+        """
+        if self._before is None:
+            return
+        before, self._before = self._before, None
+        now = self._alone(spare, ends=True)
+        if not torch.allclose(now, before, rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise GuaranteeBroken(
+                "an example's loss is another after the step's rows went through the loop than "
+                "before, at the same weights: the loop keeps something of them (a mean, a queue, a "
+                "network beside the model) that comes back in others' losses, and no clip bounds "
+                "it; nothing was released: keep it out of the losses"
+            )
+
+    def _alone(self, spare: Batch, *, ends: bool) -> torch.Tensor:
+        with same_draws(self._session.state.device), carried(FrozenDraws()):
+            return self.losses(*spare, alone=True, ends=ends).detach().double()
+
+    def _batch(
+        self,
+        inputs: Tree,
+        targets: Tree,
+        *,
+        stands_in: bool = False,
+        alone: bool = False,
+        ends: bool = False,
+    ) -> LoopBatch:
         run, take, steps = self._session.state, self._take, self._steps
-        first = take is not None and take.rows is not self._rows  # else the engine looks closer
+        # else the engine looks closer
+        first = take is not None and take.rows is not self._rows and not alone
         self._rows = take.rows if take else self._rows
         rows = self._rows if first else np.zeros(0, np.int64)
         return LoopBatch(
@@ -105,10 +163,14 @@ class LoopStory:
             indices=rows,
             step=run.done,
             epoch=steps.epoch if steps else 1,
-            is_last=stands_in or bool(take and take.is_last),
+            is_last=stands_in or ends or (not alone and self._ends(take)),
             rehearsal=not (first or stands_in),
             stands_in=stands_in,
         )
+
+    def _ends(self, take: PrivateStep | None) -> bool:
+        """Whether noise comes next: not where the loss of one example is to be asked once more."""
+        return bool(take and take.is_last) and self._before is None
 
     def refuse_bare_step(self, optimizer: object, *arguments: object) -> None:
         """Before each step of the optimizer: one that has no noise is not taken."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
 import torch
 
 from accountant import InvalidValue
+from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.vectors import MARGIN, Vectors, zeros
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
@@ -57,6 +59,11 @@ class PrivateOptimizer:
       rounded; of the other half, each of two neighbours' sums may be off by half.
     * Each release checks its own claims: the largest clipped norm here, the norm of the sum and the
       noise that was really added where it is added.
+    * The optimizer steps by what has noise alone: it may gain no parameter between.
+
+    Args:
+        keyed: whether noise hangs on the sums too: where nothing else tells two runs of one seed
+            apart, other sums then meet other noise.
     """
 
     def __init__(
@@ -66,10 +73,13 @@ class PrivateOptimizer:
         microbatches: int,
         noise: Noise | None = None,
         state: State | None = None,
+        keyed: bool = False,
     ) -> None:
         self.optimizer, self.microbatches = optimizer, microbatches
         self.noise: Noise = noise or INDEPENDENT
         self.params = trained_by(optimizer)
+        self._held = list(map(id, _held_by(optimizer)))
+        self._keyed = keyed
         self._sums: list[torch.Tensor] = []
         self._clipped, self._rounded = 0, 0.0
         self.state = self.noise.state(self.params) if state is None else state
@@ -117,14 +127,24 @@ class PrivateOptimizer:
 
     def release(self) -> None:
         """Add the noise, divide by the declared number of microbatches, take the step."""
+        self._refuse_others()
         self.add_noise()
         self.optimizer.step()
 
     def add_noise(self) -> None:
         """Leave (sum + noise) / microbatches in each parameter's ``grad``, or raise."""
-        release = Release(self.plan, self._clipped, self.microbatches, self.rng, self.state)
         sums, self._sums = self.sums, []
+        rng = keyed_by(sums, self.rng) if self._keyed else self.rng
+        release = Release(self.plan, self._clipped, self.microbatches, rng, self.state)
         self.noise.add(sums, self.params, release)
+
+    def _refuse_others(self) -> None:
+        """Before noise is drawn: whatever else the optimizer would step by."""
+        if list(map(id, _held_by(self.optimizer))) != self._held:
+            raise GuaranteeBroken(
+                "optimizer: its parameters changed since training began, and it would step by what "
+                "has no noise; nothing was released: give it all that it trains before"
+            )
 
     def _check_clip(self, largest: float, factor: float) -> None:
         clipped = factor * largest
@@ -133,3 +153,22 @@ class PrivateOptimizer:
                 f"clipped norm = {clipped:.6g}: must be ≤ clip_norm = {self.clip_norm}; "
                 "nothing was released: report this with the model"
             )
+
+
+def keyed_by(sums: list[torch.Tensor], rng: np.random.Generator) -> np.random.Generator:
+    """A generator that is told by the sums as well: the same for the same, else another.
+
+    >>> at = [keyed_by([torch.tensor([x])], np.random.default_rng(7)) for x in (1.0, 1.0, 2.0)]
+    >>> first, again, other = (rng.random() for rng in at)
+    >>> first == again, first == other
+    (True, False)
+    """
+    told = hashlib.blake2b(key=rng.bytes(32), digest_size=32)
+    for total in sums:
+        told.update(raw_bytes(total))
+    seed = np.random.SeedSequence(int.from_bytes(told.digest(), "little"), pool_size=8)
+    return np.random.Generator(np.random.PCG64DXSM(seed))
+
+
+def _held_by(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]

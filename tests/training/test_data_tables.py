@@ -206,9 +206,31 @@ def test_a_transform_gives_the_rows():
     assert torch.allclose(data.take(np.array([7]))[0][0, 0], EXPECTED[7, 0] / 50)
 
 
+def test_a_transform_is_handed_one_row_at_a_time():
+    def centred(rows):
+        ages = torch.tensor(rows["age"]).double()
+        return {"x": list(ages - ages.mean()), "y": rows["ill"]}
+
+    data = Columns(hugging_face_set().with_transform(centred), inputs="x", targets="y")
+    assert data.take(np.array([7, 8, 9]))[0].count_nonzero() == 0
+
+
+def test_a_transform_that_draws_is_noticed_when_its_rows_are_taken_again():
+    def noisy(rows):
+        return {"x": [torch.randn(2) for _ in rows["age"]], "y": rows["ill"]}
+
+    data = Columns(hugging_face_set().with_transform(noisy), inputs="x", targets="y")
+    rows = np.arange(5)
+    assert not torch.equal(data.take(rows)[0], data.take(rows)[0])
+
+
 def uneven(rows):
     size = [3 if name == "n100" else 2 for name in rows["name"]]
     return {"x": [torch.ones(each) for each in size], "y": rows["ill"]}
+
+
+def doubled(rows):
+    return {"x": [1.0, 2.0] * len(rows["ill"]), "y": rows["ill"]}
 
 
 MISSING = FRAME.assign(age=FRAME["age"].astype("Int64").mask(FRAME.index == 7))
@@ -252,6 +274,10 @@ REFUSED = {
     "rows of another shape": (
         lambda: Columns(hugging_face_set().with_transform(uneven), inputs="x", targets="y"),
         r"column 'x': row 100 is torch.float32 of shape \(3,\) where others",
+    ),
+    "more rows than it is handed": (
+        lambda: Columns(hugging_face_set().with_transform(doubled), inputs="x", targets="y"),
+        "column 'x': row 0: the transform gives 2 for one row",
     ),
     "an unknown column": (lambda: Columns(FRAME, targets="sick"), "targets = 'sick': no such.*age"),
     "nothing left": (lambda: Columns(FRAME[["ill"]], targets="ill"), "every column is a target"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from own_loops import looped, losses_of, make_private, trained
 from small_problem import make_trainer, small_data, small_model, weights
+from torch.nn.functional import cross_entropy
 
 from dpsgd_torch import DataError, GuaranteeBroken, ModelError, Privacy, Private, RunError
 
@@ -254,3 +255,50 @@ def test_data_that_changes_between_takes_is_told_as_such():
             batch_size=12,
             epochs=1,
         )
+
+
+@pytest.mark.parametrize("kind", ["a parameter", "a tensor"])
+def test_losses_that_hang_on_what_others_train_are_refused(kind):
+    scale = torch.ones(2, requires_grad=True)
+    head = torch.nn.Parameter(scale.detach()) if kind == "a parameter" else scale
+    private = make_private(loss=None)
+    with pytest.raises(ModelError, match=rf"hang on {kind} of shape \(2,\) that is not the model"):
+        trained(private, losses=lambda model, batch: losses_of(model, batch) * head.sum())
+    assert nothing_was_charged(private)
+
+
+def test_losses_may_hang_on_examples_that_need_a_gradient():
+    def body(model, batch):
+        moved = (batch.inputs + 0.1).requires_grad_()
+        return cross_entropy(model(moved), batch.targets, reduction="none")
+
+    assert trained(make_private(loss=None), losses=body).done == 30
+
+
+def test_an_optimizer_that_grows_is_never_stepped():
+    model = small_model()
+    frozen = next(model.parameters()).requires_grad_(False)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    private, was = make_private(model=model, optimizer=optimizer, loss=None), frozen.clone()
+    for batch in private:
+        if private.done == 1 and len(optimizer.param_groups) == 1:
+            optimizer.add_param_group({"params": [frozen]})
+            frozen.grad = torch.ones_like(frozen)
+        private.backward(losses_of(model, batch))
+        if private.done < 1 or not batch.is_last:
+            private.step()
+            continue
+        with pytest.raises(GuaranteeBroken, match=r"optimizer: its parameters changed.*no noise"):
+            private.step()
+        break
+    assert torch.equal(frozen, was)
+
+
+def test_loops_of_one_seed_that_differ_in_later_steps_alone_share_no_noise():
+    def body(factor):
+        return lambda model, batch: losses_of(model, batch) * (factor if batch.step == 4 else 1)
+
+    first, other = (trained(make_private(loss=None), 4, body(factor)) for factor in (0.0, 1e-9))
+    assert torch.equal(weights(first.model), weights(other.model))
+    first, other = (trained(make_private(loss=None), 5, body(factor)) for factor in (0.0, 1e-9))
+    assert (weights(first.model) - weights(other.model)).abs().max() > 1e-3
