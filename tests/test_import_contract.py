@@ -84,6 +84,8 @@ WRONG = {
         ("integrations.logger", "dpsgd_torch.app.config"),
         ("integrations.tensorboard", "dpsgd_torch.export.api"),
         ("integrations.mlflow", "dpsgd_torch.train"),
+        ("integrations.accelerate", "dpsgd_torch.app.run"),
+        ("integrations.lightning", "dpsgd_torch.search"),
     ],
     "layers": [("layers", "dpsgd_torch.gradients.rules.layer_norm")],
     "losses": [("losses", "dpsgd_torch.gradients.losses")],

@@ -39,6 +39,30 @@ def split(item: Any, targets: Targets) -> tuple[Tree, Tree]:
     return _inputs(item, rest), _inputs(item, predicted)
 
 
+def joined(item: Any, inputs: Tree, predicted: Tree, targets: Targets) -> Any:
+    """The item, or a batch of them, that ``split`` gave these parts of.
+
+    >>> item = {"ids": 1, "label": 3, "mask": 2}
+    >>> joined(item, *split(item, None), None), joined((1, 2, 3), *split((1, 2, 3), 2), 2)
+    ({'ids': 1, 'label': 3, 'mask': 2}, [1, 2, 3])
+    """
+    keys = _keys(item, targets)
+    there = list(item) if isinstance(item, Mapping) else list(range(len(item)))
+    held: dict[Any, Tree] = {}
+    several = not (isinstance(targets, str | int) or targets is None)
+    for names, part, whole in (
+        ([key for key in there if key not in keys], inputs, isinstance(item, Mapping)),
+        (keys, predicted, several and isinstance(item, Mapping)),
+    ):
+        if isinstance(part, Mapping) and whole:
+            held |= part
+        else:
+            held |= dict(zip(names, part if len(names) > 1 else [part], strict=True))
+    return (
+        {key: held[key] for key in there} if isinstance(item, Mapping) else [*map(held.get, there)]
+    )
+
+
 def with_inputs(item: Any, inputs: Tree, targets: Targets) -> Any:
     """The item with other inputs, as ``split`` gave them."""
     keys = _keys(item, targets)

@@ -18,6 +18,7 @@ from torch.utils.data import (
 
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.dataset import FromDataset
+from dpsgd_torch.data.examples import Targets
 from dpsgd_torch.data.streams import refuse_stream
 from dpsgd_torch.errors import DataError, outside
 
@@ -43,10 +44,26 @@ def _is_pair(given: Any) -> bool:
 
 
 def _of_loader(loader: DataLoader[Any], name: str) -> Data | None:
+    refuse_odd_loader(loader, name)
     dataset: Any = loader.dataset  # which torch takes without being a Dataset
-    refuse_stream(dataset, name)
     if not isinstance(dataset, Dataset):
         return None
+    warnings.warn(
+        f"{name} = DataLoader: its dataset, collate_fn and {loader.num_workers} workers are taken; "
+        "Poisson sampling with the trainer's batch_size replaces its batch size and shuffling",
+        UserWarning,
+        stacklevel=outside(),
+    )
+    return rows_of_loader(loader)
+
+
+def refuse_odd_loader(loader: DataLoader[Any], name: str) -> None:
+    """Refuse a loader whose sampler or options would be lost, or whose rows are a stream.
+
+    Raises:
+        DataError: which.
+    """
+    refuse_stream(loader.dataset, name)
     sampler, batches = loader.sampler, loader.batch_sampler
     usual = type(sampler) in (RandomSampler, SequentialSampler) and type(batches) is BatchSampler
     if not usual or getattr(sampler, "replacement", False):
@@ -61,11 +78,9 @@ def _of_loader(loader: DataLoader[Any], name: str) -> Data | None:
             f"{name} = DataLoader with a worker_init_fn: generators are seeded for each row here; "
             "pass FromDataset(loader.dataset, collate_fn, workers=…)"
         )
-    warnings.warn(
-        f"{name} = DataLoader: its dataset, collate_fn and {loader.num_workers} workers are taken; "
-        "Poisson sampling with the trainer's batch_size replaces its batch size and shuffling",
-        UserWarning,
-        stacklevel=outside(),
-    )
+
+
+def rows_of_loader(loader: DataLoader[Any], targets: Targets = None) -> FromDataset:
+    """The rows that a loader would have batched, by its collate_fn and workers."""
     collate = None if loader.collate_fn is default_collate else loader.collate_fn
-    return FromDataset(dataset, collate, workers=loader.num_workers)
+    return FromDataset(loader.dataset, collate, workers=loader.num_workers, targets=targets)
