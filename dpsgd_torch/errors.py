@@ -14,6 +14,8 @@ UserWarning
 """
 
 import re
+import sys
+from pathlib import Path
 
 from accountant import PrivacyError
 
@@ -90,3 +92,11 @@ def shown(value: object) -> str:
     """A value in a message: one line, not long."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= _SHORT else text[:_SHORT] + "…"
+
+
+def outside() -> int:
+    """A warning's ``stacklevel``, for the caller: the line of the user's that led there."""
+    own, level, frame = str(Path(__file__).parent), 1, sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(own):
+        frame, level = frame.f_back, level + 1
+    return level

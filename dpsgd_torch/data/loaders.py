@@ -19,7 +19,7 @@ from torch.utils.data import (
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.dataset import FromDataset
 from dpsgd_torch.data.streams import refuse_stream
-from dpsgd_torch.errors import DataError
+from dpsgd_torch.errors import DataError, outside
 
 
 def as_data(given: Any, device: str | torch.device, name: str) -> Data | None:
@@ -65,7 +65,7 @@ def _of_loader(loader: DataLoader[Any], name: str) -> Data | None:
         f"{name} = DataLoader: its dataset, collate_fn and {loader.num_workers} workers are taken; "
         "Poisson sampling with the trainer's batch_size replaces its batch size and shuffling",
         UserWarning,
-        stacklevel=7,
+        stacklevel=outside(),
     )
     collate = None if loader.collate_fn is default_collate else loader.collate_fn
     return FromDataset(dataset, collate, workers=loader.num_workers)

@@ -57,7 +57,13 @@ class Rates:
             )
 
     def set(self, step: int, factor: float) -> None:
-        """Put the rates of ``step`` in place, times ``factor``."""
+        """Put the rates of ``step`` in place, times ``factor``; each is a plain number then.
+
+        A tensor, which torch takes too, would come out of a checkpoint as a number, and round
+        otherwise.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = float(group["lr"])
         if not self._ours:
             return
         factor = self.schedule.at(step) * factor

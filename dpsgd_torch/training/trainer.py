@@ -191,8 +191,9 @@ class Trainer:
             pass
         # a finished run may be resumed, and fit again, by one script
         if self.done == before and (again or not self.resumed):
-            why = self.stopped or self.ended or f"all {self.sampling.steps} steps are done"
-            warnings.warn(f"fit: nothing was trained: {why}; fit(epochs=…) adds some", stacklevel=2)
+            done = f"all {self.sampling.steps} steps are done; fit(epochs=…) adds some"
+            why = self.stopped or self.ended or done
+            warnings.warn(f"fit: nothing was trained: {why}", stacklevel=2)
         return self
 
     @telling

@@ -7,11 +7,9 @@ in a ``PrivateDataWarning``, and in no file.
 from __future__ import annotations
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +17,7 @@ from torch import nn
 
 from dpsgd_torch.data.survey import Column, Survey, finite_rows
 from dpsgd_torch.data.trees import first, taken
-from dpsgd_torch.errors import DataError, ModelError, PrivateDataWarning
+from dpsgd_torch.errors import DataError, ModelError, PrivateDataWarning, outside
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal import memory
 from dpsgd_torch.gradients.rehearsal.draws import same_draws
@@ -236,12 +234,4 @@ def _columns(numbers: torch.Tensor) -> str:
 
 def _tell(text: str) -> None:
     """At the line of the user's that led here, so that it is said once for each."""
-    warnings.warn(text, PrivateDataWarning, stacklevel=_outside())
-
-
-def _outside() -> int:
-    """How many calls up the first one is from another package."""
-    own, level, frame = str(Path(__file__).parents[1]), 1, sys._getframe(1)
-    while frame.f_back and frame.f_code.co_filename.startswith(own):
-        frame, level = frame.f_back, level + 1
-    return level
+    warnings.warn(text, PrivateDataWarning, stacklevel=outside())

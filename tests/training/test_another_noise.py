@@ -73,7 +73,9 @@ def test_a_budget_is_measured_on_the_whole():
     privacy = Privacy(
         epsilon=0.1, noise_multiplier=20.0, delta=1e-3, clip_norm=0.5, noise=PaidAsAWhole()
     )
-    trainer = made(None, privacy=privacy).fit()
+    trainer = made(None, privacy=privacy)
+    with pytest.warns(UserWarning, match="nothing was trained: step 0 would reach"):
+        trainer.fit()
     assert trainer.done == 0
     assert "would reach" in trainer.stopped
 

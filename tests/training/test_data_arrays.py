@@ -142,7 +142,7 @@ def test_what_holds_no_rows_of_numbers_is_refused_by_its_place(case):
 def test_three_tensors_are_refused_with_the_pair_that_is_meant(container):
     with pytest.raises(DataError, match=r"of 3: must be two, .* as in \(\(x1, x2\), y\)"):
         make_trainer(data=container([X, X, Y]))
-    with pytest.raises(DataError, match=r"as in \(\(x1, x2\), y\)"):
+    with pytest.raises(DataError, match=r"which part is predicted is not told; .*targets=2"):
         make_trainer(data=torch.utils.data.TensorDataset(X, X, Y))
 
 

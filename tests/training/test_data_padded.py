@@ -223,7 +223,7 @@ def test_a_label_out_of_range_in_one_long_row_is_met_before_a_charge():
     tags[77] = torch.full_like(tags[77], 3)
     words = Padded(WORDS)
     data = {"input_ids": words, "attention_mask": words.mask}, Padded(tags, -100)
-    with pytest.raises(ModelError, match="CrossEntropyLoss: fails"):
+    with pytest.raises(DataError, match="row 77 has a class out of range for CrossEntropyLoss"):
         trained(Reader(lambda x, mask: x.transpose(1, 2)), data, loss=nn.CrossEntropyLoss())
 
 

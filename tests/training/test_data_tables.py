@@ -232,7 +232,10 @@ REFUSED = {
         lambda: datasets.DatasetDict(train=hugging_face_set(), test=hugging_face_set()),
         "DatasetDict: has several splits; hand over one of train, test",
     ),
-    "a stream": (lambda: hugging_face_set().to_iterable_dataset(), "neither a length nor random"),
+    "a stream": (
+        lambda: hugging_face_set().to_iterable_dataset(),
+        "is a stream, and Poisson sampling",
+    ),
     "arrow text": (
         lambda: Columns(arrow_table(), inputs=["name"], targets="ill"),
         "column 'name' holds (large_)?string: must be numbers",
