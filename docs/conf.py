@@ -40,8 +40,8 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 _SMALL = (
-    "*Shown as it runs in the tests: in seconds, on few and small images or rows, so its figures are "
-    "of little worth; `make notebooks` runs it in full.*"
+    "*Shown as it runs in the tests: in seconds, on few and small images or rows, so its figures "
+    "are of little worth; `make notebooks` runs it in full.*"
 )
 _CODE = re.compile(r"(``.*?``|`[^`]*`)")
 _LONE_STAR = re.compile(r"(?<![\w*\s])\*(?=\w)|(?<=\s)(?<!^)\*(?=\w)(?![^*]*\w\*)")
