@@ -8,13 +8,15 @@ PYTEST ?= $(if $(CI),--refuse-skips)
 BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
 	gcc-riscv64-unknown-elf qemu-system-misc clang
 
+RUN_NOTEBOOKS := $(patsubst docs/%,build/%,$(wildcard docs/notebooks/*.ipynb))
+
 .PHONY: help install train test lint docs dist boards firmware notebooks clean
 
 help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
 	@echo "make test             every check that takes a few minutes in all (CI=1 for the long ones)"
 	@echo "make lint             types and style alone"
-	@echo "make docs             the site, into build/site/index.html; a warning is an error"
+	@echo "make docs             the site, into build/site/index.html, with notebooks run small; a warning is an error"
 	@echo "make dist             a wheel and a source distribution, in dist/"
 	@echo "make boards           Debian's cross compilers and QEMU, for more emulated boards (as root)"
 	@echo "make firmware         what a model costs on each emulated board that is there"
@@ -39,7 +41,8 @@ lint: install
 	$(BIN)/ruff format --check accountant dpsgd_torch tests benchmarks docs
 	$(BIN)/mypy
 
-docs: install
+# Notebooks are shown as they were last run: run small where they were not, in full by make notebooks.
+docs: install $(RUN_NOTEBOOKS)
 	$(BIN)/python -m sphinx -q -E -W --keep-going docs build/site
 	@echo "look at build/site/index.html"
 
@@ -55,6 +58,9 @@ firmware: install
 
 notebooks: install
 	$(BIN)/python docs/notebooks/execute.py --out build/notebooks
+
+build/notebooks/%.ipynb: docs/notebooks/%.ipynb | install
+	DPSGD_NOTEBOOK=small $(BIN)/python docs/notebooks/execute.py $< --out build/notebooks
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

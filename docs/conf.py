@@ -1,5 +1,6 @@
 """Sphinx's settings: `make docs` builds the site into build/site, and a warning is an error."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ release = version = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.imgmath", "sphinx.ext.napoleon"]
 exclude_patterns = ["**/.ipynb_checkpoints"]
+suppress_warnings = ["toc.not_readable"]  # a page that no toctree holds is warned of all the same
 
 # Pages are read from a folder, without a network: no fonts, scripts or formulas from elsewhere.
 html_theme = "furo"
@@ -37,6 +39,10 @@ python_maximum_signature_line_length = 80
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
+_SMALL = (
+    "*Shown as it runs in the tests: in seconds, on few and small images or rows, so its figures "
+    "are of little worth; `make notebooks` runs it in full.*"
+)
 _CODE = re.compile(r"(``.*?``|`[^`]*`)")
 _LONE_STAR = re.compile(r"(?<![\w*\s])\*(?=\w)|(?<=\s)(?<!^)\*(?=\w)(?![^*]*\w\*)")
 
@@ -54,8 +60,13 @@ def as_written(app, what, name, obj, options, lines):
 def with_outputs(app, page, source):
     """A notebook as it was last run; bare where it was not."""
     run = Path(app.confdir).parent / "build" / f"{page}.ipynb"
-    if page.startswith("notebooks/") and run.exists():
-        source[0] = run.read_text()
+    if not page.startswith("notebooks/") or not run.exists():
+        return
+    notebook = json.loads(run.read_text())
+    if notebook["metadata"].get("size") == "small":
+        said = {"cell_type": "markdown", "id": "size", "metadata": {}, "source": _SMALL}
+        notebook["cells"].insert(1, said)
+    source[0] = json.dumps(notebook)
 
 
 def setup(app):

@@ -47,6 +47,7 @@ def executed(path: Path) -> NotebookNode:
             resources={"metadata": {"path": scratch}},
         )
         client.execute(env={**os.environ, "MPLBACKEND": _INLINE})
+    notebook.metadata["size"] = os.environ.get("DPSGD_NOTEBOOK", "full")
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if output.get("name") == "stderr" and "Warning" in output.text:

@@ -60,8 +60,8 @@ class Private:
         loss: (outputs, targets) → loss, where the loop's is no other than this: noise and batches
             of one seed are then those of a ``Trainer`` with it. None keys the noise by the losses
             themselves.
-        units, rows_per_unit, sampler, run_dir, physical_batch_size, checkpoint_every, ledger,
-            device, seed: as ``Trainer`` takes them.
+        units, rows_per_unit, sampler, run_dir, physical_batch_size: as ``Trainer`` takes them.
+        checkpoint_every, ledger, device, seed: likewise.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
