@@ -84,6 +84,8 @@ WRONG = {
         ("integrations.logger", "dpsgd_torch.app.config"),
         ("integrations.tensorboard", "dpsgd_torch.export.api"),
         ("integrations.mlflow", "dpsgd_torch.train"),
+        ("integrations.hugging_face", "dpsgd_torch.tasks.task"),
+        ("integrations.opacus_style", "dpsgd_torch.export.api"),
     ],
     "layers": [("layers", "dpsgd_torch.gradients.rules.layer_norm")],
     "losses": [("losses", "dpsgd_torch.gradients.losses")],

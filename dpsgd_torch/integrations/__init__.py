@@ -1,9 +1,36 @@
-"""Integrations: loggers that a run feeds; ``pip install 'dpsgd_torch[integrations]'``.
+"""Integrations: loggers that a run feeds, and others' ways to train, made private.
+
+``pip install 'dpsgd_torch[integrations]'``; a name loads its library when it is asked for.
 
 >>> from dpsgd_torch.integrations import MLflowLogger, TensorBoardLogger
 """
 
-from dpsgd_torch.integrations.mlflow import MLflowLogger
-from dpsgd_torch.integrations.tensorboard import TensorBoardLogger
+from typing import TYPE_CHECKING
 
-__all__ = ["MLflowLogger", "TensorBoardLogger"]
+from accountant.late import late
+
+if TYPE_CHECKING:
+    from dpsgd_torch.integrations.hugging_face import PrivateTrainer
+    from dpsgd_torch.integrations.mlflow import MLflowLogger
+    from dpsgd_torch.integrations.opacus_pieces import BatchMemoryManager
+    from dpsgd_torch.integrations.opacus_style import PrivacyEngine
+    from dpsgd_torch.integrations.tensorboard import TensorBoardLogger
+else:
+    __getattr__, __dir__ = late(
+        __name__,
+        {
+            "hugging_face": "PrivateTrainer",
+            "mlflow": "MLflowLogger",
+            "opacus_pieces": "BatchMemoryManager",
+            "opacus_style": "PrivacyEngine",
+            "tensorboard": "TensorBoardLogger",
+        },
+    )
+
+__all__ = [
+    "BatchMemoryManager",
+    "MLflowLogger",
+    "PrivacyEngine",
+    "PrivateTrainer",
+    "TensorBoardLogger",
+]
