@@ -14,12 +14,13 @@ from pages import DOCS, ROOT, blocks, commands, pages, programs
 import accountant
 import dpsgd_torch
 import dpsgd_torch.gradients
+import dpsgd_torch.integrations
 from accountant.cli.flags import parser as accountant_parser
 from dpsgd_torch.app.flags import parse as parse_train
 from dpsgd_torch.app.search.flags import parse as parse_search
 from dpsgd_torch.export.__main__ import parser as export_parser
 
-LONG = {"docs/guides/text.md"}  # loads transformers and peft
+LONG = {"docs/guides/text.md", "docs/huggingface.md"}  # load transformers and peft
 TEXTS = {page: (ROOT / page).read_text() for page in pages()}
 RUNNING = [
     pytest.param(page, marks=[pytest.mark.long] if page in LONG else [])
@@ -157,10 +158,10 @@ def test_links_of_the_readme_lead_somewhere():
 
 def test_the_reference_holds_every_public_name():
     reference = "\n".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
-    for package in (dpsgd_torch, accountant, dpsgd_torch.gradients):
+    for package in (dpsgd_torch, accountant, dpsgd_torch.gradients, dpsgd_torch.integrations):
         missing = [name for name in package.__all__ if not re.search(rf"\b{name}\b", reference)]
         assert not missing, package.__name__
-    assert not re.search(r"\bPrivateTrainer\b", reference)  # what is not there would be missed
+    assert not re.search(r"\bPrivateLoader\b", reference)  # what is not there would be missed
 
 
 def test_the_findings_are_all_told():

@@ -51,13 +51,13 @@ class PrivateTrainer(_Trainer):  # type: ignore[misc, valid-type]
     * ``args.seed`` is public and keys no noise: ``seed`` does.
 
     Args:
-        model, args, data_collator, train_dataset, eval_dataset, processing_class, and others by
-            name: as transformers' ``Trainer`` takes them. Adapters of ``peft`` train alone.
+        model, args, data_collator, train_dataset, eval_dataset, processing_class: as transformers'
+            ``Trainer`` takes them, as it does others by name. Adapters of ``peft`` train alone.
         privacy: the promise to keep.
         loss: (outputs, targets) → one value an example; None takes that of the model's task
             (``dpsgd_torch.losses``): a label a text, a label a token, the next token.
-        run_dir: a folder for ledger and checkpoints, from which ``train(
-            resume_from_checkpoint=True)`` resumes; those in ``output_dir`` hold no ledger.
+        run_dir: a folder for ledger and checkpoints, from which a run resumes by
+            ``train(resume_from_checkpoint=True)``; those in ``output_dir`` hold no ledger.
         log_train_loss: whether logs hold the training loss too, which ε does not cover.
         units, rows_per_unit, sampler, checkpoint_every, seed: as ``Private`` takes them.
 

@@ -108,8 +108,9 @@ class PrivacyEngine:
         """(module, optimizer, criterion, loader), to train by in the loop that is there.
 
         Args:
-            module, optimizer, data_loader, noise_multiplier, max_grad_norm, criterion,
-                grad_sample_mode: as Opacus takes them; the mode must be "ghost".
+            module, optimizer, data_loader, noise_multiplier, max_grad_norm: as Opacus takes them.
+            criterion: a torch loss, or a function that gives one value an example.
+            grad_sample_mode: must be "ghost", whose shape this is.
             target_delta: δ of the ledger, which ``get_epsilon`` may ask at another; by default a
                 tenth of 1 / n, or 1e-5.
             epochs: passes that are planned; more are added as the loader is iterated.
