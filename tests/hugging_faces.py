@@ -49,6 +49,13 @@ def language_model():
     return seeded(transformers.GPT2LMHeadModel, config)
 
 
+def masked_model():
+    config = transformers.BertConfig(
+        hidden_size=16, intermediate_size=16, max_position_embeddings=16, **SHAPE, **NO_DROPOUT
+    )
+    return seeded(transformers.BertForMaskedLM, config)
+
+
 def with_lora(model):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from accountant.errors import check
 from dpsgd_torch.errors import ConfigError, RunError
 from dpsgd_torch.gradients.losses import Loss, per_example
 from dpsgd_torch.integrations.hugging_face_arguments import (
@@ -20,8 +21,8 @@ from dpsgd_torch.integrations.hugging_face_arguments import (
     refuse_arguments,
     refuse_makers,
     refuse_overridden,
-    rows_of,
 )
+from dpsgd_torch.integrations.hugging_face_rows import rows_of
 from dpsgd_torch.integrations.logger import UNCOVERED
 from dpsgd_torch.integrations.needed import needed
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee, figures
@@ -46,7 +47,8 @@ class PrivateTrainer(_Trainer):  # type: ignore[misc, valid-type]
     * ``num_train_epochs``, or ``max_steps``, are the steps of the plan.
     * A loss is one value an example: for tokens, the mean over that example's own. Theirs divides
       by the tokens of the whole batch, so that one example moves the others' gradients.
-    * ``data_collator`` is called with one row at a time: pad to ``max_length``, not to the longest.
+    * ``data_collator`` is called with one row at a time, and its rows must be of one length:
+      ``pad_to``, or a collator that pads to ``max_length``.
     * Logs hold learning rate and ε; ``eval_dataset`` is public, and ε says nothing of it.
     * ``args.seed`` is public and keys no noise: ``seed`` does.
 
@@ -56,6 +58,8 @@ class PrivateTrainer(_Trainer):  # type: ignore[misc, valid-type]
         privacy: the promise to keep.
         loss: (outputs, targets) → one value an example; None takes that of the model's task
             (``dpsgd_torch.losses``): a label a text, a label a token, the next token.
+        pad_to: tokens that every row is padded to on the right, a declared number; None leaves
+            rows as the collator makes them.
         run_dir: a folder for ledger and checkpoints, from which a run resumes by
             ``train(resume_from_checkpoint=True)``; those in ``output_dir`` hold no ledger.
         log_train_loss: whether logs hold the training loss too, which ε does not cover.
@@ -76,6 +80,7 @@ class PrivateTrainer(_Trainer):  # type: ignore[misc, valid-type]
         *,
         privacy: Privacy,
         loss: Loss | None = None,
+        pad_to: int | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
         sampler: Callable[..., Sampler] = PoissonSampler,
@@ -86,6 +91,7 @@ class PrivateTrainer(_Trainer):  # type: ignore[misc, valid-type]
         **more: Any,
     ) -> None:
         refuse_makers(more)
+        check(pad_to is None or pad_to >= 1, "pad_to", pad_to, "must be ≥ 1 token, or None")
         refuse_overridden(type(self), PrivateTrainer)
         if args is None:
             raise ConfigError("args = None: name the batch size; pass TrainingArguments(…)")
@@ -101,7 +107,7 @@ class PrivateTrainer(_Trainer):  # type: ignore[misc, valid-type]
         )
         self.control: Any  # which callbacks write to
         self.private: Private | None = None
-        self.log_train_loss = log_train_loss
+        self.log_train_loss, self._pad_to = log_train_loss, pad_to
         loss = loss if loss is not None else loss_of(self.model)
         self._loss = per_example(loss)
         self._asked: dict[str, Any] = {
@@ -225,7 +231,7 @@ class PrivateTrainer(_Trainer):  # type: ignore[misc, valid-type]
     def _made(self) -> Private:
         """The run that the arguments ask for; taken up from its folder where that was asked."""
         args, asked = self.args, self._asked
-        data = rows_of(self)
+        data = rows_of(self, self._pad_to)
         self.accelerator._models = [self.model]  # as it is: evaluation would wrap its forward
         units = asked["units"]
         count = asked["privacy"].dataset_size or (len(data) if units is None else len(set(units)))

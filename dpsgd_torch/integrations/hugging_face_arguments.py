@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dpsgd_torch.data.dataset import FromDataset
-from dpsgd_torch.errors import ConfigError, DataError, ModelError
+from dpsgd_torch.errors import ConfigError, ModelError
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.losses import causal_lm, classification, token_classification
 
@@ -151,33 +150,6 @@ def loss_of(model: Any) -> Loss:
 
 
 _SINGLE = "single_label_classification"
-
-
-def rows_of(trainer: Any) -> FromDataset:
-    """Training rows, each made by the trainer's collator by itself, from the columns it keeps.
-
-    Raises:
-        DataError: there are none, or what is predicted is not told.
-    """
-    rows, collate = trainer.train_dataset, trainer.data_collator
-    if rows is None:
-        raise DataError("train_dataset = None: is what is trained on; pass one")
-    names = list(trainer.label_names)
-    if not names:
-        raise DataError(
-            "label_names: the model's forward names none; pass TrainingArguments(label_names=[…]), "
-            "the keys of what is predicted"
-        )
-    if hasattr(rows, "column_names") and hasattr(rows, "set_format"):
-        rows = trainer._remove_unused_columns(rows, description="training")
-    else:
-        collate = trainer._get_collator_with_removed_columns(collate, description="training")
-    return FromDataset(
-        rows,
-        collate,
-        workers=trainer.args.dataloader_num_workers,
-        targets=names[0] if len(names) == 1 else names,
-    )
 
 
 def _plain(choice: Any) -> str:

@@ -153,9 +153,11 @@ class PrivacyEngine:
     def get_epsilon(self, delta: float) -> float:
         """ε of the steps so far at ``delta``, by the engine's accountant; 0 before the first."""
         check_delta(delta)
-        if self.private is None or not self.private.done:
+        if self.private is None or not self.private.state.charges.has_ledger:
             return 0.0
         events = self.private.ledger.events()
+        if not events:
+            return 0.0
         spent = self.privacy_spent()  # whose two accountants must agree
         if self.accountant == "rdp":
             rdp = RdpAccountant(COMMON_ORDERS)

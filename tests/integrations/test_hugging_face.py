@@ -2,15 +2,18 @@
 
 import json
 
+import datasets
 import pytest
 import torch
 import transformers
 from hugging_faces import (
+    LENGTH,
     PRIVACY,
     N,
     arguments,
     classifier,
     language_model,
+    masked_model,
     next_word,
     rows,
     trainer,
@@ -20,12 +23,15 @@ from transformers import default_data_collator
 
 from dpsgd_torch import Privacy, Trainer, TrainingError
 from dpsgd_torch.data.dataset import FromDataset
+from dpsgd_torch.integrations.hugging_face_rows import PaddedTo
 from dpsgd_torch.losses import causal_lm, classification
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*noise that protects nobody.*"),
 ]
+
+QUIET = Privacy(noise_multiplier=1e-4, delta=1e-3, clip_norm=0.5)
 
 
 def ours(model, loss, collate, theirs):
@@ -262,3 +268,49 @@ def test_a_loss_of_ones_own_is_taken(tmp_path):
 
     made = trainer(tmp_path, classifier(problem_type="regression"), loss=squared)
     assert made.train().global_step == 12
+
+
+def unequal(longest=LENGTH):
+    """Rows that end where their mask does."""
+    cut = []
+    for row in rows():
+        end = min(sum(row["attention_mask"]), longest)
+        parts = {key: row[key][:end] for key in ("input_ids", "attention_mask")}
+        cut.append({**parts, "label": row["label"]})
+    return cut
+
+
+def test_rows_of_unequal_length_are_padded_to_a_declared_one(tmp_path):
+    """Padding that the mask hides teaches what the whole rows under that mask teach."""
+    whole = trainer(tmp_path / "a", privacy=QUIET)
+    cut = trainer(tmp_path / "b", privacy=QUIET, train_dataset=unequal(), pad_to=LENGTH)
+    whole.train()
+    cut.train()
+    for name, p in state(whole.model).items():
+        assert torch.allclose(p, state(cut.model)[name], atol=1e-4), name
+    data = unequal()
+    masked = PaddedTo(transformers.default_data_collator, LENGTH, 3)(data[:1])
+    end = len(data[0]["input_ids"])
+    assert end < LENGTH
+    assert masked["input_ids"][0].tolist() == data[0]["input_ids"] + [3] * (LENGTH - end)
+    assert masked["attention_mask"][0].tolist() == [1] * end + [0] * (LENGTH - end)
+
+
+@pytest.mark.parametrize("mlm", [True, False])
+def test_tokens_of_a_tokenizer_are_collated_masked_and_padded(mlm, tmp_path):
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqr"]
+    (tmp_path / "vocab.txt").write_text("\n".join(names))
+    tokenizer = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
+    collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=mlm)
+    texts = [tokenizer(" ".join("abcdefg"[: 2 + i % 5])) for i in range(N)]
+    data = datasets.Dataset.from_list([dict(text) for text in texts])
+    model = masked_model() if mlm else language_model()
+    made = trainer(
+        tmp_path, model, train_dataset=data, data_collator=collator,
+        processing_class=tokenizer, pad_to=LENGTH,
+    )  # fmt: skip
+    assert made.train().global_step == 12
+    with pytest.raises(TrainingError, match=r"row 4: .*has 8 tokens: must be ≤ pad_to = 7"):
+        trainer(
+            tmp_path, language_model(), train_dataset=data, data_collator=collator, pad_to=7
+        ).train()

@@ -211,6 +211,27 @@ def test_dicts_and_flattened_tokens_are_handed_over_as_the_loader_gave_them():
     assert engine.private.done == 4
 
 
+def test_a_step_that_failed_after_its_charge_counts():
+    engine = PrivacyEngine()
+    model, optimizer, criterion, loader = engine.make_private(**pieces(noise_multiplier=1.0))
+
+    def failing():
+        for x, y in loader:
+            if not loader.batch.rehearsal:
+                raise KeyError("of the user's own")
+            criterion(model(x), y).backward()
+            optimizer.step()
+
+    with pytest.raises(KeyError):
+        failing()
+    assert engine.private.done == 0
+    one = engine.get_epsilon(DELTA)
+    assert one > 0
+    trained(model, optimizer, criterion, loader, epochs=1)
+    assert engine.privacy_spent().charges == 9
+    assert engine.get_epsilon(DELTA) > one
+
+
 def test_a_pass_that_is_left_goes_on_where_it_was():
     engine = PrivacyEngine()
     model, optimizer, criterion, loader = engine.make_private(**pieces(noise_multiplier=1.0))
