@@ -84,7 +84,7 @@ WRONG = {
         ("integrations.logger", "dpsgd_torch.app.config"),
         ("integrations.tensorboard", "dpsgd_torch.export.api"),
         ("integrations.mlflow", "dpsgd_torch.train"),
-        ("integrations.hugging_face", "dpsgd_torch.tasks.task"),
+        ("integrations.hugging_face", "dpsgd_torch.app.presets"),
         ("integrations.opacus_style", "dpsgd_torch.export.api"),
     ],
     "layers": [("layers", "dpsgd_torch.gradients.rules.layer_norm")],
