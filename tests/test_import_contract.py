@@ -86,6 +86,8 @@ WRONG = {
         ("integrations.mlflow", "dpsgd_torch.train"),
         ("integrations.accelerate", "dpsgd_torch.app.run"),
         ("integrations.lightning", "dpsgd_torch.search"),
+        ("integrations.hugging_face", "dpsgd_torch.app.presets"),
+        ("integrations.opacus_style", "dpsgd_torch.export.api"),
     ],
     "layers": [("layers", "dpsgd_torch.gradients.rules.layer_norm")],
     "losses": [("losses", "dpsgd_torch.gradients.losses")],

@@ -1,22 +1,42 @@
-"""Integrations: the tools people already use; ``pip install 'dpsgd_torch[integrations]'``.
+"""Integrations: loggers that a run feeds, and others' ways to train, made private.
+
+``pip install 'dpsgd_torch[integrations]'``; a name loads its library when it is asked for.
 
 >>> from dpsgd_torch.integrations import MLflowLogger, TensorBoardLogger
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dpsgd_torch.integrations.accelerate import private_with
-from dpsgd_torch.integrations.mlflow import MLflowLogger
-from dpsgd_torch.integrations.needed import needed
-from dpsgd_torch.integrations.tensorboard import TensorBoardLogger
+from accountant.late import late
 
 if TYPE_CHECKING:
+    from dpsgd_torch.integrations.accelerate import private_with
+    from dpsgd_torch.integrations.hugging_face import PrivateTrainer
     from dpsgd_torch.integrations.lightning import PrivateStrategy
+    from dpsgd_torch.integrations.mlflow import MLflowLogger
+    from dpsgd_torch.integrations.opacus_pieces import BatchMemoryManager
+    from dpsgd_torch.integrations.opacus_style import PrivacyEngine
+    from dpsgd_torch.integrations.tensorboard import TensorBoardLogger
+else:
+    __getattr__, __dir__ = late(
+        __name__,
+        {
+            "accelerate": "private_with",
+            "hugging_face": "PrivateTrainer",
+            "lightning": "PrivateStrategy",
+            "mlflow": "MLflowLogger",
+            "opacus_pieces": "BatchMemoryManager",
+            "opacus_style": "PrivacyEngine",
+            "tensorboard": "TensorBoardLogger",
+        },
+    )
 
-__all__ = ["MLflowLogger", "PrivateStrategy", "TensorBoardLogger", "private_with"]
-
-
-def __getattr__(name: str) -> Any:
-    if name != "PrivateStrategy":
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    return needed("dpsgd_torch.integrations.lightning", "lightning").PrivateStrategy
+__all__ = [
+    "BatchMemoryManager",
+    "MLflowLogger",
+    "PrivacyEngine",
+    "PrivateStrategy",
+    "PrivateTrainer",
+    "TensorBoardLogger",
+    "private_with",
+]
