@@ -55,6 +55,12 @@ if TYPE_CHECKING:
     from accountant.rdp.accountant import COMMON_ORDERS, RdpAccountant
     from accountant.rdp.curves import renyi_divergence
     from accountant.rdp.sampled_gaussian import rdp_gaussian, rdp_poisson_sampled_gaussian
+    from accountant.rounding import (
+        nearest_sensitivity,
+        randomized_sensitivity,
+        rounded_sum_sensitivity,
+        truncated_sensitivity,
+    )
     from accountant.tradeoff import attacker_power
 else:
     __getattr__, __dir__ = late(
@@ -82,6 +88,10 @@ else:
             "rdp.accountant": "COMMON_ORDERS RdpAccountant",
             "rdp.curves": "renyi_divergence",
             "rdp.sampled_gaussian": "rdp_gaussian rdp_poisson_sampled_gaussian",
+            "rounding": (
+                "nearest_sensitivity randomized_sensitivity rounded_sum_sensitivity "
+                "truncated_sensitivity"
+            ),
             "tradeoff": "attacker_power",
         },
     )
@@ -128,7 +138,11 @@ __all__ = [
     "for_group",
     "gdp_epsilon",
     "gdp_mu",
+    "nearest_sensitivity",
+    "randomized_sensitivity",
     "rdp_gaussian",
     "rdp_poisson_sampled_gaussian",
     "renyi_divergence",
+    "rounded_sum_sensitivity",
+    "truncated_sensitivity",
 ]
