@@ -23,6 +23,7 @@ from accountant.gaussian import gaussian_bounds, gaussian_log_delta
 from accountant.lattice import OFF, continuous
 from accountant.pld.certify import delta_bounds, epsilon_bounds
 from accountant.pld.coarsening import coarser
+from accountant.pld.inverse import delta_by_inverse
 from accountant.pld.one_release import lone_bounds
 from accountant.pld.sums import Sum
 from accountant.rdp.accountant import RdpAccountant
@@ -138,6 +139,10 @@ class PldAccountant(Composer):
             return DeltaBounds(kinds.revealed, 1.0)
         if kinds.mu is not None:
             return _gaussian_delta(kinds.mu, epsilon)
+        if (alone := kinds.alone) is not None and epsilon >= 0:
+            held = delta_by_inverse(lambda d: lone_bounds(alone, d), epsilon, width / 4)
+            if held[1] - held[0] <= width * held[1]:
+                return DeltaBounds(*held)
         lower = upper = 0.0
         try:
             for above, below in kinds.sums():
@@ -149,7 +154,14 @@ class PldAccountant(Composer):
             upper = 1.0
         if upper == 1 and epsilon >= 0:
             upper = self._by_rdp().delta(epsilon).upper
+        if upper > 2 * lower and epsilon >= 0 and kinds.alone is None:
+            upper = min(upper, self._total_variation())
         return DeltaBounds(lower, upper)
+
+    def _total_variation(self) -> float:
+        """δ(0), and so any δ, is at most the sum of what each release has alone."""
+        each = ((PldAccountant().compose(event).delta(0.0).upper, n) for event, n in self.events)
+        return min(sum(n * alone for alone, n in each) * (1 + 1e-12), 1.0)
 
     def _by_rdp(self) -> RdpAccountant:
         accountant = RdpAccountant()
