@@ -55,7 +55,15 @@ if TYPE_CHECKING:
     from accountant.rdp.accountant import COMMON_ORDERS, RdpAccountant
     from accountant.rdp.curves import renyi_divergence
     from accountant.rdp.sampled_gaussian import rdp_gaussian, rdp_poisson_sampled_gaussian
-    from accountant.tradeoff import attacker_power
+    from accountant.risk.calibrate import calibrate_noise_to_advantage, calibrate_noise_to_power
+    from accountant.risk.measures import Risk, risk_of
+    from accountant.rounding import (
+        nearest_sensitivity,
+        randomized_sensitivity,
+        rounded_sum_sensitivity,
+        truncated_sensitivity,
+    )
+    from accountant.tradeoff import TradeOff, attacker_power
 else:
     __getattr__, __dir__ = late(
         __name__,
@@ -82,7 +90,13 @@ else:
             "rdp.accountant": "COMMON_ORDERS RdpAccountant",
             "rdp.curves": "renyi_divergence",
             "rdp.sampled_gaussian": "rdp_gaussian rdp_poisson_sampled_gaussian",
-            "tradeoff": "attacker_power",
+            "risk.calibrate": "calibrate_noise_to_advantage calibrate_noise_to_power",
+            "risk.measures": "Risk risk_of",
+            "rounding": (
+                "nearest_sensitivity randomized_sensitivity rounded_sum_sensitivity "
+                "truncated_sensitivity"
+            ),
+            "tradeoff": "TradeOff attacker_power",
         },
     )
 
@@ -110,13 +124,17 @@ __all__ = [
     "RdpAccountant",
     "RdpBound",
     "Relation",
+    "Risk",
     "Sampler",
     "ShuffledEpoch",
+    "TradeOff",
     "Unreachable",
     "UnsupportedEvent",
     "attacker_power",
     "calibrate",
     "calibrate_noise",
+    "calibrate_noise_to_advantage",
+    "calibrate_noise_to_power",
     "calibrate_sampling_rate",
     "calibrate_steps",
     "count_runs",
@@ -128,7 +146,12 @@ __all__ = [
     "for_group",
     "gdp_epsilon",
     "gdp_mu",
+    "nearest_sensitivity",
+    "randomized_sensitivity",
     "rdp_gaussian",
     "rdp_poisson_sampled_gaussian",
     "renyi_divergence",
+    "risk_of",
+    "rounded_sum_sensitivity",
+    "truncated_sensitivity",
 ]

@@ -110,10 +110,10 @@ def calibrate(
     spent = by(accountant)
     if accountant is exact:  # a first answer by wide intervals, then a few narrow ones
         roughly = by(PldAccountant)
-        value = _affordable(roughly, start, between, tolerance=1e-4)
+        value = affordable(roughly, start, between, tolerance=1e-4)
         value = _polished(spent, roughly, value, between, tolerance)
     else:
-        value = _affordable(spent, start, between, tolerance=tolerance)
+        value = affordable(spent, start, between, tolerance=tolerance)
     reached = spent(value)
     if reached > 1:
         raise Unreachable(
@@ -130,7 +130,7 @@ def calibrate(
     return value
 
 
-def _affordable(
+def affordable(
     spent: Callable[[float], float],
     start: float,
     between: tuple[float, float],
@@ -191,7 +191,7 @@ def _polished(
             break
         step = min(max(-(excess + margin / 2) / slope, -0.5), 0.5)
         value = min(max(value * math.exp(step), min(between)), max(between))
-    return _affordable(spent, value, between, tolerance=tolerance, factor=1 + 1e-3)
+    return affordable(spent, value, between, tolerance=tolerance, factor=1 + 1e-3)
 
 
 def _snap(log_value: float, *known: float) -> float:

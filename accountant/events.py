@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,19 +83,40 @@ class Laplace(_Written):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DiscreteGaussian(_Written):
-    """Discrete Gaussian noise on the integers, added to an integer.
+    """Discrete Gaussian noise on the integers, added to an integer or to each of a vector's.
 
     P(k) ∝ exp(−k²/(2σ²)) with σ = noise_multiplier × sensitivity [Canonne, Kamath, Steinke 2020].
+    A vector's sensitivity is that of its L2 norm, in cells of the grid, and σ at least 4 of them.
+
+    >>> DiscreteGaussian(noise_multiplier=1.5, sensitivity=1000.5, dimension=26010).deviation
+    1500.75
     """
 
     noise_multiplier: float
-    sensitivity: int = 1
+    sensitivity: float = 1
     relation: Relation = Relation.ADD_OR_REMOVE_ONE
+    dimension: int = 1
 
     def __post_init__(self) -> None:
         _check_noise(self.noise_multiplier)
-        whole = self.sensitivity >= 1 and self.sensitivity % 1 == 0
-        check(whole, "sensitivity", self.sensitivity, "must be a whole number ≥ 1")
+        d, shift = self.dimension, self.sensitivity
+        check(d >= 1 and d % 1 == 0, "dimension", d, "must be a whole number ≥ 1")
+        if d == 1:
+            check(shift >= 1 and shift % 1 == 0, "sensitivity", shift, "must be a whole number ≥ 1")
+            return
+        check(1 <= shift < math.inf, "sensitivity", shift, "must be a number ≥ 1")
+        check(
+            self.deviation >= 4 * (1 - 1e-9),
+            "noise_multiplier × sensitivity",
+            self.deviation,
+            "must be at least 4 cells in more than one dimension",
+            "take a finer grid",
+        )
+
+    @property
+    def deviation(self) -> float:
+        """σ, in cells of the grid."""
+        return self.noise_multiplier * self.sensitivity
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -147,6 +169,13 @@ class NoCost(_Written):
 Mechanism = Gaussian | Laplace | DiscreteGaussian | RandomizedResponse | ExponentialMechanism
 
 
+def _continuous(event: Mechanism) -> bool:
+    """Whether the noise is Gaussian, or within a hair of it (``accountant.lattice``)."""
+    return isinstance(event, Gaussian) or (
+        isinstance(event, DiscreteGaussian) and event.dimension > 1
+    )
+
+
 def _check_sampled(event: Mechanism, wanted: Relation, sampler: str) -> None:
     if event.relation is not wanted:
         raise UnsupportedEvent(
@@ -174,13 +203,13 @@ class PoissonSampled(_Written):
     def __post_init__(self) -> None:
         rate = self.sampling_rate
         check(0 <= rate <= 1, "sampling_rate", rate, "must lie in [0, 1]")
-        if self.event.relation is not Relation.REPLACE_ONE or not isinstance(self.event, Gaussian):
+        if self.event.relation is not Relation.REPLACE_ONE or not _continuous(self.event):
             _check_sampled(self.event, Relation.ADD_OR_REMOVE_ONE, "Poisson sampling")
         k = self.group_size
         check(k >= 1 and k % 1 == 0, "group_size", k, "must be a whole number ≥ 1")
         if k != 1 and self.relation is Relation.REPLACE_ONE:
             _check_sampled(self.event, Relation.ADD_OR_REMOVE_ONE, "a sampled group")
-        if k != 1 and not isinstance(self.event, Gaussian):
+        if k != 1 and not _continuous(self.event):
             raise UnsupportedEvent(
                 f"group_size = {self.group_size}: a sampled group is analysed for Gaussian noise "
                 "only; choose another mechanism"
@@ -202,7 +231,7 @@ class FixedSizeSampled(_Written):
 
     dataset_size: int
     batch_size: int
-    event: Gaussian
+    event: Gaussian | DiscreteGaussian
 
     def __post_init__(self) -> None:
         n, m = self.dataset_size, self.batch_size

@@ -46,7 +46,9 @@ def for_group(event: Event, size: int) -> list[tuple[Event, int]]:
             return [(event, size)]
         case ExponentialMechanism(epsilon=epsilon):
             return [(replace(event, epsilon=epsilon * size), 1)]
-        case PoissonSampled(event=Gaussian()):
+        case PoissonSampled(event=Gaussian() | DiscreteGaussian() as inner) if (
+            isinstance(inner, Gaussian) or inner.dimension > 1
+        ):
             return [(replace(event, group_size=event.group_size * size), 1)]
         case ShuffledEpoch(event=Gaussian() as inner):  # at worst all in one batch
             whole = replace(inner, noise_multiplier=inner.noise_multiplier / size)

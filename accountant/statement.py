@@ -87,8 +87,9 @@ def describe_event(event: Event) -> str:
             return f"Gaussian noise of {noise:.6g} × sensitivity"
         case Laplace(noise_multiplier=noise):
             return f"Laplace noise of scale {noise:.6g} × sensitivity"
-        case DiscreteGaussian(noise_multiplier=noise):
-            return f"discrete Gaussian noise of {noise:.6g} × sensitivity"
+        case DiscreteGaussian(noise_multiplier=noise, dimension=d):
+            each = f" on each of {d} coordinates" if d > 1 else ""
+            return f"discrete Gaussian noise of {noise:.6g} × sensitivity{each}"
         case RandomizedResponse(noise_parameter=p, categories=k):
             return f"randomized response among {k}, uniform with probability {p:.6g}"
         case ExponentialMechanism(epsilon=epsilon):

@@ -13,7 +13,6 @@ release = version = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.imgmath", "sphinx.ext.napoleon"]
 exclude_patterns = ["**/.ipynb_checkpoints"]
-suppress_warnings = ["toc.not_readable"]  # a page that no toctree holds is warned of all the same
 
 # Pages are read from a folder, without a network: no fonts, scripts or formulas from elsewhere.
 html_theme = "furo"

@@ -166,6 +166,10 @@ ACCOUNTANT = [
     ("dominating_pairs.pairs", "accountant.rdp.curves"),
     ("ledger.ledger", "accountant.cli.commands"),
     ("errors", "accountant.events"),
+    ("lattice", "accountant.rdp.curves"),
+    ("rounding", "accountant.lattice"),
+    ("tradeoff", "accountant.risk.measures"),
+    ("risk.measures", "accountant.ledger.ledger"),
 ]
 ARROWS = [
     *[(f"dpsgd_torch.{file}", wrong) for arrows in WRONG.values() for file, wrong in arrows],

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
-import sys
 import warnings
 from typing import Any
 
 from accountant.bounds import EpsilonBounds, RdpBound
 from accountant.calibration import BudgetNotReached, calibrate_noise, calibrate_steps
-from accountant.dpsgd import Sampler, dpsgd_events, dpsgd_steps
-from accountant.errors import check, check_count, check_delta
-from accountant.events import Event, Relation
-from accountant.groups import for_group
+from accountant.cli.asked import events_of, print_json, recorded, steps_of, warn
+from accountant.cli.risk import noise_for_risk
+from accountant.dpsgd import Sampler
+from accountant.errors import check, check_delta
+from accountant.events import Event
 from accountant.methods import accountant_of, as_json, epsilon_by
 from accountant.pld.accountant import PldAccountant
 from accountant.rdp.accountant import COMMON_ORDERS, RdpAccountant
@@ -34,7 +33,7 @@ Answer = EpsilonBounds | RdpBound | float
 
 def epsilon(args: argparse.Namespace) -> None:
     """ε of a run."""
-    events = _events(args, args.noise_multiplier, _steps(args))
+    events = events_of(args, args.noise_multiplier, steps_of(args))
     _report(args, events, {})
 
 
@@ -44,35 +43,39 @@ def delta(args: argparse.Namespace) -> None:
     accountant_of(args.method)  # refuses an estimate
     exact = args.method == "exact"
     accountant = PldAccountant() if exact else RdpAccountant(method=args.method)
-    accountant.compose_all(_events(args, args.noise_multiplier, _steps(args)))
+    accountant.compose_all(events_of(args, args.noise_multiplier, steps_of(args)))
     bounds = accountant.delta(args.epsilon)
     if args.json:
         held = {"lower": bounds.lower, "upper": bounds.upper} if exact else {}
-        _print_json({"delta": bounds.upper, "epsilon": args.epsilon, "method": args.method, **held})
+        print_json({"delta": bounds.upper, "epsilon": args.epsilon, "method": args.method, **held})
         return
     held_in = f", proven to lie above {bounds.lower:.6g}" if exact else ""
     print(f"δ = {_above(bounds.upper)} at ε = {args.epsilon:g}{held_in} ({args.method})")
 
 
 def noise(args: argparse.Namespace) -> None:
-    """The least noise within ε."""
-    steps = _steps(args)
+    """The least noise within ε, or at which an attacker stays below a bound."""
+    if args.epsilon is None:
+        noise_for_risk(args)
+        return
+    check(args.delta is not None, "delta", "None", "must be given with --epsilon")
+    steps = steps_of(args)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", BudgetNotReached)
         found = calibrate_noise(
             args.epsilon,
             args.delta,
-            lambda sigma: _events(args, sigma, steps),
+            lambda sigma: events_of(args, sigma, steps),
             accountant=accountant_of(args.method),
         )
     for warning in caught:
-        _warn(str(warning.message))
-    _report(args, _events(args, found, steps), {"noise_multiplier": found})
+        warn(str(warning.message))
+    _report(args, events_of(args, found, steps), {"noise_multiplier": found})
 
 
 def steps(args: argparse.Namespace) -> None:
     """The most steps within ε."""
-    once = _events(args, args.noise_multiplier, 1)
+    once = events_of(args, args.noise_multiplier, 1)
     check(len(once) == 1, "steps", "", "cannot be found for a mixture of events")
     event, per_step = once[0]
     most = calibrate_steps(args.epsilon, args.delta, event, accountant=accountant_of(args.method))
@@ -86,16 +89,8 @@ def steps(args: argparse.Namespace) -> None:
 
 def ledger(args: argparse.Namespace) -> None:
     """ε of what was written down."""
-    from accountant.ledger.recorded import drawn_in_float32, read_events
-
     check_delta(args.delta)
-    events = read_events(args.file)
-    if drawn_in_float32(args.file):
-        _warn(
-            f"ledger {args.file}: its Gaussian noise was drawn in float32, which ends at 5.77 "
-            "deviations and can be read off in pairs; this ε does not hold against who does"
-        )
-    _report(args, events, {})
+    _report(args, recorded(args), {})
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -103,14 +98,14 @@ def compare(args: argparse.Namespace) -> None:
     from accountant.cli.comparison import compare as results
 
     check_delta(args.delta)
-    events = _events(args, args.noise_multiplier, _steps(args))
+    events = events_of(args, args.noise_multiplier, steps_of(args))
     found = []
     for result in results(events, args.delta, args.limit):
         found.append(dataclasses.asdict(result))
         if not args.json:
             print(result, flush=True)
     if args.json:
-        _print_json({"delta": args.delta, "results": found})
+        print_json({"delta": args.delta, "results": found})
 
 
 def plot(args: argparse.Namespace) -> None:
@@ -118,32 +113,8 @@ def plot(args: argparse.Namespace) -> None:
     from accountant.cli.plot import draw
 
     check_delta(args.delta)
-    draw(_events(args, args.noise_multiplier, _steps(args)), args.delta, args.out)
+    draw(events_of(args, args.noise_multiplier, steps_of(args)), args.delta, args.out)
     print(args.out)
-
-
-def _steps(args: argparse.Namespace) -> int:
-    if args.steps is None:
-        return dpsgd_steps(dataset_size=args.n, batch_size=args.batch_size, epochs=args.epochs)
-    check_count("steps", args.steps)
-    return int(args.steps)
-
-
-def _events(args: argparse.Namespace, sigma: float, steps: int) -> list[tuple[Event, int]]:
-    run = dpsgd_events(
-        dataset_size=args.n,
-        batch_size=args.batch_size,
-        noise_multiplier=sigma,
-        steps=steps,
-        microbatch_size=args.microbatch_size,
-        sampler=Sampler(args.sampler),
-        relation=Relation(args.relation) if args.relation else None,
-    )
-    return [
-        (part, count * times)
-        for event, count in run
-        for part, times in for_group(event, args.group_size)
-    ]
 
 
 def _report(
@@ -156,7 +127,7 @@ def _report(
     full = getattr(args, "statement", False)
     if args.json:
         fields = {**found, **as_json(answer), "delta": args.delta, "method": args.method}
-        _print_json({**fields, **(_in_full(args, events, value) if full else {})})
+        print_json({**fields, **(_in_full(args, events, value) if full else {})})
         return
     for name, number in found.items():
         print(f"{name} = {round_up(number, 6) if name == 'noise_multiplier' else f'{number:g}'}")
@@ -177,11 +148,11 @@ def _how(answer: Answer) -> str:
 
 def _warn_about(args: argparse.Namespace, events: list[tuple[Event, int]], answer: Answer) -> None:
     if "n" in args and (weak := weak_delta(args.delta, args.n)):
-        _warn(weak)
+        warn(weak)
     if args.method == "gdp":
-        _warn("gdp is an estimate and often below the truth; report --method exact")
+        warn("gdp is an estimate and often below the truth; report --method exact")
     if isinstance(answer, EpsilonBounds) and not answer.narrow:
-        _warn(
+        warn(
             f"width = {args.width:g}: not reached; the interval holds ε all the same, and what "
             "lies between its ends is not known to be either"
         )
@@ -189,7 +160,7 @@ def _warn_about(args: argparse.Namespace, events: list[tuple[Event, int]], answe
         accountant = RdpAccountant(method=args.method)
         accountant.compose_all(events)
         edge = accountant.epsilon(args.delta, search=False)
-        _warn(
+        warn(
             f"the best order on the common grid {COMMON_ORDERS[0]:g}…{COMMON_ORDERS[-1]:g} is its "
             f"edge {edge.order:g} (ε = {edge.upper:.7f}); searched beyond it"
         )
@@ -209,7 +180,7 @@ def _beside(args: argparse.Namespace) -> list[tuple[str, float]]:
         dataset_size=args.n,
         batch_size=args.batch_size,
         noise_multiplier=args.noise_multiplier,
-        steps=_steps(args),
+        steps=steps_of(args),
         delta=args.delta,
         microbatch_size=args.microbatch_size,
     )
@@ -249,11 +220,3 @@ def _above(value: float) -> str:
         return "0"
     digits = 2 - math.floor(math.log10(value))
     return f"{math.ceil(value * 10.0**digits) / 10.0**digits:.3g}" if digits < 300 else "1e-300"
-
-
-def _print_json(fields: dict[str, Any]) -> None:
-    print(json.dumps(fields))
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from accountant.calibration import WIDTH
 from accountant.cli import commands as answers
+from accountant.cli.risk import risk, tpr_at_fpr
 from accountant.dpsgd import Sampler
 from accountant.events import Relation
 from accountant.methods import METHODS
@@ -18,6 +19,8 @@ examples:
   RUN="--n 60000 --batch-size 250 --delta 1e-5"
   python -m accountant epsilon $RUN --epochs 15 --noise-multiplier 1.3 --statement
   python -m accountant noise   $RUN --epochs 15 --epsilon 1
+  python -m accountant noise   $RUN --epochs 15 --tpr-at-fpr 0.02@0.001
+  python -m accountant risk runs/NAME/ledger.sqlite
   python -m accountant ledger runs/NAME/ledger.sqlite --delta 1e-5
   python -m accountant plot    $RUN --epochs 15 --noise-multiplier 1.3 --out curve.png
 
@@ -51,7 +54,7 @@ def parser(prog: str = "python -m accountant") -> argparse.ArgumentParser:
 
     def command(name: str, words: str, *parts: _Parser) -> argparse.ArgumentParser:
         added = commands.add_parser(name, parents=list(parts), help=words, description=words + ".")
-        added.set_defaults(answer=getattr(answers, name))
+        added.set_defaults(answer=risk if name == "risk" else getattr(answers, name))
         return added
 
     run, length, noise, delta, method = _run(), _length(), _noise(), _delta(), _method()
@@ -64,13 +67,13 @@ def parser(prog: str = "python -m accountant") -> argparse.ArgumentParser:
     )
     at_epsilon = command("delta", "δ of a run at a given ε", run, length, noise, method)
     at_epsilon.add_argument("--epsilon", type=float, required=True, help="ε ≥ 0")
-    _target(
+    _bound(
         command(
             "noise",
-            "the least noise that keeps a run within ε",
+            "the least noise that keeps a run within ε, or an attacker below a bound",
             run,
             length,
-            delta,
+            _delta(required=False),
             method,
         )
     )
@@ -94,6 +97,15 @@ def parser(prog: str = "python -m accountant") -> argparse.ArgumentParser:
         metavar="FILE",
         help='a run\'s ledger.sqlite, or JSON: [{"type": "laplace", "noise_multiplier": 10, '
         '"count": 3}, …]',
+    )
+    _risk(
+        command(
+            "risk",
+            "what any attacker gains from a run, or from what a ledger holds",
+            _run(required=False),
+            _length(required=False),
+            _noise(required=False),
+        )
     )
     compare = command(
         "compare",
@@ -127,10 +139,10 @@ def _part() -> _Parser:
     return _Parser(add_help=False)
 
 
-def _run() -> _Parser:
+def _run(required: bool = True) -> _Parser:
     part = _part()
-    part.add_argument("--n", type=int, required=True, help="records in the training set")
-    part.add_argument("--batch-size", type=int, required=True, help="expected batch size")
+    part.add_argument("--n", type=int, required=required, help="records in the training set")
+    part.add_argument("--batch-size", type=int, required=required, help="expected batch size")
     part.add_argument(
         "--microbatch-size",
         type=int,
@@ -156,25 +168,25 @@ def _run() -> _Parser:
     return part
 
 
-def _length() -> _Parser:
+def _length(required: bool = True) -> _Parser:
     part = _part()
-    length = part.add_mutually_exclusive_group(required=True)
+    length = part.add_mutually_exclusive_group(required=required)
     length.add_argument("--epochs", type=float, help="passes over the data, in expectation")
     length.add_argument("--steps", type=int, help="steps, instead of epochs")
     return part
 
 
-def _noise() -> _Parser:
+def _noise(required: bool = True) -> _Parser:
     part = _part()
     part.add_argument(
-        "--noise-multiplier", type=float, required=True, help="noise deviation / clip norm"
+        "--noise-multiplier", type=float, required=required, help="noise deviation / clip norm"
     )
     return part
 
 
-def _delta() -> _Parser:
+def _delta(required: bool = True) -> _Parser:
     part = _part()
-    part.add_argument("--delta", type=float, required=True, help="δ; keep it below 1/n")
+    part.add_argument("--delta", type=float, required=required, help="δ; keep it below 1/n")
     return part
 
 
@@ -194,3 +206,41 @@ def _method() -> _Parser:
 
 def _target(part: argparse.ArgumentParser) -> None:
     part.add_argument("--epsilon", type=float, required=True, help="the ε not to pass")
+
+
+def _bound(part: argparse.ArgumentParser) -> None:
+    bound = part.add_mutually_exclusive_group(required=True)
+    bound.add_argument("--epsilon", type=float, help="the ε not to pass, at --delta")
+    bound.add_argument(
+        "--advantage", type=float, help="the most of an attacker's true less false positives"
+    )
+    bound.add_argument(
+        "--tpr-at-fpr",
+        type=tpr_at_fpr,
+        metavar="TPR@FPR",
+        help="the most true positives at a false-positive rate, such as 0.02@0.001",
+    )
+
+
+def _risk(part: argparse.ArgumentParser) -> None:
+    part.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="a run's ledger.sqlite, or a JSON list of events, in place of the run's flags",
+    )
+    part.add_argument(
+        "--fpr", type=float, nargs="+", metavar="RATE", help="false-positive rates (0.001 0.01 0.1)"
+    )
+    part.add_argument(
+        "--prior", type=float, default=0.5, help="probability of membership before (default 0.5)"
+    )
+    part.add_argument(
+        "--chance",
+        type=float,
+        nargs="+",
+        metavar="P",
+        help="probabilities to guess a secret without the release (0.5 0.1 0.01 0.0001)",
+    )
+    part.add_argument("--json", action="store_true", help="one JSON object on stdout")

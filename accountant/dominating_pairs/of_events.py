@@ -161,14 +161,14 @@ def _exact(removed: Pair, added: Pair) -> Domination:
     return Domination(pairs, pairs)
 
 
-def _pair(event: Mechanism | NoCost) -> Panels | Points:
+def _pair(event: Mechanism | NoCost | FixedSizeSampled) -> Panels | Points:
     match event:
         case Laplace(noise_multiplier=noise):
             if noise < 1e-300:  # a loss that is no number
                 raise TooFine
             return _laplace(1 / noise)
-        case DiscreteGaussian(noise_multiplier=noise, sensitivity=sensitivity):
-            return _discrete_gaussian(noise * sensitivity, sensitivity)
+        case DiscreteGaussian(sensitivity=sensitivity, dimension=1):
+            return _discrete_gaussian(event.deviation, int(sensitivity))
         case RandomizedResponse(noise_parameter=p, categories=k):
             return _randomized_response(p, k)
         case ExponentialMechanism(epsilon=epsilon):

@@ -20,8 +20,10 @@ from accountant.dominating_pairs.pairs import OUT_OF_REACH
 from accountant.errors import check, check_delta
 from accountant.events import Event, ExponentialMechanism, Relation, mechanism
 from accountant.gaussian import gaussian_bounds, gaussian_log_delta
+from accountant.lattice import OFF, continuous
 from accountant.pld.certify import delta_bounds, epsilon_bounds
 from accountant.pld.coarsening import coarser
+from accountant.pld.inverse import delta_by_inverse
 from accountant.pld.one_release import lone_bounds
 from accountant.pld.sums import Sum
 from accountant.rdp.accountant import RdpAccountant
@@ -77,7 +79,9 @@ class PldAccountant(Composer):
         check_delta(delta)
         width = self.width if width is None else width
         check(width is None or 0 < width < math.inf, "width", width, "must be a number > 0")
-        if len(self.events) > self.most_events:
+        if self._lattice_releases():
+            lower, upper = self._on_lattice(delta, width)
+        elif len(self.events) > self.most_events:
             fewer, more = self._coarser()
             lower, upper = fewer.epsilon(delta, width).lower, more.epsilon(delta, width).upper
         else:
@@ -120,6 +124,11 @@ class PldAccountant(Composer):
         check(0 < width < math.inf, "width", width, "must be a number > 0")
         if epsilon == -math.inf:
             return DeltaBounds(1.0, 1.0)
+        if self._lattice_releases():
+            fewer, more, off = self._smooth()
+            low = fewer.delta(epsilon + 2 * off, width).lower * math.exp(-off)
+            high = more.delta(epsilon - 2 * off, width).upper * math.exp(off)
+            return DeltaBounds(low, min(high, 1.0))
         if len(self.events) > self.most_events:
             fewer, more = self._coarser()
             return DeltaBounds(fewer.delta(epsilon, width).lower, more.delta(epsilon, width).upper)
@@ -130,6 +139,10 @@ class PldAccountant(Composer):
             return DeltaBounds(kinds.revealed, 1.0)
         if kinds.mu is not None:
             return _gaussian_delta(kinds.mu, epsilon)
+        if (alone := kinds.alone) is not None and epsilon >= 0:
+            held = delta_by_inverse(lambda d: lone_bounds(alone, d), epsilon, width / 4)
+            if held[1] - held[0] <= width * held[1]:
+                return DeltaBounds(*held)
         lower = upper = 0.0
         try:
             for above, below in kinds.sums():
@@ -141,12 +154,42 @@ class PldAccountant(Composer):
             upper = 1.0
         if upper == 1 and epsilon >= 0:
             upper = self._by_rdp().delta(epsilon).upper
+        if upper > 2 * lower and epsilon >= 0 and kinds.alone is None:
+            upper = min(upper, self._total_variation())
         return DeltaBounds(lower, upper)
+
+    def _total_variation(self) -> float:
+        """δ(0), and so any δ, is at most the sum of what each release has alone."""
+        each = ((PldAccountant().compose(event).delta(0.0).upper, n) for event, n in self.events)
+        return min(sum(n * alone for alone, n in each) * (1 + 1e-12), 1.0)
 
     def _by_rdp(self) -> RdpAccountant:
         accountant = RdpAccountant()
         accountant.compose_all(self.events)
         return accountant
+
+    def _on_lattice(self, delta: float, width: float | None) -> tuple[float, float]:
+        """By ``accountant.lattice``: the gap between the two is part of the width."""
+        fewer, more, off = self._smooth()
+        width = (1e-4 if width is None else width) / 4
+        upper = more.epsilon(delta * math.exp(-off), width).upper + 2 * off
+        raised = delta * math.exp(off)
+        lower = fewer.epsilon(raised, width).lower - 2 * off if raised < 1 else 0.0
+        return max(lower, 0.0), upper
+
+    def _smooth(self) -> tuple[PldAccountant, PldAccountant, float]:
+        """The composition with continuous noise that costs no more, no less, and what is off."""
+        told = []
+        for costlier in (False, True):
+            accountant = PldAccountant(most_events=self.most_events)
+            for event, count in self.events:
+                accountant.compose(continuous(event, costlier=costlier) or event, count)
+            told.append(accountant)
+        return told[0], told[1], OFF * self._lattice_releases() * (1 + 1e-9)
+
+    def _lattice_releases(self) -> int:
+        """How many are priced by continuous noise in place of discrete."""
+        return sum(n for event, n in self.events if continuous(event, costlier=True) is not None)
 
     def _coarser(self) -> tuple[PldAccountant, PldAccountant]:
         """What costs no more than the composition, and what costs no less, in fewer events."""

@@ -32,7 +32,10 @@ def coarser(
     told: list[tuple[Event, int]] = []
     for event, count in events:
         match event:
-            case PoissonSampled(event=Gaussian() as inner) | FixedSizeSampled(event=inner):
+            case (
+                PoissonSampled(event=Gaussian() as inner)
+                | FixedSizeSampled(event=Gaussian() as inner)
+            ):
                 families[_with_noise(event, inner, 1.0)].append((inner.noise_multiplier, count))
             case _:
                 told.append((event, count))

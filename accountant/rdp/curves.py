@@ -23,6 +23,7 @@ from accountant.events import (
     Relation,
     ShuffledEpoch,
 )
+from accountant.lattice import OFF, continuous
 from accountant.rdp.fixed_size import rdp_fixed_size_gaussian
 from accountant.rdp.sampled_gaussian import (
     check_orders,
@@ -50,10 +51,16 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
     array([1., 2.])
     """
     orders = check_orders(orders)
+    smooth = continuous(event, costlier=True)
+    if smooth is not None and not isinstance(event, DiscreteGaussian):
+        # ∫ P^α Q^(1−α) changes by a factor of at most exp((2α − 1) OFF)
+        return renyi_divergence(smooth, orders) + OFF * (2 * orders - 1) / (orders - 1)
     match event:
         case Gaussian(noise_multiplier=noise):
             return rdp_gaussian(noise, orders)
-        case DiscreteGaussian(noise_multiplier=noise) if noise < 0.01 or noise > 3:
+        case DiscreteGaussian(noise_multiplier=noise, dimension=d) if (
+            noise < 0.01 or noise > 3 or d > 1 or smooth is not None
+        ):
             # never more than the continuous one, and equal to 33 digits [CKS 2020, Prop. 5]
             return rdp_gaussian(noise, orders)
         case PoissonSampled(sampling_rate=1, event=Gaussian(noise_multiplier=noise)):

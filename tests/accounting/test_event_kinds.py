@@ -41,6 +41,7 @@ def mechanisms(relations):
             sensitivity=st.integers(1, 1000),
             relation=relations,
         ),
+        vectors(relations),
         st.builds(
             RandomizedResponse,
             noise_parameter=st.floats(0, 1),
@@ -48,6 +49,16 @@ def mechanisms(relations):
             relation=relations,
         ),
         st.builds(ExponentialMechanism, epsilon=noises, relation=relations),
+    )
+
+
+def vectors(relations):
+    return st.builds(
+        DiscreteGaussian,
+        noise_multiplier=st.floats(4, allow_nan=False),
+        sensitivity=st.floats(1, 1e100),
+        dimension=st.integers(2, 10**12),
+        relation=relations,
     )
 
 
@@ -67,10 +78,16 @@ events = st.one_of(
         group_size=st.integers(1, 100),
     ),
     st.builds(
+        PoissonSampled,
+        sampling_rate=rates,
+        event=vectors(st.just(ADDED)),
+        group_size=st.integers(1, 100),
+    ),
+    st.builds(
         FixedSizeSampled,
         dataset_size=st.integers(100, 10**9),
         batch_size=st.integers(0, 100),
-        event=gaussians(REPLACED),
+        event=st.one_of(gaussians(REPLACED), vectors(st.just(REPLACED))),
     ),
     st.builds(ShuffledEpoch, event=mechanisms(st.sampled_from([REPLACED, LABEL]))),
 )
@@ -209,6 +226,21 @@ BAD_VALUES = [
         lambda v: DiscreteGaussian(noise_multiplier=1.0, sensitivity=v),
         "sensitivity",
         [0, -1, 1.5, math.nan],
+    ),
+    (
+        lambda v: DiscreteGaussian(noise_multiplier=9.0, sensitivity=v, dimension=2),
+        "sensitivity",
+        [0.5, math.nan, math.inf],
+    ),
+    (
+        lambda v: DiscreteGaussian(noise_multiplier=9.0, dimension=v),
+        "dimension",
+        [0, 1.5, math.nan],
+    ),
+    (
+        lambda v: DiscreteGaussian(noise_multiplier=v, dimension=2),
+        "noise_multiplier × sensitivity",
+        [0.0, 3.9],
     ),
     (
         lambda v: RandomizedResponse(noise_parameter=v),
