@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -79,6 +80,20 @@ class World:
     def stop(self, why: str) -> None:
         """Fail at the next exchange, as where a signal says so."""
         self._stop = why
+
+    @contextlib.contextmanager
+    def stopping_together(self) -> Iterator[None]:
+        """Have SIGTERM, which torchrun sends to whom a rank has left, stop all at an exchange."""
+        if self.lines is None:
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, lambda *_: self.stop("told to stop by SIGTERM"))
+        try:
+            yield
+        except Exception:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ends by itself, with its own status
+            raise
+        signal.signal(signal.SIGTERM, before)
 
     def exchange(self, what: str, value: Any = None) -> list[Any]:
         """Every rank's ``value``, JSON, in the order of ranks.
@@ -171,7 +186,10 @@ class World:
         ours = isinstance(error, PrivacyError)
         kind = type(error).__name__ if ours else "RunError"
         mine = [kind, str(error) if ours else told(error)]
-        said = self._gather({"error": mine})
+        try:
+            said = self._gather({"error": mine})
+        except PrivacyError:  # they are gone
+            return _known(error)
         alike = all(one.get("error") == mine for one in said)
         if alike or not ours:
             return _known(error)
