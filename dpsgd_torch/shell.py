@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,17 +28,26 @@ _EXTRAS = {
 }
 
 
-def in_one_line(story: Callable[[], None], *, interrupted: str = "interrupted ") -> int:
+def in_one_line(
+    story: Callable[[], None],
+    *,
+    interrupted: str = "interrupted ",
+    silent: Callable[[], bool] = lambda: False,
+) -> int:
     """Exit status: 0 done, 2 refused (one line on stderr says why), 130 interrupted.
 
     A package of an extra that is not installed is refused like a bad value.
+
+    Args:
+        silent: whether another process says why.
     """
     with warnings.catch_warnings():
         warnings.showwarning = _one_line
         try:
             story()
         except PrivacyError as error:
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            if not silent():
+                print(f"error: {one_line(error)}", file=sys.stderr)
             return 2
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
@@ -47,9 +57,15 @@ def in_one_line(story: Callable[[], None], *, interrupted: str = "interrupted ")
             print(f"error: {package}: is missing; {extra}", file=sys.stderr)
             return 2
         except KeyboardInterrupt as stopped:
-            print(f"{interrupted}{stopped}", file=sys.stderr)
+            if not silent():
+                print(f"{interrupted}{stopped}", file=sys.stderr)
             return 130
     return 0
+
+
+def first_of_all() -> bool:
+    """Whether this process is the only one, or the first of those that torchrun began."""
+    return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ WRONG = {
         ("app.export.job", "dpsgd_torch.app.run"),
         ("app.flags", "dpsgd_torch.app.preprocessing"),
         ("app.folds", "dpsgd_torch.app.assembly"),
+        ("app.follow", "dpsgd_torch.app.run"),
         ("app.outcome", "dpsgd_torch.app.progress"),
         ("app.predict", "dpsgd_torch.app.outcome"),
         ("app.preprocessing", "dpsgd_torch.app.report.page"),
@@ -143,6 +144,7 @@ WRONG = {
     "train": [("train", "dpsgd_torch.search")],
     "training": [
         ("training.trainer", "dpsgd_torch.app.config"),
+        ("training.world", "dpsgd_torch.app.follow"),
         ("training.trainer", "dpsgd_torch.app.presets"),
         ("training.loop", "dpsgd_torch.app.flags"),
         ("training.feed", "dpsgd_torch.app.assembly"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from accountant.calibration import WIDTH, cost, exact
 from accountant.errors import LedgerError, PrivacyError, check, check_delta
@@ -25,6 +26,7 @@ CREATE TABLE charge (id INTEGER PRIMARY KEY AUTOINCREMENT, part TEXT NOT NULL,
                      FOREIGN KEY (part, attempt) REFERENCES attempt);
 """
 
+_TABLES = ("meta", "event", "attempt", "charge")
 _NO_EVENT = (ValueError, KeyError, TypeError, AttributeError)  # what other JSON makes it raise
 
 
@@ -140,6 +142,11 @@ class Ledger:
         other = copy.copy(self)
         other._part, other._attempt = name, None
         return other
+
+    @property
+    def name(self) -> str:
+        """The part's name."""
+        return self._part
 
     @property
     def attempt(self) -> int:
@@ -261,6 +268,35 @@ class Ledger:
             target.close()
         except sqlite3.Error as error:
             raise LedgerError(f"ledger {path}: {error}") from error
+
+    def rows(self) -> dict[str, list[list[Any]]]:
+        """All that it holds, as JSON, for ``of_rows`` in another process."""
+        return {name: [list(row) for row in self._do(f"SELECT * FROM {name}")] for name in _TABLES}
+
+    @classmethod
+    def of_rows(
+        cls, rows: Mapping[str, Sequence[Sequence[Any]]], *, delta: float, relation: Relation
+    ) -> Ledger:
+        """A copy in memory: of the one ledger that counts, for a process that follows it.
+
+        It has no budget: what it is told to charge was charged.
+
+        >>> from accountant.events import Gaussian
+        >>> ledger = Ledger(None, delta=1e-5)
+        >>> ledger.begin(first_step=0, environment="cpu")
+        0
+        >>> ledger.reserve(0, Gaussian(noise_multiplier=10.0))
+        >>> copy = Ledger.of_rows(ledger.rows(), delta=1e-5, relation=ledger.relation)
+        >>> copy.begin(first_step=0, environment="cpu"), copy.is_charged(0), len(copy)
+        (0, True, 1)
+        """
+        copied = cls(None, delta=delta, relation=relation)
+        for name in _TABLES:
+            for row in rows[name]:
+                marks = ", ".join("?" * len(row))
+                copied._do(f"INSERT OR REPLACE INTO {name} VALUES ({marks})", tuple(row))
+        copied._open(relation, resumed=False)
+        return copied
 
     def close(self) -> None:
         self._db.close()

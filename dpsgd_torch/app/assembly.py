@@ -28,6 +28,7 @@ from dpsgd_torch.training.steering import validation_events
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.trainer import Trainer
 from dpsgd_torch.training.unfit_rows import untold
+from dpsgd_torch.training.world import ALONE, World
 
 _PLAN = "private/plan.json"
 
@@ -94,14 +95,15 @@ def make_trainers(
     root: int,
     preprocessing: Preprocessing,
     ledger: Ledger | None,
-    folder: RunFolder,
+    folder: RunFolder | None,
+    world: World = ALONE,
 ) -> list[Trainer]:
     """One for each fold; what was found in their rows is told once, of the first."""
     made: list[Trainer] = []
     for fold in folds:
         with untold() if made else contextlib.nullcontext():  # the same rows, cut elsewhere
-            own = folder_of(folder, fold)
-            made.append(make_trainer(fold, task, root, preprocessing, ledger, own))
+            own = folder_of(folder, fold) if folder else None
+            made.append(make_trainer(fold, task, root, preprocessing, ledger, own, world))
     return made
 
 
@@ -112,6 +114,7 @@ def make_trainer(
     preprocessing: Preprocessing,
     ledger: Ledger | None,
     folder: RunFolder | None,
+    world: World = ALONE,
 ) -> Trainer:
     config = fold.config
     return Trainer(
@@ -135,6 +138,7 @@ def make_trainer(
         checkpoint_every=config.checkpoint_every,
         device=usable_device(config.device),
         seed=own_root(root, fold.name),
+        world=world,
     )
 
 
@@ -151,22 +155,28 @@ def own_root(root: int, name: str) -> int:
 
 def start(trainer: Trainer) -> None:
     """Open the trainer's folder, or go on where it was left."""
-    assert trainer.folder
-    contract = trainer.folder.private / "contract.json"
-    if contract.exists():
+    if trainer.state.world.first(lambda: _goes_on(trainer), "whether the run goes on"):
         trainer.resume()
-    elif has_trained(trainer.folder.checkpoints):
-        raise RunError(f"{contract}: is gone, and steps were taken; restore it")
     else:
         trainer.open()
 
 
-def baseline_of(config: RunConfig, fold: Fold, task: Task, root: int) -> Trainer | None:
+def _goes_on(trainer: Trainer) -> bool:
+    assert trainer.folder
+    contract = trainer.folder.private / "contract.json"
+    if not contract.exists() and has_trained(trainer.folder.checkpoints):
+        raise RunError(f"{contract}: is gone, and steps were taken; restore it")
+    return contract.exists()
+
+
+def baseline_of(
+    config: RunConfig, fold: Fold, task: Task, root: int, world: World = ALONE
+) -> Trainer | None:
     """The same model on the same batches without privacy, where that was asked for."""
     if not (config.twin and config.dp):
         return None
     fold = dataclasses.replace(fold, config=dataclasses.replace(fold.config, dp=False))
-    return make_trainer(fold, task, root, Preprocessing(), None, None)
+    return make_trainer(fold, task, root, Preprocessing(), None, None, world)
 
 
 def folder_of(folder: RunFolder, fold: Fold) -> RunFolder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from dpsgd_torch.tasks.base import Knobs
 from dpsgd_torch.tasks.registry import TASKS, kind_of
 
 _DEFAULT = "mnist-tutorial"
+_OWN = ("data_dir", "out", "resume", "json", "partial", "timeout")
+TIMEOUT = 1800.0  # seconds, as in training.world, which loads torch
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Request:
     resume: Path | None
     json: bool
     partial: str
+    timeout: float = TIMEOUT
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,7 +52,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     name = _preset_name(arguments)
     preset = PRESETS[name]()
     given = vars(_parser(preset).parse_args(arguments))
-    own = {key: given.pop(key, None) for key in ("data_dir", "out", "resume", "json", "partial")}
+    own = {key: given.pop(key, None) for key in _OWN}
     new_run = [*given, *(["out"] if own["out"] else [])]
     given.pop("preset", None)
     if own["resume"] and new_run:
@@ -76,6 +80,9 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     config = preset.config.changed(**given)
     preset = dataclasses.replace(preset, config=config)
     own |= {"json": bool(own["json"]), "partial": own["partial"] or "refuse"}
+    own["timeout"] = TIMEOUT if own["timeout"] is None else own["timeout"]
+    if not 0 < own["timeout"] < math.inf:
+        raise ConfigError(f"timeout = {own['timeout']:g}: must be a number of seconds > 0")
     return Request(preset=preset, **own)
 
 
@@ -124,6 +131,8 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
                        "its last whole recording (default: refuse)")  # fmt: skip
     where.add_argument("--out", type=Path, help="a new folder for the run (default: runs/NAME)")
     where.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
+    where.add_argument("--timeout", type=float, metavar="SECONDS", help="under torchrun, a "
+                       f"process is given up after so long (default: {TIMEOUT:g})")  # fmt: skip
     where.add_argument("--json", action="store_true", help="progress as JSON lines on stdout")
     config, own = preset.config, type(preset.config.task)
     for group in GROUPS:

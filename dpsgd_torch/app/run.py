@@ -20,6 +20,7 @@ from dpsgd_torch.app.assembly import (
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.flags import Request
 from dpsgd_torch.app.folds import chosen_units, make_folds, sized
+from dpsgd_torch.app.follow import BEGUN, TOLD, refuse_many, shared
 from dpsgd_torch.app.outcome import Outcome
 from dpsgd_torch.app.predict import predict
 from dpsgd_torch.app.preprocessing import Preprocessing
@@ -36,10 +37,16 @@ from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.history import averaged
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.trainer import Trainer
+from dpsgd_torch.training.world import ALONE, World
 
 
-def run(request: Request, present: Presenter) -> Outcome:
+def run(request: Request, present: Presenter, world: World = ALONE) -> Outcome:
     """Train what was requested, or go on with it, and leave the run folder complete."""
+    with world.together():
+        return _run(request, present, world)
+
+
+def _run(request: Request, present: Presenter, world: World) -> Outcome:
     if request.resume:
         folder = RunFolder(request.resume)
         root, config = read_begun(folder)
@@ -54,10 +61,12 @@ def run(request: Request, present: Presenter) -> Outcome:
     units = chosen_units(config, task)
     config = sized(config, task, units)
     preprocessing = Preprocessing.of(config, task)
+    refuse_many(config, preprocessing, world)
     folds = make_folds(config, task, units, root)
     plan = plan_of(folds[0], preprocessing)
     if not request.resume:
         begin(folder, config, root, plan)
+    world.first(lambda: shared(config, root), BEGUN)
 
     trainers: list[Trainer] = []
     as_loaded = task
@@ -74,7 +83,7 @@ def run(request: Request, present: Presenter) -> Outcome:
             if task is not as_loaded:
                 folds = make_folds(config, task, units, root)
             folder.write_json("task.json", task.to_json())
-            trainers = make_trainers(folds, task, root, preprocessing, ledger, folder)
+            trainers = make_trainers(folds, task, root, preprocessing, ledger, folder, world)
             for trainer in trainers:
                 start(trainer)
             present.start(config, trainers[0], folder.path)
@@ -83,7 +92,7 @@ def run(request: Request, present: Presenter) -> Outcome:
                 name = kind if fold.name == "training" else f"{kind} {fold.name}"
                 present.follow(name, trainer.run())
             twin = None
-            if other := baseline_of(config, folds[0], task, root):
+            if other := baseline_of(config, folds[0], task, root, world):
                 present.follow("non-private baseline", other.run())
                 twin = other.history
                 rows = (record.to_json() for record in twin.epochs)
@@ -120,6 +129,7 @@ def run(request: Request, present: Presenter) -> Outcome:
     )
     folder.write_text("statement.txt", words)
     write_report(folder, config, history, twin, spent, words, predicted, promises, labels)
+    world.exchange(TOLD)
     present.end(outcome)
     return outcome
 

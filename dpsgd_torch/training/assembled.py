@@ -36,6 +36,8 @@ from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.validation import HeldOut, Validation
+from dpsgd_torch.training.world import ALONE, World
+from dpsgd_torch.training.wrapped import refuse_wrapped
 
 
 def assembled(
@@ -62,11 +64,13 @@ def assembled(
     device: str | torch.device,
     seed: int | None,
     values: Loss | None = None,
+    world: World = ALONE,
 ) -> RunState:
     """The state of a run that has not begun; the model is on its device, and in training mode.
 
     Args:
         values: the loss as it is called, where ``loss`` only names it.
+        world: the processes that train together; all but the first keep nothing.
 
     Raises:
         InvalidValue, ModelError, DataError: nothing was charged.
@@ -80,9 +84,10 @@ def assembled(
         checkpoint_every=checkpoint_every,
         seed=seed,
     )
+    refuse_wrapped(model)
+    device = world.device(torch.device(device))
     data = data_on(device, given_data, "train_tensors")
     test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")
-    device = torch.device(device)
     ids = None if units is None else UnitIds(units, len(data))
     sampling = declared_sampler(
         sampler,
@@ -122,10 +127,20 @@ def assembled(
         steering=Steering(made, rate_schedule, held_out, early_stopping, scheduler),
         kept=kept,
         guard=guard,
-        streams=Streams() if seed is None else Streams(seed),
-        folder=run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir)),
+        streams=_streams(world, seed),
+        folder=_folder(run_dir) if world.is_first else None,
         device=device,
         physical_batch_size=begun_with(physical_batch_size),
         picks_size=physical_batch_size == AUTO,
         checkpoint_every=checkpoint_every,
+        world=world,
     )
+
+
+def _streams(world: World, seed: int | None) -> Streams:
+    """Those of the seed, or of a key that rank 0 draws."""
+    return Streams(seed) if seed is not None else Streams(world.first(lambda: Streams().root))
+
+
+def _folder(run_dir: str | os.PathLike[str] | RunFolder | None) -> RunFolder | None:
+    return run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir))

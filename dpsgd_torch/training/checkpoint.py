@@ -83,11 +83,22 @@ def load_checkpoint(
     Raises:
         RunError: there is none, or the newest is damaged; the newest good one is named.
     """
+    state, content = read_newest(folder)
+    return put_back(state, content, model, optimizer, noise, kept)
+
+
+def read_newest(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The newest checkpoint: JSON, and the file of its tensors.
+
+    Raises:
+        RunError: there is none, or the newest is damaged; the newest good one is named.
+    """
     found = _checkpoints(folder)
     if not found:
         raise RunError(f"{folder}: holds no checkpoint to resume from; start a new run")
     try:
-        state, tensors = _read(found[-1])
+        state, content = _read(found[-1])
+        tied(load_tensors(content), aliases_in(content))
     except _DAMAGE as error:
         good = [path.name for path in found[:-1] if _is_good(path)]
         move = (
@@ -97,6 +108,19 @@ def load_checkpoint(
             else "no good one is left before it: start a new run"
         )
         raise RunError(f"checkpoint {found[-1]}: damaged ({error}); {move}") from error
+    return state, content
+
+
+def put_back(
+    state: dict[str, Any],
+    content: bytes,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    noise: dict[str, torch.Tensor] | None = None,
+    kept: Kept | None = None,
+) -> tuple[int, int, History]:
+    """Load what ``read_newest`` read; returns steps, charges and history then."""
+    tensors = tied(load_tensors(content), aliases_in(content))
     weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
     # what is kept goes first: whatever it writes elsewhere as it is loaded does not stay
     (kept or Kept()).load(state.get("kept", {}), tensors)
@@ -117,17 +141,18 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     state = unsealed(json.loads((path / "state.json").read_text()))
     content = (path / "tensors.safetensors").read_bytes()
     if hashlib.sha256(content).hexdigest() != state["tensors"]:
         raise ValueError("its sha256 is not the one recorded")
-    return state, tied(load_tensors(content), aliases_in(content))
+    return state, content
 
 
 def _is_good(path: Path) -> bool:
     try:
-        _read(path)
+        content = _read(path)[1]
+        tied(load_tensors(content), aliases_in(content))
     except _DAMAGE:
         return False
     return True

@@ -15,6 +15,7 @@ from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.samplers.base import Batch as Drawn
 from dpsgd_torch.training.sampling import physical_batches
+from dpsgd_torch.training.shares import share
 from dpsgd_torch.training.state import RunState
 
 
@@ -24,6 +25,7 @@ class Feed:
     * A draw is a pure function of the streams and touches no row: drawn ahead it costs nothing.
     * What was loaded ahead meets the model in its own step alone, which is charged before; where
       the run ends early it is dropped.
+    * Every rank draws the whole batch, and takes its share of it alone.
     * Data in memory is taken when it is needed, as ever.
     """
 
@@ -36,9 +38,13 @@ class Feed:
         self._batches = run.data.ahead(self._wanted()) if loads else None
 
     def draw(self, step: int) -> Drawn:
-        """Who is in the batch of ``step``."""
+        """Who is in the batch of ``step``, over all ranks."""
         found = self._drawn.pop(step, None)
         return self._draw(step) if found is None else found
+
+    def share(self, drawn: Drawn) -> Drawn:
+        """The part of a batch that this rank takes."""
+        return share(drawn, self._run.world.rank, self._run.world.size)
 
     def ready(self, step: int) -> None:
         """Have the first physical batch of ``step``, before the step is charged.
@@ -86,6 +92,7 @@ class Feed:
             except Exception:  # the step itself meets it again, where it can be told
                 return
             key = run.streams.key("augmentation", attempt=run.attempt, step=step)
+            drawn = self.share(drawn)
             for piece in physical_batches(drawn.slots, run.physical_batch_size):
                 self._asked.append(drawn.rows[piece])
                 yield Wanted(drawn.rows[piece], key)

@@ -60,6 +60,10 @@ class PrivateRecord:
         self.batches += 1
         self.norm_counts += np.histogram(record.norms.numpy(), NORM_EDGES)[0]
 
+    def parts(self) -> list[Any]:
+        """As JSON, for ``summed``."""
+        return [self.loss_sum, self.examples, self.batches, self.norm_counts.tolist()]
+
     def to_json(self, epoch: int) -> dict[str, Any]:
         return {
             "epoch": epoch,
@@ -68,6 +72,18 @@ class PrivateRecord:
             "batches": self.batches,
             "norm_counts": self.norm_counts.tolist(),
         }
+
+
+def summed(parts: Sequence[list[Any]]) -> PrivateRecord:
+    """The record of all ranks, which take the same batches, each its share.
+
+    >>> both = summed([[1.5, 3, 2, [0] * 40], [2.5, 4, 2, [1] * 40]])
+    >>> both.loss_sum, both.examples, both.batches
+    (4.0, 7, 2)
+    """
+    losses, examples, batches, counts = zip(*parts, strict=True)
+    norms = np.sum([np.array(each, dtype=np.int64) for each in counts], axis=0)
+    return PrivateRecord(sum(losses), sum(examples), batches[0], norms)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.evaluation import evaluate
 from dpsgd_torch.training.feed import Feed, feeding
-from dpsgd_torch.training.history import EpochRecord, PrivateRecord
+from dpsgd_torch.training.history import EpochRecord, PrivateRecord, summed
 from dpsgd_torch.training.movement import Movement
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steps import Draw, PlainStep, PrivateStep, StepRecord
@@ -94,10 +94,14 @@ class Steps:
         run.steering.rates.refuse_others()
         self._feed.ready(step)
         self._on_record = None
+        run.world.agree("a step", step=step)  # nothing was charged for it, and all have its rows
         if run.plan:
             try:
                 event = run.plan.event(step, run.charges.ledger.first_step)
-                self._on_record = run.charges.reserve(step, event)
+                # durable, and known to all, before anyone draws
+                self._on_record = run.world.first(lambda: run.charges.reserve(step, event))
+                if not run.world.is_first:
+                    run.charges.reserve(step, event)
             except BudgetExceeded as reason:
                 run.stopped = str(reason)
                 return False
@@ -111,7 +115,9 @@ class Steps:
         run.modes.restore()
         run.steering.set_rates(step, run.history.scores)
         with (
-            run.streams.model_rng(attempt=run.attempt, step=step, device=run.device),
+            run.streams.model_rng(
+                attempt=run.attempt, step=step, device=run.device, rank=run.world.rank
+            ),
             within_charged_step(run.model, step, lambda: _charged(run)),
         ):
             yield
@@ -130,16 +136,15 @@ class Steps:
     def settle(self) -> None:
         """Put on record what the step released, and the epoch where it ends there."""
         run, epoch = self._run, self.epoch
+        checksum = run.guard.accept()
+        run.world.agree(f"step {run.done}", weights=checksum)
         if run.plan:
-            run.charges.settle(run.done, run.guard.accept(), self._on_record)
+            run.charges.settle(run.done, checksum, self._on_record)
         run.done, run.torn, self._record = run.done + 1, False, None
         run.steering.stepped()
         if run.done == self._ends[epoch - 1]:
             try:
-                charges = run.charges if run.plan else None
-                score = run.steering.validate(
-                    run.model, run.streams, run.sampling.steps + epoch, charges
-                )
+                score = _validated(run, run.sampling.steps + epoch)
             except BudgetExceeded as reason:
                 run.stopped, score = str(reason), None
             self._record = _end_epoch(run, epoch, self._private, score)
@@ -174,7 +179,9 @@ class Steps:
         run = self._run
         run.refuse_changed_state()
         run.steering.restore(run.model, run.folder, run.history.scores)
-        run.guard.accept()
+        if not run.world.is_alone and run.steering.early_stopping.keep_best:
+            run.world.hand_round(list(run.model.state_dict().values()))
+        run.world.agree("the end", weights=run.guard.accept())
 
 
 def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
@@ -241,7 +248,19 @@ def _draw(run: RunState, step: int, feed: Feed) -> Draw:
             f"draws at most {most}; nothing was released: declare the batch size that it draws"
         )
     noise = run.streams.numpy("noise", attempt=run.attempt, step=step)
+    batch = feed.share(batch)
     return Draw(batch.rows, batch.slots, noise, batch.weights)
+
+
+def _validated(run: RunState, step: int) -> float | None:
+    """The validation score: rank 0 draws it, charged first, and tells it."""
+    charges = run.charges if run.plan else None
+    score = run.world.first(
+        lambda: run.steering.validate(run.model, run.streams, step, charges), "validation"
+    )
+    if not run.world.is_first:
+        run.steering.follow(score, step, charges)
+    return score
 
 
 def _end_epoch(
@@ -251,10 +270,11 @@ def _end_epoch(
         epoch=epoch,
         step=run.done,
         epsilon=run.charges.ledger.epsilon() if run.plan else None,
-        test=evaluate(run.model, run.scores, run.test),
+        test=run.world.first(lambda: evaluate(run.model, run.scores, run.test), "the test set"),
         validation=score,
     )
     run.history.epochs.append(record)
+    private = summed(run.world.exchange("an epoch's record", private.parts()))
     run.history.private.append(private.to_json(epoch))
     if score is not None:
         run.steering.keep(run.model, run.folder, run.history.scores)

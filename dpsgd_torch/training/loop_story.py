@@ -58,7 +58,8 @@ class LoopStory:
         if run.device.type == "cuda":
             torch.cuda.set_device(run.device)
         if run.done < run.sampling.steps:
-            spare = rehearse_loop(run, self._named)
+            with run.world.together():
+                spare = rehearse_loop(run, self._named)
             run.picks_size = False  # the same for all of a run
             turns.say(REHEARSED)
         with self._session.stepping() as take, feeding(run) as feed:

@@ -36,6 +36,7 @@ from dpsgd_torch.training.rehearse_optimizer import try_optimizer
 from dpsgd_torch.training.session import Session
 from dpsgd_torch.training.state import Shown
 from dpsgd_torch.training.turns import Turns
+from dpsgd_torch.training.world import World
 
 
 class Private:
@@ -61,7 +62,7 @@ class Private:
             of one seed are then those of a ``Trainer`` with it. None keys the noise by the losses
             themselves.
         units, rows_per_unit, sampler, run_dir, physical_batch_size: as ``Trainer`` takes them.
-        checkpoint_every, ledger, device, seed: likewise.
+        checkpoint_every, ledger, device, seed, world: likewise.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
@@ -98,6 +99,7 @@ class Private:
         ledger: Ledger | None = None,
         device: str | torch.device = "cpu",
         seed: int | None = None,
+        world: World | None = None,
     ) -> None:
         check(
             isinstance(privacy, Privacy),
@@ -105,35 +107,39 @@ class Private:
             privacy,
             "must be a Privacy: a loop without one needs no Private",
         )
-        state = assembled(
-            model,
-            "own loop" if loss is None else loss,
-            data,
-            privacy=privacy,
-            batch_size=batch_size,
-            epochs=epochs,
-            optimizer=optimizer,
-            test_tensors=None,
-            metrics=None,
-            units=units,
-            rows_per_unit=rows_per_unit,
-            sampler=sampler,
-            run_dir=run_dir,
-            physical_batch_size=physical_batch_size,
-            checkpoint_every=checkpoint_every,
-            rate_schedule=None,
-            lr_scheduler=None,
-            validation=None,
-            early_stopping=None,
-            device=device,
-            seed=seed,
-            values=lambda inputs, targets: self._story.losses(inputs, targets),
-        )
-        state.forward, state.method = handed_on, Method("graph")
-        try_model(state)
-        try_optimizer(state.model, state.optimizer, kept=state.folder is not None)
-        self.state = state
-        self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
+        world = World.of_environment() if world is None else world
+        with world.together():
+            state = assembled(
+                model,
+                "own loop" if loss is None else loss,
+                data,
+                privacy=privacy,
+                batch_size=batch_size,
+                epochs=epochs,
+                optimizer=optimizer,
+                test_tensors=None,
+                metrics=None,
+                units=units,
+                rows_per_unit=rows_per_unit,
+                sampler=sampler,
+                run_dir=run_dir,
+                physical_batch_size=physical_batch_size,
+                checkpoint_every=checkpoint_every,
+                rate_schedule=None,
+                lr_scheduler=None,
+                validation=None,
+                early_stopping=None,
+                device=device,
+                seed=seed,
+                world=world,
+                values=lambda inputs, targets: self._story.losses(inputs, targets),
+            )
+            state.forward, state.method = handed_on, Method("graph")
+            try_model(state)
+            try_optimizer(state.model, state.optimizer, kept=state.folder is not None)
+            self.state = state
+            self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
+            world.exchange("a loop was made")
         self._story = LoopStory(self._session, None if loss is None else per_example(loss))
         self._turns: Turns | None = None
         self._at: Any = None

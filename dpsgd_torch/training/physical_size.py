@@ -23,7 +23,9 @@ def begun_with(asked: int | str) -> int:
     return WITHOUT_PRIVACY if asked == AUTO else int(asked)
 
 
-def fitting(example: int, *, rows: int, batch_size: int, free: int | None = None) -> int:
+def fitting(
+    example: int, *, rows: int, batch_size: int, free: int | None = None, ranks: int = 1
+) -> int:
     """How many examples a pass may hold.
 
     Args:
@@ -31,6 +33,7 @@ def fitting(example: int, *, rows: int, batch_size: int, free: int | None = None
         rows: so many at most a step is likely to draw.
         batch_size: the expected one; its sums may not be of too many pieces.
         free: bytes of memory that are left, at half of which the budget ends.
+        ranks: processes of the run, which may share that memory.
 
     Raises:
         ModelError: not so many as must be fit in what is left.
@@ -38,11 +41,12 @@ def fitting(example: int, *, rows: int, batch_size: int, free: int | None = None
     >>> fitting(1 << 20, rows=314, batch_size=250), fitting(1 << 23, rows=314, batch_size=250)
     (512, 128)
     """
+    free = None if free is None else free // ranks
     budget = BUDGET if free is None else min(BUDGET, free // 2)
     size = 1 << max(0, (budget // max(1, example)).bit_length() - 1)
     size = min(size, 1 << (rows - 1).bit_length())
     best = 1 << math.ceil(math.log2(math.sqrt(2 * batch_size)))  # the sums' rounding is least
-    while size != best and sums_are_long(batch_size, size):
+    while size != best and sums_are_long(batch_size, size, ranks):
         size = 2 * size if size < best else size // 2
     if free is not None and min(size, rows) * example > free:
         needed, left = (f"{value / 2**30:.2g} GiB" for value in (min(size, rows) * example, free))

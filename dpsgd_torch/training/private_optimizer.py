@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,20 +15,22 @@ from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.vectors import MARGIN, Vectors, zeros
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
+from dpsgd_torch.training.world import ALONE, World
 
 
-def refuse_long_sums(batch_size: int, physical_batch_size: int) -> None:
+def refuse_long_sums(batch_size: int, physical_batch_size: int, ranks: int = 1) -> None:
     """Refuse batches in which rounding could move a sum by more than half of what is kept back.
 
     The sum of m vectors of norm ≤ C, in float64 and in pieces of p, is off by less than
     m (p + m / p) 2⁻⁵³ C, and two neighbours' sums by twice that [Higham 2002, Section 4.2]: 2e-8 C
     for 65,536 in pieces of 128. The other half is for the norms, which are float32. Twice the
-    expected batch is taken for m, which no Poisson sample of such a size comes near.
+    expected batch is taken for m, which no Poisson sample of such a size comes near. R ranks, each
+    with its share of the vectors, add up R sums more: m (p + m / p + R) 2⁻⁵³ C.
 
     Raises:
         InvalidValue: naming the physical batch size that is large enough.
     """
-    if sums_are_long(batch_size, physical_batch_size):
+    if sums_are_long(batch_size, physical_batch_size, ranks):
         raise InvalidValue(
             f"physical_batch_size = {physical_batch_size}: in batches of {batch_size} so many "
             "pieces could round to more than is charged; raise it to "
@@ -35,11 +38,11 @@ def refuse_long_sums(batch_size: int, physical_batch_size: int) -> None:
         )
 
 
-def sums_are_long(batch_size: int, physical_batch_size: int) -> bool:
+def sums_are_long(batch_size: int, physical_batch_size: int, ranks: int = 1) -> bool:
     """Whether rounding could be more than ``refuse_long_sums`` allows."""
     most = 2 * batch_size
     piece = min(physical_batch_size, most)
-    return 2 * most * (piece + most / piece) * 2.0**-53 > MARGIN / 2
+    return 2 * most * (piece + most / piece + ranks - 1) * 2.0**-53 > MARGIN / 2
 
 
 def trained_by(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
@@ -57,6 +60,8 @@ class PrivateOptimizer:
       microbatches.
     * A vector is clipped to a margin below what is charged: half of it covers norms that are
       rounded; of the other half, each of two neighbours' sums may be off by half.
+    * Over several ranks each clips and sums its share; sums are added in float64 in the order of
+      ranks, and rank 0 adds the noise, once, and hands round what is released.
     * Each release checks its own claims: the largest clipped norm here, the norm of the sum and the
       noise that was really added where it is added.
     * The optimizer steps by what has noise alone: it may gain no parameter between.
@@ -74,8 +79,9 @@ class PrivateOptimizer:
         noise: Noise | None = None,
         state: State | None = None,
         keyed: bool = False,
+        world: World = ALONE,
     ) -> None:
-        self.optimizer, self.microbatches = optimizer, microbatches
+        self.optimizer, self.microbatches, self.world = optimizer, microbatches, world
         self.noise: Noise = noise or INDEPENDENT
         self.params = trained_by(optimizer)
         self._held = list(map(id, _held_by(optimizer)))
@@ -113,7 +119,8 @@ class PrivateOptimizer:
         margin = self.clip_norm * vectors.margin
         factors = ((self.clip_norm - margin) / (norms.double() + 1e-6)).clamp(max=1.0)
         factors = factors.where(finite, 0.0)
-        left = margin / 4 - self._rounded  # errors add up: each piece may take half of the rest
+        # errors add up: each rank has its part, and each piece may take half of the rest
+        left = margin / 4 / self.world.size - self._rounded
         largest = int(norms.where(finite, -1.0).argmax())
         self._check_clip(vectors.norm(largest), float(factors[largest]))
         if self._sums:
@@ -134,9 +141,15 @@ class PrivateOptimizer:
     def add_noise(self) -> None:
         """Leave (sum + noise) / microbatches in each parameter's ``grad``, or raise."""
         sums, self._sums = self.sums, []
-        rng = keyed_by(sums, self.rng) if self._keyed else self.rng
-        release = Release(self.plan, self._clipped, self.microbatches, rng, self.state)
-        self.noise.add(sums, self.params, release)
+        vectors = sum(self.world.exchange("the sum of a step", self._clipped))
+        sums = self.world.summed(sums)
+        if self.world.is_first:
+            rng = keyed_by(sums, self.rng) if self._keyed else self.rng
+            release = Release(self.plan, vectors, self.microbatches, rng, self.state)
+            self.noise.add(sums, self.params, release)
+        if not self.world.is_alone:
+            self.world.exchange("the noise of a step")
+            self.world.hand_round(_grads(self.params))
 
     def _refuse_others(self) -> None:
         """Before noise is drawn: whatever else the optimizer would step by."""
@@ -172,3 +185,11 @@ def keyed_by(sums: list[torch.Tensor], rng: np.random.Generator) -> np.random.Ge
 
 def _held_by(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _grads(params: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
+    """Where each parameter's gradient is, or is to be."""
+    for p in params:
+        if p.grad is None:
+            p.grad = torch.empty_like(p)
+    return [p.grad for p in params if p.grad is not None]

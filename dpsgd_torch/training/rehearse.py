@@ -63,7 +63,7 @@ def try_model(run: RunState) -> None:
         ModelError, InvalidValue: what cannot be trained, saved or loaded.
     """
     if not run.picks_size:
-        refuse_long_sums(run.sampling.batch_size, run.physical_batch_size)
+        refuse_long_sums(run.sampling.batch_size, run.physical_batch_size, run.world.size)
     refuse_without_float64(run.device)
     refuse_mixing_layers(run.model)
     refuse_by_name(run.model)
@@ -102,8 +102,11 @@ def chosen(run: RunState, gradients: str, rows: Batch) -> Method:
                 rows=likely,
                 batch_size=run.sampling.batch_size,
                 free=free_memory(run.device),
+                ranks=run.world.size,
             )
-            refuse_long_sums(run.sampling.batch_size, run.physical_batch_size)
+            sizes = run.world.exchange("physical batch size", run.physical_batch_size)
+            run.physical_batch_size = min(sizes)
+            refuse_long_sums(run.sampling.batch_size, run.physical_batch_size, run.world.size)
         return at_once(run)
 
     try_lengths(run.model, run.loss, run.data, run.forward)

@@ -44,27 +44,37 @@ def write_beginning(run: RunState, asked: dict[str, Any]) -> None:
     run.folder.write_sealed("private/contract.json", kept)
 
 
-def take_up(run: RunState, folder: RunFolder) -> None:
-    """Give ``run`` the plan and the streams it began with.
+def read_begun(folder: RunFolder) -> dict[str, Any]:
+    """What ``take_up`` needs of a run's folder, JSON throughout.
 
     Raises:
-        RunError: no run is there, or it was asked for something else.
+        RunError: no run is there.
     """
     folder.refuse_links()
     folder.refuse_begun_only()
     kept = folder.read_sealed("private/contract.json")
+    return {"kept": kept, "root": folder.read_root(), "path": str(folder.path)}
+
+
+def take_up(run: RunState, begun: dict[str, Any]) -> None:
+    """Give ``run`` the plan and the streams it began with.
+
+    Raises:
+        RunError: it was asked for something else.
+    """
+    kept = begun["kept"]
     began = dict(kept["contract"])
     began["gradients"] = kind = RENAMED.get(str(began["gradients"]), str(began["gradients"]))
     if run.method.automatic and kind != run.method.kind:
         run.method = method_of(run, kind)
     if run.picks_size:  # another machine may have picked another
         run.physical_batch_size = kept["contract"]["physical batch size"]
-    refuse_changed(began, contract(run), folder.path)
+    refuse_changed(began, contract(run), begun["path"])
     run.extended = bool(kept.get("extended"))
     if run.plan:
         noise = schedule_from_json(kept["noise_multiplier"])
         run.plan = dataclasses.replace(run.plan, noise_multiplier=noise)
-    run.streams = Streams(folder.read_root(), kept["noise_context"])
+    run.streams = Streams(begun["root"], kept["noise_context"])
 
 
 def refuse_old_copy(ledger: Ledger, folder: RunFolder, step: int, charges: int) -> None:

@@ -6,21 +6,30 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from accountant import Ledger
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.methods import per_example_gradients
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee, figures, privacy_spent
+from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_to_bytes
-from dpsgd_torch.training.checkpoint import load_checkpoint
+from dpsgd_torch.training.agreement import agree_on_all, copied_ledger
+from dpsgd_torch.training.checkpoint import put_back, read_newest
 from dpsgd_torch.training.extension import extend
 from dpsgd_torch.training.fingerprint import contract, environment
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.released_state import released_tensors
-from dpsgd_torch.training.resumption import refuse_old_copy, streams_of, take_up, write_beginning
+from dpsgd_torch.training.resumption import (
+    read_begun,
+    refuse_old_copy,
+    streams_of,
+    take_up,
+    write_beginning,
+)
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steps import PlainStep, PrivateStep
 
@@ -40,10 +49,15 @@ class Session:
 
     def open(self) -> None:
         """Create the run folder and the ledger."""
+        with self.state.world.together():
+            self._open()
+
+    def _open(self) -> None:
         run = self.state
         run.steering.rates.begin()
         asked = contract(run)
         run.streams = streams_of(run, asked)
+        agree_on_all(run, asked)
         own = None if self._begun else run.folder
         with own.beginning() if own else contextlib.nullcontext():
             write_beginning(run, asked)
@@ -64,23 +78,36 @@ class Session:
             RunError: no run is there, its contract differs, or its checkpoint is damaged.
         """
         run = self.state
-        if run.folder is None:
-            raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
-        take_up(run, run.folder)
+        with run.world.together():
+            if run.folder is None and run.world.is_first:
+                raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
+            self._resume(run, run.folder)
+
+    def _resume(self, run: RunState, folder: RunFolder | None) -> None:
+        take_up(run, run.world.first(lambda: read_begun(_own(folder)), "what the run began with"))
         run.steering.rates.begin()
-        done, charges, history = load_checkpoint(
-            run.folder.checkpoints, run.model, run.optimizer, run.noise_state, run.kept
+        state, content = read_newest(folder.checkpoints) if folder else ({}, b"")
+        state = run.world.first(lambda: state, "the newest checkpoint")
+        content = run.world.first_bytes(lambda: content)
+        done, charges, history = put_back(
+            state, content, run.model, run.optimizer, run.noise_state, run.kept
         )
         run.steering.rates.left()
         run.guard.accept()
         run.done, run.history, run.resumed = done, history, True
+        agree_on_all(run, contract(run))
         self._open_ledger(resumed=True)
-        if run.plan:
-            refuse_old_copy(run.charges.ledger, run.folder, done, charges)
+        if run.plan and folder:
+            refuse_old_copy(run.charges.ledger, folder, done, charges)
 
     @contextlib.contextmanager
     def stepping(self) -> Iterator[PlainStep | PrivateStep]:
         """How each step is taken, for as long as some are: opens the run where nobody did."""
+        with self.state.world.together(), self._stepping() as take:
+            yield take
+
+    @contextlib.contextmanager
+    def _stepping(self) -> Iterator[PlainStep | PrivateStep]:
         run = self.state
         run.charges.refuse_broken()
         if not run.charges.are_open:
@@ -89,8 +116,8 @@ class Session:
         run.refuse_changed_state()
         run.guard.begin()
         if run.torn:  # a step was left half done: what it drew is charged and never drawn again
-            where = environment(run.device, run.method.kind)
-            run.begin_attempt(environment=where, repeatable=False)
+            run.begin_attempt(environment=self._environment(), repeatable=False)
+        run.world.agree("the first step", step=run.done, attempt=run.attempt)
         if not run.plan:
             yield PlainStep(
                 run.model,
@@ -98,6 +125,7 @@ class Session:
                 run.optimizer,
                 slots=run.sampling.microbatches,
                 physical_batch_size=run.physical_batch_size,
+                world=run.world,
             )
             return
         kind, layouts = run.method.kind, run.method.layouts
@@ -111,6 +139,7 @@ class Session:
                     noise=run.plan.noise,
                     state=run.noise_state,
                     keyed=bool(run.heard),
+                    world=run.world,
                 ),
                 physical_batch_size=run.physical_batch_size,
                 before_release=run.before_release,
@@ -144,6 +173,8 @@ class Session:
     ) -> Path:
         """Write weights, metrics, ledger and privacy.json; returns the folder."""
         run, folder = self.state, RunFolder(Path(path))
+        if not run.world.is_first:
+            return folder.path
         spent = self.privacy_spent() if run.plan else None
         if run.folder is None or folder.path.resolve() != run.folder.path.resolve():
             (folder := folder.free()).create()
@@ -158,6 +189,8 @@ class Session:
         self, folder: RunFolder, spent: PrivacyGuarantee | None, *, keep_privacy: bool = False
     ) -> None:
         """Weights, metrics and (unless another's is to be kept) privacy.json, atomically."""
+        if not self.state.world.is_first:
+            return
         self.state.refuse_changed_state()
         self.state.write_metrics(folder)
         content = tensors_to_bytes(released_tensors(self.state.model))
@@ -172,10 +205,30 @@ class Session:
 
     def _open_ledger(self, *, resumed: bool) -> None:
         run = self.state
-        if run.plan and self._shared_ledger is not None:
-            run.charges.open(self._shared_ledger)
-        elif run.plan:
+        if run.plan:
+            rows, part = run.world.first(lambda: self._own_ledger(run, run.plan, resumed))
+            if not run.world.is_first:
+                run.charges.open(copied_ledger(run.plan, rows, part))
+        repeatable = run.device.type == "cpu"
+        run.begin_attempt(environment=self._environment(), repeatable=repeatable)
+
+    def _own_ledger(self, run: RunState, plan: PrivacyPlan | None, resumed: bool) -> list[Any]:
+        """Open the ledger that counts; returns what others copy of it."""
+        assert plan
+        ledger = self._shared_ledger
+        if ledger is None:
             path = run.folder.ledger if run.folder else None
-            run.charges.open(run.plan.open_ledger(path, resumed=resumed))
-        where = environment(run.device, run.method.kind)
-        run.begin_attempt(environment=where, repeatable=run.device.type == "cpu")
+            ledger = plan.open_ledger(path, resumed=resumed)
+        run.charges.open(ledger)
+        return [None, ""] if run.world.is_alone else [ledger.rows(), ledger.name]
+
+    def _environment(self) -> str:
+        run = self.state
+        where, size = environment(run.device, run.method.kind), run.world.size
+        # sums are added up in another order by another number of them
+        return where if size == 1 else f"{where}, {size} processes"
+
+
+def _own(folder: RunFolder | None) -> RunFolder:
+    assert folder  # rank 0 has one
+    return folder

@@ -29,6 +29,7 @@ from dpsgd_torch.training.private_optimizer import trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
 from dpsgd_torch.training.steering import Steering
 from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.world import ALONE, World
 
 
 @dataclass(kw_only=True)
@@ -60,6 +61,7 @@ class RunState:
     method: Method = field(default_factory=lambda: Method("none"))
     forward: Forward = call
     kept: Kept = field(default_factory=Kept)
+    world: World = ALONE  # whoever trains with it; all but rank 0 have no folder
     heard: str = ""  # a digest of losses, where nothing else tells them from another loop's
 
     # what changes with the steps

@@ -69,6 +69,14 @@ class Steering:
         charges.settle(step, checksum(score), on_record)
         return score
 
+    def follow(self, score: float | None, step: int, charges: Charges | None) -> None:
+        """Put on a copy of the ledger what another rank charged for a score."""
+        if self.held_out is None or charges is None or score is None:
+            return
+        if not self.held_out.asked.public:
+            on_record = charges.reserve(step, self.held_out.asked.event)
+            charges.settle(step, checksum(score), on_record)
+
     def keep(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> None:
         """Keep the weights of the epoch that just ended, if they are the best."""
         if not self.early_stopping.keep_best or self.early_stopping.best(scores) != len(scores) - 1:

@@ -19,6 +19,7 @@ from dpsgd_torch.gradients.vectors import PerExample
 from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.sampling import physical_batches
+from dpsgd_torch.training.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,10 @@ class PlainStep:
         *,
         slots: int,
         physical_batch_size: int,
+        world: World = ALONE,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.slots, self.physical_batch_size = slots, physical_batch_size
+        self.slots, self.physical_batch_size, self.world = slots, physical_batch_size, world
 
     def __call__(self, data: Takes, plan: StepPlan, draw: Draw) -> StepRecord:
         loss_sum = 0.0
@@ -108,11 +110,23 @@ class PlainStep:
             weights = None if draw.weights is None else torch.from_numpy(draw.weights[piece])
             inputs, targets = data.take(draw.batch[piece])
             loss_sum += backward(self.model, self.loss, inputs, targets, weights)
+        if not self.world.is_alone:
+            self._add_up()
         for p in self.model.parameters():
             if p.requires_grad and p.grad is not None:
                 p.grad /= self.slots
         self.optimizer.step()
         return StepRecord(loss_sum, draw.batch.size, torch.zeros(0))
+
+    def _add_up(self) -> None:
+        """Every rank's gradients, summed; one that no rank has stays None."""
+        params = [p for p in self.model.parameters() if p.requires_grad]
+        reached = self.world.exchange("the sum of a step", [p.grad is not None for p in params])
+        params = [p for p, *has in zip(params, *reached, strict=True) if any(has)]
+        mine = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+        for p, total in zip(params, self.world.summed(mine), strict=True):
+            p.grad = total.to(p.dtype)
+        self.world.hand_round([p.grad for p in params if p.grad is not None])
 
 
 def backward(

@@ -47,9 +47,11 @@ class Streams:
 
     root: int = field(default_factory=lambda: secrets.randbits(256), repr=False)
     context: str = ""
+    rank: int = 0  # not of draws that all ranks share
 
     def _seed(self, name: str, attempt: int, step: int) -> np.random.SeedSequence:
         key = [NAMES.index(name), attempt, step]
+        key += [self.rank] if self.rank else []
         if name in ("noise", "validation"):
             key += np.frombuffer(hashlib.sha256(self.context.encode()).digest(), np.uint32).tolist()
         return np.random.SeedSequence(self.root, spawn_key=key, pool_size=8)
@@ -78,11 +80,19 @@ class Streams:
         return generator
 
     @contextlib.contextmanager
-    def model_rng(self, *, attempt: int, step: int, device: Device) -> Iterator[None]:
+    def model_rng(
+        self, *, attempt: int, step: int, device: Device, rank: int = 0
+    ) -> Iterator[None]:
         """Let dropout, and what draws from ``random`` or ``numpy.random``, draw from streams.
 
         A step that is repeated draws the same; the caller's global generators stay untouched.
+        Ranks, which take different examples, draw by streams of their own.
         """
+        if rank:
+            of_rank = Streams(self.root, self.context, rank)
+            with of_rank.model_rng(attempt=attempt, step=step, device=device):
+                yield
+            return
         on_gpu = torch.device(device).type == "cuda"
         words = self._seed("model", attempt, step).spawn(1)[0].generate_state(16)
         with _python_and_numpy(words), torch.random.fork_rng(devices=[device] if on_gpu else []):

@@ -33,6 +33,7 @@ from dpsgd_torch.training.rehearse import try_all
 from dpsgd_torch.training.session import Session
 from dpsgd_torch.training.state import Shown
 from dpsgd_torch.training.validation import Validation
+from dpsgd_torch.training.world import World
 
 
 class Trainer:
@@ -73,6 +74,7 @@ class Trainer:
         ledger: one, or a part of one, that others charge too and close; None opens ``run_dir``'s.
         callbacks: told of each step and epoch (``training.callbacks.Callback``), as loggers are.
         device: where to train; on the CPU an interrupted run repeats bit for bit.
+        world: the processes that train this run together; None: those that torchrun began.
         seed: makes the run reproducible, also for an attacker who knows it: a published one
             protects nobody. None draws 256 bits from the operating system.
 
@@ -116,35 +118,39 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         device: str | torch.device = "cpu",
         seed: int | None = None,
+        world: World | None = None,
     ) -> None:
-        given = callbacks_in(callbacks)
-        state = assembled(
-            model,
-            loss,
-            train_tensors,
-            privacy=privacy,
-            batch_size=batch_size,
-            epochs=epochs,
-            optimizer=optimizer,
-            test_tensors=test_tensors,
-            metrics=metrics,
-            units=units,
-            rows_per_unit=rows_per_unit,
-            sampler=sampler,
-            run_dir=run_dir,
-            physical_batch_size=physical_batch_size,
-            checkpoint_every=checkpoint_every,
-            rate_schedule=rate_schedule,
-            lr_scheduler=lr_scheduler,
-            validation=validation,
-            early_stopping=early_stopping,
-            device=device,
-            seed=seed,
-        )
-        self.state, self.callbacks, self._fitted = state, given, False
-        self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
-        if state.plan:
-            state.method = try_all(state, state.steering.held_out, gradients)
+        self.callbacks, self._fitted = callbacks_in(callbacks), False
+        world = World.of_environment() if world is None else world
+        with world.together():
+            self.state = state = assembled(
+                model,
+                loss,
+                train_tensors,
+                privacy=privacy,
+                batch_size=batch_size,
+                epochs=epochs,
+                optimizer=optimizer,
+                test_tensors=test_tensors,
+                metrics=metrics,
+                units=units,
+                rows_per_unit=rows_per_unit,
+                sampler=sampler,
+                run_dir=run_dir,
+                physical_batch_size=physical_batch_size,
+                checkpoint_every=checkpoint_every,
+                rate_schedule=rate_schedule,
+                lr_scheduler=lr_scheduler,
+                validation=validation,
+                early_stopping=early_stopping,
+                device=device,
+                seed=seed,
+                world=world,
+            )
+            self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
+            if state.plan:
+                state.method = try_all(state, state.steering.held_out, gradients)
+            world.exchange("a trainer was made")
 
     model = Shown(lambda run: run.model)
     data = Shown(lambda run: run.data)

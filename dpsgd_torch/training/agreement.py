@@ -1,0 +1,42 @@
+"""What all ranks of a run must share before anything is charged; and their copies of its ledger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from accountant import Ledger
+from dpsgd_torch.privacy.plan import PrivacyPlan
+from dpsgd_torch.training.described import described_model
+from dpsgd_torch.training.fingerprint import digest, environment, hashed
+from dpsgd_torch.training.state import RunState
+from dpsgd_torch.version import __version__
+
+
+def agree_on_all(run: RunState, asked: Mapping[str, Any]) -> None:
+    """Refuse a rank whose contract, weights, code, streams or libraries are not rank 0's.
+
+    Raises:
+        RunError: naming the rank, and what differs.
+    """
+    if run.world.is_alone:
+        return
+    parts = {name: _hashed(part) for name, part in asked.items()}
+    parts["model's code"] = _hashed(described_model(run.model))
+    parts["weights"] = digest(run.model.state_dict().values())
+    parts["seed"] = _hashed([f"{run.streams.root:x}", run.streams.context])
+    parts["plan"] = _hashed(run.plan.noise_multiplier.to_json() if run.plan else None)
+    parts["release of dpsgd_torch"] = __version__
+    parts["processor or libraries"] = environment(run.device, run.method.kind)
+    run.world.agree("the beginning", **parts)
+
+
+def copied_ledger(plan: PrivacyPlan, rows: Mapping[str, Any], part: str) -> Ledger:
+    """Rank 0's ledger as another rank follows it: in memory, without a say."""
+    copied = Ledger.of_rows(rows, delta=plan.delta, relation=plan.sampling.relation)
+    return copied.part(part)
+
+
+def _hashed(part: Any) -> str:
+    return hashed([json.dumps(part, default=float).encode()])

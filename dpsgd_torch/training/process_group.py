@@ -1,0 +1,148 @@
+"""A process group of torch.distributed as a run needs it: gathers, sums in order, who is missing.
+
+Messages go by gloo on the CPU; tensors on a GPU go by NCCL.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dpsgd_torch.errors import RunError, told
+
+_FRAME = 1 << 11  # bytes of a message that goes in one piece
+_AT_ONCE = 1 << 22  # values summed at once, so that memory holds little besides them
+_PATIENCE = 5.0  # seconds in which those that are left say so
+_made: dict[tuple[int, float], Lines] = {}
+
+
+def connected(timeout: float) -> bool:
+    """Whether this process is one of several, connecting them where torchrun's variables say so.
+
+    Raises:
+        RunError: they cannot be connected.
+    """
+    if not dist.is_available():
+        return False
+    if not dist.is_initialized():
+        if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return False
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        kinds = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        try:
+            dist.init_process_group(kinds, timeout=datetime.timedelta(seconds=timeout))
+        except (RuntimeError, ValueError, OSError) as error:
+            raise RunError(
+                f"rank {os.environ['RANK']}: the ranks cannot be connected at {where} "
+                f"({told(error)}); if the port is in use, pass torchrun another --master-port"
+            ) from error
+    return dist.get_world_size() > 1
+
+
+def lines_of(timeout: float) -> Lines:
+    """The connections of this process, made once."""
+    key = (id(dist.group.WORLD), timeout)
+    if key not in _made:
+        _made[key] = Lines(timeout)
+    return _made[key]
+
+
+class Lines:
+    """Collectives over all ranks; each raises ``RuntimeError`` where one does not take part."""
+
+    def __init__(self, timeout: float) -> None:
+        self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
+        self.local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
+        limit = datetime.timedelta(seconds=timeout)
+        self._cpu = dist.new_group(backend="gloo", timeout=limit)
+        self._gpu = dist.new_group(backend="nccl", timeout=limit) if _on_gpus() else self._cpu
+        self._store = dist.distributed_c10d._get_default_store()
+        self._name = f"dpsgd_torch/{len(_made)}"
+
+    def gather(self, content: bytes) -> list[bytes]:
+        """Each rank's bytes, in the order of ranks."""
+        frame = torch.zeros(_FRAME, dtype=torch.uint8)
+        head = len(content).to_bytes(8, "little") + content[: _FRAME - 8]
+        frame[: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+        frames = self._all(frame)
+        sizes = [int.from_bytes(bytes(each[:8].tolist()), "little") for each in frames]
+        longest = max(sizes)
+        if longest > _FRAME - 8:
+            whole = torch.zeros(longest, dtype=torch.uint8)
+            if content:
+                whole[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            frames = [torch.cat([frame[:8], rest]) for rest in self._all(whole)]
+        return [f[8 : 8 + n].numpy().tobytes() for f, n in zip(frames, sizes, strict=True)]
+
+    def _all(self, mine: torch.Tensor) -> list[torch.Tensor]:
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(found, mine, group=self._cpu)
+        return found
+
+    def broadcast(self, tensor: torch.Tensor) -> None:
+        """Rank 0's values, in place."""
+        dist.broadcast(tensor, 0, group=self._of(tensor.device))
+
+    def hand_round(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Rank 0's values of all tensors, in place, a dtype at a time."""
+        kinds = dict.fromkeys((t.device, t.dtype) for t in tensors)
+        for device, dtype in kinds:
+            alike = [t for t in tensors if (t.device, t.dtype) == (device, dtype)]
+            flat = torch.cat([t.reshape(-1) for t in alike])
+            self.broadcast(flat)
+            for tensor, part in zip(alike, flat.split([t.numel() for t in alike]), strict=True):
+                tensor.copy_(part.view(tensor.shape))
+
+    def summed(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Sums over ranks in float64, complete on rank 0, where the order is that of ranks.
+
+        Each rank adds up one part of all, so that none receives more than twice its size.
+        """
+        if not tensors:
+            return []
+        flat = torch.cat([t.reshape(-1).double() for t in tensors])
+        for start in range(0, flat.numel(), _AT_ONCE):
+            block = flat[start : start + _AT_ONCE]
+            part = -(-block.numel() // self.size)
+            padded = block.new_zeros(part * self.size)
+            padded[: block.numel()] = block
+            block.copy_(self._sum(padded)[: block.numel()])
+        parts = flat.split([t.numel() for t in tensors])
+        return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
+
+    def _sum(self, padded: torch.Tensor) -> torch.Tensor:
+        group, received = self._of(padded.device), torch.empty_like(padded)
+        dist.all_to_all_single(received, padded, group=group)
+        total, *others = received.view(self.size, -1)
+        for other in others:
+            total += other
+        parts = [torch.empty_like(total) for _ in range(self.size)] if self.rank == 0 else None
+        dist.gather(total, parts, dst=0, group=group)
+        return torch.cat(parts) if parts else padded
+
+    def missing(self) -> set[int]:
+        """The ranks that do not say, within a few seconds, that they lost one, too."""
+        keys = [f"{self._name}/lost/{rank}" for rank in range(self.size)]
+        try:
+            self._store.set(keys[self.rank], "1")
+            until = time.monotonic() + _PATIENCE
+            while True:
+                left = {r for r, key in enumerate(keys) if not self._store.check([key])}
+                if time.monotonic() > until or not left:
+                    return left
+                time.sleep(0.05)
+        except RuntimeError:
+            return {0}  # which kept what they say
+
+    def _of(self, device: torch.device) -> Any:
+        return self._gpu if device.type == "cuda" else self._cpu
+
+
+def _on_gpus() -> bool:
+    return bool(torch.cuda.is_available() and dist.is_nccl_available())

@@ -1,0 +1,252 @@
+"""World: the processes that train one run together, and all that they say to each other.
+
+Each runs the same program. Rank 0 holds the ledger and the run's folder, draws the noise, and is
+the one that speaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from accountant import PrivacyError
+from dpsgd_torch.errors import RunError, told
+from dpsgd_torch.training.process_group import Lines, connected, lines_of
+
+T = TypeVar("T")
+
+TIMEOUT = 1800.0  # seconds; longer than one rank may be at work while others wait
+
+
+class World:
+    """Rank and size of a run's processes, and its collectives; one process alone says nothing.
+
+    * Whatever fails on one rank is told to all at their next exchange: all end, with a line that
+      names the rank.
+    * A rank that is gone, or silent for longer than the timeout, ends all that are left.
+    * What is exchanged is JSON, or tensors: nothing is unpickled.
+
+    Args:
+        lines: what connects this process with the others; None where there are none.
+
+    >>> World().first(lambda: 5), World().exchange("how many", 3)
+    (5, [3])
+    """
+
+    def __init__(self, lines: Lines | None = None) -> None:
+        self.lines = lines
+        self.rank, self.size = (lines.rank, lines.size) if lines else (0, 1)
+        self.missing: set[int] = set()
+        self._stop = ""
+
+    @classmethod
+    def of_environment(cls, timeout: float = TIMEOUT) -> World:
+        """The processes that torchrun began, or that the caller's process group is made of.
+
+        Args:
+            timeout: seconds after which a rank that says nothing is given up.
+
+        Raises:
+            RunError: they cannot be connected.
+
+        >>> World.of_environment().size
+        1
+        """
+        return cls(lines_of(timeout)) if connected(timeout) else cls()
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        return self.size == 1
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank is the one that says what went wrong: the first that is left."""
+        return self.rank == min(set(range(self.size)) - self.missing, default=0)
+
+    def device(self, asked: torch.device) -> torch.device:
+        """The device of this rank, where ``asked`` names a kind alone."""
+        many = self.lines and asked.type == "cuda" and asked.index is None
+        return torch.device("cuda", self.lines.local_rank) if many and self.lines else asked
+
+    def stop(self, why: str) -> None:
+        """Fail at the next exchange, as where a signal says so."""
+        self._stop = why
+
+    @contextlib.contextmanager
+    def stopping_together(self) -> Iterator[None]:
+        """Have SIGTERM, which torchrun sends to whom a rank has left, stop all at an exchange."""
+        if self.lines is None:
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, lambda *_: self.stop("told to stop by SIGTERM"))
+        try:
+            yield
+        except Exception:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ends by itself, with its own status
+            raise
+        signal.signal(signal.SIGTERM, before)
+
+    def exchange(self, what: str, value: Any = None) -> list[Any]:
+        """Every rank's ``value``, JSON, in the order of ranks.
+
+        Raises:
+            PrivacyError: what failed on another rank, by its number.
+        """
+        if self.lines is None:
+            return [value]
+        if self._stop:
+            raise RunError(self._stop)
+        said = self._gather({"at": what, "value": value})
+        self._refuse_failed(said)
+        others = [r for r, one in enumerate(said) if one["at"] != said[0]["at"]]
+        if others:
+            raise _known(
+                RunError(
+                    f"rank {others[0]}: is at {said[others[0]]['at']!r}, and rank 0 at "
+                    f"{said[0]['at']!r}; let all ranks run one program on the same arguments"
+                )
+            )
+        return [one["value"] for one in said]
+
+    def first(self, make: Callable[[], T], what: str = "word of rank 0") -> T:
+        """What rank 0 makes, JSON, for all; what it refuses is refused by all."""
+        if self.lines is None:
+            return make()
+        value: Any = None
+        if self.is_first:
+            try:
+                value = make()
+            except PrivacyError as error:
+                self._gather({"error": [type(error).__name__, str(error)], "of all": True})
+                raise _known(error)  # noqa: B904  the same one
+        return self.exchange(what, value)[0]
+
+    def first_bytes(self, make: Callable[[], bytes]) -> bytes:
+        """Bytes that rank 0 has, for all."""
+        if self.lines is None:
+            return make()
+        held = make() if self.is_first else b""
+        length = int(self.exchange("bytes", len(held))[0])
+        buffer = torch.zeros(length, dtype=torch.uint8)
+        if self.is_first:
+            buffer = torch.frombuffer(bytearray(held), dtype=torch.uint8)
+        self._heard(lambda: self._lines.broadcast(buffer))
+        return buffer.numpy().tobytes()
+
+    def agree(self, what: str, **things: Any) -> None:
+        """Refuse to go on where a rank's ``things`` are not rank 0's, by name."""
+        all_of_them = self.exchange(what, things)
+        for rank, theirs in enumerate(all_of_them):
+            for name, value in theirs.items():
+                if value != all_of_them[0].get(name):
+                    raise _known(
+                        RunError(
+                            f"rank {rank}: its {name.replace('_', ' ')} differs from rank 0's, at "
+                            f"{what}; give every rank the same data, model, arguments and versions"
+                        )
+                    )
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Around what all ranks do: what fails on one is told to the others."""
+        try:
+            yield
+        except Exception as error:
+            if self.lines is None or getattr(error, "known_to_all", False):
+                raise
+            raise self._tell(error) from error.__cause__
+
+    def summed(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Sums over ranks, float64, added in the order of ranks; only rank 0's are complete."""
+        if self.lines is None:
+            return list(tensors)
+        return self._heard(lambda: self._lines.summed(tensors))
+
+    def hand_round(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Write rank 0's values over those of all others."""
+        if self.lines is not None:
+            self._heard(lambda: self._lines.hand_round(tensors))
+
+    @property
+    def _lines(self) -> Lines:
+        assert self.lines
+        return self.lines
+
+    def _tell(self, error: Exception) -> Exception:
+        """Tell the others, wherever they wait; returns what to raise here."""
+        ours = isinstance(error, PrivacyError)
+        kind = type(error).__name__ if ours else "RunError"
+        mine = [kind, str(error) if ours else told(error)]
+        try:
+            said = self._gather({"error": mine})
+        except PrivacyError:  # they are gone
+            return _known(error)
+        alike = all(one.get("error") == mine for one in said)
+        if alike or not ours:
+            return _known(error)
+        return _known(_made(kind, f"rank {self.rank}: {error}", like=error))
+
+    def _gather(self, message: Mapping[str, Any]) -> list[dict[str, Any]]:
+        content = json.dumps(message).encode()
+        found = self._heard(lambda: self._lines.gather(content))
+        return [json.loads(one) for one in found]
+
+    def _refuse_failed(self, said: Sequence[Mapping[str, Any]]) -> None:
+        for rank, one in enumerate(said):
+            if "error" in one:
+                kind, message = one["error"]
+                of_all = one.get("of all")
+                raise _known(_made(kind, message if of_all else f"rank {rank}: {message}"))
+
+    def _heard(self, say: Callable[[], T]) -> T:
+        """A collective that ends in an error of ours where a rank does not take part."""
+        if self.missing:
+            raise self._lost()
+        try:
+            return say()
+        except RuntimeError as error:
+            self.missing = self._lines.missing() or {-1}
+            raise self._lost(error) from None
+
+    def _lost(self, error: Exception | None = None) -> Exception:
+        gone = sorted(self.missing - {-1})
+        who = f"rank {', '.join(map(str, gone))}" if gone else "a rank"
+        why = "" if gone else f" ({told(error)})" if error else ""
+        return _known(
+            RunError(
+                f"{who}: is gone, or said nothing for {self._lines.timeout:g} s{why}; what was "
+                "reserved is charged: resume the run, with any number of processes"
+            )
+        )
+
+
+ALONE = World()
+
+
+def _known(error: Exception) -> Exception:
+    error.known_to_all = True  # type: ignore[attr-defined]
+    return error
+
+
+def _made(kind: str, message: str, like: Exception | None = None) -> Exception:
+    """An error of ours by the name of its class."""
+    found = type(like) if like else _kinds().get(kind, RunError)
+    return found(message)
+
+
+def _kinds() -> dict[str, type[PrivacyError]]:
+    found, left = dict[str, type[PrivacyError]](), [PrivacyError]
+    while left:
+        kind = left.pop()
+        found[kind.__name__] = kind
+        left += kind.__subclasses__()
+    return found
