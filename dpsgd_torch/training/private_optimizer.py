@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -45,6 +46,16 @@ def trained_by(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
 
 
+class Inserted(Protocol):
+    """What an audit adds to a run: vectors of its own, which are clipped and noised like any."""
+
+    def join(self, optimizer: PrivateOptimizer) -> None:
+        """Accumulate this step's vectors, once all others are."""
+
+    def see(self, optimizer: PrivateOptimizer) -> None:
+        """Look at what is released, before the step is taken."""
+
+
 class PrivateOptimizer:
     """A torch optimizer driven by a plan: accumulate physical batches, then release once.
 
@@ -66,8 +77,10 @@ class PrivateOptimizer:
         microbatches: int,
         noise: Noise | None = None,
         state: State | None = None,
+        inserted: Inserted | None = None,
     ) -> None:
         self.optimizer, self.microbatches = optimizer, microbatches
+        self._inserted = inserted
         self.noise: Noise = noise or INDEPENDENT
         self.params = trained_by(optimizer)
         self._sums: list[torch.Tensor] = []
@@ -122,9 +135,13 @@ class PrivateOptimizer:
 
     def add_noise(self) -> None:
         """Leave (sum + noise) / microbatches in each parameter's ``grad``, or raise."""
+        if self._inserted:
+            self._inserted.join(self)
         release = Release(self.plan, self._clipped, self.microbatches, self.rng, self.state)
         sums, self._sums = self.sums, []
         self.noise.add(sums, self.params, release)
+        if self._inserted:
+            self._inserted.see(self)
 
     def _check_clip(self, largest: float, factor: float) -> None:
         clipped = factor * largest

@@ -110,6 +110,7 @@ class Session:
                     microbatches=run.sampling.microbatches,
                     noise=run.plan.noise,
                     state=run.noise_state,
+                    inserted=run.inserted,
                 ),
                 physical_batch_size=run.physical_batch_size,
                 before_release=run.before_release,
