@@ -65,6 +65,16 @@ def test_canaries_are_in_the_released_run_and_half_of_them_by_their_coins():
     assert scores[canaries.coins].mean() > scores[~canaries.coins].mean() + 1
 
 
+def test_privacy_json_says_what_was_inserted_and_into_which_run(tmp_path):
+    trainer = run_of()
+    audit_run(trainer, 100)
+    told = json.loads((trainer.save(tmp_path / "run") / "privacy.json").read_text())["audit"]
+    assert told.startswith("100 canaries were made for an audit")
+    assert "into this very run, the released one" in told
+    plain = run_of().fit().save(tmp_path / "plain") / "privacy.json"
+    assert "audit" not in json.loads(plain.read_text())
+
+
 def test_a_run_without_canaries_is_what_it_was():
     assert torch.equal(weights(run_of().fit().model), weights(run_of().fit().model))
     assert run_of().state.inserted is None

@@ -17,6 +17,7 @@ import dpsgd_torch.gradients
 from accountant.cli.flags import parser as accountant_parser
 from dpsgd_torch.app.flags import parse as parse_train
 from dpsgd_torch.app.search.flags import parse as parse_search
+from dpsgd_torch.audit.__main__ import parser as audit_parser
 from dpsgd_torch.export.__main__ import parser as export_parser
 
 LONG = {"docs/guides/text.md"}  # loads transformers and peft
@@ -75,6 +76,8 @@ def refused(words: list[str]) -> str:
             return raised(parse_search, rest)
         case ["python", "-m", "dpsgd_torch.export", *rest]:
             return raised(export_parser().parse_args, rest)
+        case ["python", "-m", "dpsgd_torch.audit", *rest]:
+            return raised(audit_parser().parse_args, rest)
         case ["python", "-m", "accountant", *rest]:
             return raised(accountant_parser().parse_args, rest)
         case ["python" | "bash", script, *rest] if not script.startswith("-"):
@@ -126,6 +129,7 @@ def test_every_command_shown_is_one_that_is_taken(page, capsys):
         "python -m dpsgd_torch.train --preset digits --clip 1",
         "python -m dpsgd_torch.search --trails 20",
         "python -m dpsgd_torch.export runs/NAME --to rust",
+        "python -m dpsgd_torch.audit --canaries 5 runs/NAME",
         "python -m accountant epsilon --n 60000",
         "python benchmarks/presets.py --sees 1",
         "python benchmarks/preset.py",

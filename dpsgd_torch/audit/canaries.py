@@ -146,6 +146,15 @@ class Canaries:
         )
         self._last = noise
 
+    def describe(self) -> str:
+        """What was inserted, and that the audited run is the released one: for the statement."""
+        return (
+            f"{self.count} canaries were made for an audit, without looking at a record; each was "
+            "put into this very run, the released one, or left out, by a fair coin: a gradient "
+            "along one random coordinate, clipped, sampled and noised like a record's. They take "
+            "nothing from the guarantee of any record."
+        )
+
     def report(self, trainer: Audited) -> AuditReport:
         """The lower bounds beside the certified ε, and what was tested along the way.
 

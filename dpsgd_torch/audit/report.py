@@ -8,8 +8,6 @@ from typing import Any
 
 from dpsgd_torch.audit.checks import Check
 
-__all__ = ["AuditReport", "Check"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:

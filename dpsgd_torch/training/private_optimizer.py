@@ -55,6 +55,9 @@ class Inserted(Protocol):
     def see(self, optimizer: PrivateOptimizer) -> None:
         """Look at what is released, before the step is taken."""
 
+    def describe(self) -> str:
+        """What was inserted, as sentences for the statement; public."""
+
 
 class PrivateOptimizer:
     """A torch optimizer driven by a plan: accumulate physical batches, then release once.

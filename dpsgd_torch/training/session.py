@@ -163,7 +163,9 @@ class Session:
         content = tensors_to_bytes(released_tensors(self.state.model))
         write_durably(folder.path / "model.safetensors", content)
         if not keep_privacy:
-            folder.write_json("privacy.json", figures(spent))
+            inserted = self.state.inserted
+            audited = {"audit": inserted.describe()} if inserted else {}
+            folder.write_json("privacy.json", {**figures(spent), **audited})
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""
