@@ -19,6 +19,7 @@ import dpsgd_torch.integrations
 from accountant.cli.flags import parser as accountant_parser
 from dpsgd_torch.app.flags import parse as parse_train
 from dpsgd_torch.app.search.flags import parse as parse_search
+from dpsgd_torch.audit.__main__ import parser as audit_parser
 from dpsgd_torch.export.__main__ import parser as export_parser
 
 LONG = {"docs/guides/text.md", "docs/huggingface.md"}  # load transformers and peft
@@ -84,6 +85,8 @@ def refused(words: list[str]) -> str:
             return raised(parse_search, rest)
         case ["python", "-m", "dpsgd_torch.export", *rest]:
             return raised(export_parser().parse_args, rest)
+        case ["python", "-m", "dpsgd_torch.audit", *rest]:
+            return raised(audit_parser().parse_args, rest)
         case ["python", "-m", "accountant", *rest]:
             return raised(accountant_parser().parse_args, rest)
         case ["dpsgd", "train" | "search" | "export" as door, *rest]:
@@ -139,6 +142,7 @@ def test_every_command_shown_is_one_that_is_taken(page, capsys):
         "python -m dpsgd_torch.train --preset digits --clip 1",
         "python -m dpsgd_torch.search --trails 20",
         "python -m dpsgd_torch.export runs/NAME --to rust",
+        "python -m dpsgd_torch.audit --canaries 5 runs/NAME",
         "python -m accountant epsilon --n 60000",
         "dpsgd train --preset digits --clip 1",
         "dpsgd epsilon --n 60000",

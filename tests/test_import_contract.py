@@ -39,6 +39,12 @@ WRONG = {
         ("app.settings", "dpsgd_torch.app.config"),
         ("app.stored_config", "dpsgd_torch.app.export.source"),
     ],
+    "audit": [
+        ("audit.canaries", "dpsgd_torch.app.run"),
+        ("audit.report", "dpsgd_torch.app.report.page"),
+        ("audit.replay", "dpsgd_torch.export.api"),
+        ("audit.draws", "dpsgd_torch.app.config"),
+    ],
     "data": [
         ("data.tensors", "dpsgd_torch.storage.sealed"),
         ("data.tensors", "dpsgd_torch.mechanisms.gaussian"),
@@ -161,6 +167,7 @@ ACCOUNTANT = [
     ("ledger.ledger", "torch"),
     ("cli.peers", "opacus"),
     ("events", "dpsgd_torch"),
+    ("auditing.one_run", "accountant.ledger.ledger"),
     ("rdp.curves", "dpsgd_torch.samplers.base"),
     ("rdp.curves", "accountant.pld.accountant"),
     ("events", "accountant.rdp.accountant"),

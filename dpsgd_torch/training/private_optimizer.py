@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -50,6 +51,19 @@ def trained_by(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
 
 
+class Inserted(Protocol):
+    """What an audit adds to a run: vectors of its own, which are clipped and noised like any."""
+
+    def join(self, optimizer: PrivateOptimizer) -> None:
+        """Accumulate this step's vectors, once all others are."""
+
+    def see(self, optimizer: PrivateOptimizer) -> None:
+        """Look at what is released, before the step is taken."""
+
+    def describe(self) -> str:
+        """What was inserted, as sentences for the statement; public."""
+
+
 class PrivateOptimizer:
     """A torch optimizer driven by a plan: accumulate physical batches, then release once.
 
@@ -80,8 +94,10 @@ class PrivateOptimizer:
         state: State | None = None,
         keyed: bool = False,
         world: World = ALONE,
+        inserted: Inserted | None = None,
     ) -> None:
         self.optimizer, self.microbatches, self.world = optimizer, microbatches, world
+        self._inserted = inserted
         self.noise: Noise = noise or INDEPENDENT
         self.params = trained_by(optimizer)
         self._held = list(map(id, _held_by(optimizer)))
@@ -140,6 +156,8 @@ class PrivateOptimizer:
 
     def add_noise(self) -> None:
         """Leave (sum + noise) / microbatches in each parameter's ``grad``, or raise."""
+        if self._inserted:
+            self._inserted.join(self)
         sums, self._sums = self.sums, []
         vectors = sum(self.world.exchange("the sum of a step", self._clipped))
         sums = self.world.summed(sums)
@@ -150,6 +168,8 @@ class PrivateOptimizer:
         if not self.world.is_alone:
             self.world.exchange("the noise of a step")
             self.world.hand_round(_grads(self.params))
+        if self._inserted:
+            self._inserted.see(self)
 
     def _refuse_others(self) -> None:
         """Before noise is drawn: whatever else the optimizer would step by."""

@@ -140,6 +140,7 @@ class Session:
                     state=run.noise_state,
                     keyed=bool(run.heard),
                     world=run.world,
+                    inserted=run.inserted,
                 ),
                 physical_batch_size=run.physical_batch_size,
                 before_release=run.before_release,
@@ -196,7 +197,9 @@ class Session:
         content = tensors_to_bytes(released_tensors(self.state.model))
         write_durably(folder.path / "model.safetensors", content)
         if not keep_privacy:
-            folder.write_json("privacy.json", figures(spent))
+            inserted = self.state.inserted
+            audited = {"audit": inserted.describe()} if inserted else {}
+            folder.write_json("privacy.json", {**figures(spent), **audited})
 
     def close(self) -> None:
         """Let go of the ledger's file, so that another process may resume the run."""

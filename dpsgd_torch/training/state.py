@@ -25,7 +25,7 @@ from dpsgd_torch.training.history import History
 from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import TrainingModes
-from dpsgd_torch.training.private_optimizer import trained_by
+from dpsgd_torch.training.private_optimizer import Inserted, trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
 from dpsgd_torch.training.steering import Steering
 from dpsgd_torch.training.streams import Streams
@@ -62,6 +62,7 @@ class RunState:
     forward: Forward = call
     kept: Kept = field(default_factory=Kept)
     world: World = ALONE  # whoever trains with it; all but rank 0 have no folder
+    inserted: Inserted | None = None
     heard: str = ""  # a digest of losses, where nothing else tells them from another loop's
 
     # what changes with the steps

@@ -18,7 +18,7 @@ from torch import Generator
 Device = torch.device | str
 NAMES = (
     *("init", "sampling", "slots", "noise", "model", "rows", "validation", "folds"),
-    "augmentation",
+    *("augmentation", "canaries", "coins"),
 )
 
 

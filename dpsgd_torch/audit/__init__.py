@@ -1,0 +1,23 @@
+"""Audit of a run: evidence about ε from below, beside the proof from above."""
+
+from typing import TYPE_CHECKING
+
+from accountant.late import late
+
+if TYPE_CHECKING:
+    from dpsgd_torch.audit.canaries import Canaries, audit_run
+    from dpsgd_torch.audit.checks import Check
+    from dpsgd_torch.audit.replay import largest_change, replay
+    from dpsgd_torch.audit.report import AuditReport
+else:
+    __getattr__, __dir__ = late(
+        __name__,
+        {
+            "canaries": "Canaries audit_run",
+            "checks": "Check",
+            "replay": "largest_change replay",
+            "report": "AuditReport",
+        },
+    )
+
+__all__ = ["AuditReport", "Canaries", "Check", "audit_run", "largest_change", "replay"]

@@ -1,0 +1,56 @@
+"""``python -m dpsgd_torch.audit``: replay a finished run, and say what holds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from dpsgd_torch.errors import RunError
+from dpsgd_torch.shell import called, in_one_line, loading
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RunError(f"{message}; see {called('audit')} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    made = _Parser(
+        prog=called("audit"),
+        description="Replay a finished run: every step's batch and noise are drawn again from "
+        "private/ and held against the law that its ledger charged.",
+        epilog="What is found rests on private/, which no ε covers: it is shown here, and kept in "
+        "private/audit.json alone. Exit status: 0 nothing contradicts the guarantee, 1 something "
+        "does, 2 refused.",
+    )
+    made.add_argument("run", type=Path, help="the run's folder (of one fold: NAME/fold-1)")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 sound, 1 a fault was found, 2 refused (one line on stderr says why)."""
+    faults: list[str] = []
+
+    def story() -> None:
+        options = parser().parse_args(argv)
+        with loading():
+            from dpsgd_torch.audit.replay import replay
+            from dpsgd_torch.storage.run_folder import RunFolder
+
+        folder = RunFolder(options.run)
+        if not folder.path.is_dir():
+            raise RunError(f"run = {folder.path}: there is no such folder; name that of a run")
+        report = replay(folder)
+        print(f"local, not covered by ε:\n{report}")
+        folder.write_json("private/audit.json", report.to_json())
+        faults.extend(report.faults)
+
+    return in_one_line(story) or (1 if faults else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
