@@ -8,6 +8,7 @@
 from typing import TYPE_CHECKING
 
 from accountant.late import late
+from dpsgd_torch.integrations.needed import needed
 
 if TYPE_CHECKING:
     from dpsgd_torch.integrations.accelerate import private_with
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dpsgd_torch.integrations.opacus_style import PrivacyEngine
     from dpsgd_torch.integrations.tensorboard import TensorBoardLogger
 else:
-    __getattr__, __dir__ = late(
+    _get, __dir__ = late(
         __name__,
         {
             "accelerate": "private_with",
@@ -30,6 +31,12 @@ else:
             "tensorboard": "TensorBoardLogger",
         },
     )
+
+    def __getattr__(name: str) -> object:
+        if name == "PrivateStrategy":  # a class of Lightning's, whose module needs it
+            needed("lightning", "lightning")
+        return _get(name)
+
 
 __all__ = [
     "BatchMemoryManager",

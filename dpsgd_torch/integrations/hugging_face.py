@@ -205,7 +205,7 @@ class PrivateTrainer(_Trainer):  # type: ignore[misc, valid-type]
         with contextlib.closing(self._batches(private)) as batches:
             for batch in batches:
                 private.backward(self._losses(batch))
-                if batch.is_last and not batch.rehearsal:
+                if private.ready:
                     self._call("on_pre_optimizer_step")
                 rate = self._get_learning_rate()
                 if not private.step():
@@ -225,6 +225,7 @@ class PrivateTrainer(_Trainer):  # type: ignore[misc, valid-type]
                         "come to sooner; set should_training_stop"
                     )
                 if self.control.should_training_stop and last < private.sampling.steps:
+                    private.end_early("a callback set should_training_stop")
                     break
         return self._end(private, started, before)
 

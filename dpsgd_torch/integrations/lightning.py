@@ -181,6 +181,7 @@ class PrivateStrategy(SingleDeviceStrategy):
 
     def on_train_end(self) -> None:
         if self.private.state.charges.has_ledger:
+            self.private.end_early("Lightning stopped before the last step")
             spent = self.private.privacy_spent()
             self._module.print(f"privacy spent: ε = {spent.epsilon:.4g} at δ = {spent.delta:g}")
 

@@ -165,6 +165,7 @@ class Private:
                 "loop: another loop over this run is open; finish it, or close its iterator, first"
             )
         run = self.state
+        run.ended = ""  # it goes on
         self._refuse_unkept()
         self._turns = turns = Turns(self._story)
         before = run.done
@@ -213,6 +214,11 @@ class Private:
         self._waits = False
         self._at = self._turns.resume((losses, self._since))
 
+    @property
+    def ready(self) -> bool:
+        """Whether the batch is whole, so that ``step`` adds noise and steps the optimizer."""
+        return self._at == READY
+
     def step(self) -> bool:
         """At a batch's end noise, optimizer and ledger; True then, and False before.
 
@@ -248,6 +254,15 @@ class Private:
         """
         self._session.extend(epochs)
         return self
+
+    def end_early(self, reason: str) -> None:
+        """Say that the loop was left because of what was seen, such as a score of any kind.
+
+        ε is then that of all that was planned, or the budget, as after ``EarlyStopping``: one of
+        the steps taken would be a promise chosen in view of the outcome.
+        """
+        if self.done < self.sampling.steps and not self.stopped:
+            self.state.ended = reason
 
     def resume(self) -> Private:
         """Take up the run in ``run_dir`` at its last checkpoint, before the loop begins.

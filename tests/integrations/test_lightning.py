@@ -173,10 +173,12 @@ def test_a_checkpoint_callback_keeps_weights_that_another_module_loads(tmp_path)
     assert "accuracy" in trainer.validate(trainer.lightning_module, rows(20), verbose=False)[0]
 
 
-def test_early_stopping_ends_the_run_and_what_was_taken_is_what_was_spent():
+def test_early_stopping_ends_the_run_and_epsilon_is_that_of_all_that_was_planned():
     stop = EarlyStopping("accuracy", patience=1, min_delta=1.0, mode="max")
     private = fitted(validation=rows(20), callbacks=[stop]).strategy.private
-    assert private.done == private.privacy_spent().charges == 20
+    assert private.done == len(private.ledger) == 20
+    assert private.privacy_spent().watched
+    assert private.epsilon() == fitted().strategy.private.epsilon()
 
 
 def test_averaged_weights_are_validated_and_the_run_goes_on():

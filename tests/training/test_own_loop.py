@@ -221,3 +221,15 @@ def test_what_was_trained_is_saved_with_what_it_cost(tmp_path):
     private = trained(make_private())
     folder = private.save(tmp_path / "mine")
     assert {"model.safetensors", "privacy.json"} <= set(os.listdir(folder))
+
+
+def test_a_loop_that_is_ended_by_what_was_seen_costs_all_that_was_planned():
+    private, whole = make_private(), trained(make_private())
+    trained(private, steps=4)
+    taken = private.epsilon()
+    private.end_early("the score no longer rose")
+    assert private.privacy_spent().watched
+    assert taken < private.epsilon() == whole.epsilon()
+    assert trained(private).done == 30  # it goes on all the same
+    assert not private.privacy_spent().watched
+    assert private.epsilon() == whole.epsilon()
