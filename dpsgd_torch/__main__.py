@@ -16,7 +16,7 @@ _DOORS = {  # command: where it is
     "export": "dpsgd_torch.export.__main__",
     "audit": "dpsgd_torch.audit.__main__",
 }
-_ACCOUNTS = ("epsilon", "delta", "noise", "steps", "ledger", "compare", "plot")
+_ACCOUNTS = ("epsilon", "delta", "noise", "steps", "risk", "ledger", "compare", "plot")
 _HELP = """\
 usage: dpsgd COMMAND …
 
@@ -33,6 +33,7 @@ what it costs, before or after:
   noise     the least noise that keeps a run within ε
   steps     the most steps that keep a run within ε
   delta     δ of a run at a given ε
+  risk      what any attacker gains from a run, or from what a ledger holds
   ledger    ε of what a run's ledger says was released
   compare   ε of a run by every method, ours and others'
   plot      draw δ against ε, and ε against steps
