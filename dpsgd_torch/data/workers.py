@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import multiprocessing
 import time
@@ -19,6 +21,7 @@ from dpsgd_torch.data.fetching import IDLE, Fault, Fetch
 from dpsgd_torch.errors import told
 
 _AHEAD = 2  # pieces that each worker has in hand, at most
+_MMAP_THRESHOLD, _LARGE = -3, 1 << 20  # mallopt's number, bytes
 _NOTICED = 2.0  # seconds in which a process that dies is gone
 
 
@@ -97,8 +100,14 @@ class _Pieces(Sampler[Any]):
 
 
 def _begin(worker: int) -> None:
-    """Never collect what was inherited: a ledger's file is its owner's to close."""
+    """Never collect what was inherited: a ledger's file is its owner's to close.
+
+    Large blocks go back to the system when they are freed: in glibc before 2.38 aligned ones, which
+    tensors are, leave gaps that the next does not fit, and a worker grows by what it has loaded.
+    """
     gc.freeze()
+    with contextlib.suppress(OSError, AttributeError):  # no glibc
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def _as_it_is(batch: Any) -> Any:
