@@ -42,7 +42,7 @@ WRONG = {
     "audit": [
         ("audit.canaries", "dpsgd_torch.app.run"),
         ("audit.report", "dpsgd_torch.app.report.page"),
-        ("audit.replay", "dpsgd_torch.export.api"),
+        ("audit.replayed", "dpsgd_torch.export.api"),
         ("audit.draws", "dpsgd_torch.app.config"),
     ],
     "data": [

@@ -7,7 +7,7 @@ from accountant.late import late
 if TYPE_CHECKING:
     from dpsgd_torch.audit.canaries import Canaries, audit_run
     from dpsgd_torch.audit.checks import Check
-    from dpsgd_torch.audit.replay import largest_change, replay
+    from dpsgd_torch.audit.replayed import largest_change, replay
     from dpsgd_torch.audit.report import AuditReport
 else:
     __getattr__, __dir__ = late(
@@ -15,7 +15,7 @@ else:
         {
             "canaries": "Canaries audit_run",
             "checks": "Check",
-            "replay": "largest_change replay",
+            "replayed": "largest_change replay",
             "report": "AuditReport",
         },
     )

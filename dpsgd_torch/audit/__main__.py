@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def story() -> None:
         options = parser().parse_args(argv)
         with loading():
-            from dpsgd_torch.audit.replay import replay
+            from dpsgd_torch.audit.replayed import replay
             from dpsgd_torch.storage.run_folder import RunFolder
 
         folder = RunFolder(options.run)

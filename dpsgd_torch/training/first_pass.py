@@ -9,6 +9,7 @@ import torch
 
 from dpsgd_torch.data.base import Batch, Data
 from dpsgd_torch.data.survey import Survey
+from dpsgd_torch.data.tensors import give_back
 from dpsgd_torch.data.trees import Tree, first, leaves, length, mapped, taken
 from dpsgd_torch.errors import DataError
 from dpsgd_torch.gradients.rehearsal.synthetic import extreme_rows
@@ -65,6 +66,7 @@ def first_pass(data: Data, size: int, name: str, within: TargetRange | None = No
         at = wanted.nonzero().squeeze(1)
         rows, at = rows[at], at.to(first(batch).device)
         kept = taken(batch, at)
+        give_back()
     assert kept is not None
     if schema.varies:
         rows = torch.cat([rows, torch.tensor(longest.rows(), dtype=torch.int64)]).unique()
