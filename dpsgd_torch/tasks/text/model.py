@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from dpsgd_torch.errors import ConfigError, ModelError, told
-from dpsgd_torch.tasks.mnist.torchvision_import import torchvision_datasets
 from dpsgd_torch.tasks.text.knobs import HEAD, TextKnobs
 from dpsgd_torch.tasks.text.tokens import BYTES, PAD, START, WORDS
 
@@ -25,7 +24,6 @@ def text_model(knobs: TextKnobs, labels: int, generator: torch.Generator) -> nn.
         ConfigError, ModelError: a folder that holds no model of that kind, or adapters for layers
             that it lacks.
     """
-    torchvision_datasets()  # before transformers imports torchvision, for whichever torch
     with torch.random.fork_rng(devices=[]), _quiet():  # theirs draw from the global generator
         if knobs.model:
             model, new = _from_folder(Path(knobs.model), knobs, labels)
