@@ -23,12 +23,16 @@ RENAMED = {"hooks": "opacus", "ghost": "graph"}  # what the kinds were called in
 
 @contextlib.contextmanager
 def per_example_gradients(
-    model: nn.Module, kind: str, layouts: Layouts | None = None, forward: Forward = call
+    model: nn.Module,
+    kind: str,
+    layouts: Layouts | None = None,
+    forward: Forward = call,
+    scale: float = 1.0,
 ) -> Iterator[PerExample]:
     """The model's per-example gradients by one method; ``layouts`` are what a rehearsal found."""
     wrapped: PerExample
     if kind == "graph":
-        wrapped = GraphGradients(model, layouts, forward)
+        wrapped = GraphGradients(model, layouts, forward, scale)
     else:
         check(kind == "opacus", "gradients", kind, "must be auto, graph or opacus")
         wrapped = OpacusGradients(model)
@@ -58,6 +62,7 @@ def choose(
     sized: Callable[[Callable[[], int]], int],
     forward: Forward = call,
     others: Sequence[Batch] = (),
+    scale: float = 1.0,
 ) -> Method:
     """The method to take, once it was rehearsed on made-up and on real examples.
 
@@ -68,17 +73,19 @@ def choose(
         sized: how many real ones a pass has; it may ask for the bytes that an example takes.
         forward: what outputs come from.
         others: real examples in batches of other shapes, which steps will see too.
+        scale: the loss scale of a pass through float16.
 
     Raises:
         ModelError: this kind of per-example gradients is not right for this model and loss.
     """
-    rehearsal = Rehearsal(model, loss, data, forward)
+    rehearsal = Rehearsal(model, loss, data, forward, scale)
     rehearsal.oracle()
     kind = "graph" if wanted == "auto" else wanted
-    with per_example_gradients(model, kind, forward=forward) as wrapped:
+    with per_example_gradients(model, kind, forward=forward, scale=scale) as wrapped:
         rehearsal.islands(wrapped)
         size = sized(rehearsal.bytes_of_one)
         rehearsal.real(wrapped, min(size, length(data[0])))
         for batch in others:
-            Rehearsal(model, loss, batch, forward).real(wrapped, min(size, length(batch[0])))
+            other = Rehearsal(model, loss, batch, forward, scale)
+            other.real(wrapped, min(size, length(batch[0])))
         return Method(kind, getattr(wrapped, "layouts", None), wanted == "auto")

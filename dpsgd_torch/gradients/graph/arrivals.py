@@ -56,10 +56,13 @@ class Arrivals:
     Args:
         later: keys of meetings whose rules call their node, which waits until the pass is over.
         seen: patterns of passes whose rows were found where they belong; this one's is added.
+        scale: a power of 2 by which losses, and so all that is collected, are multiplied.
     """
 
-    def __init__(self, found: Walk, later: set[Key], seen: set[int]) -> None:
-        self._found, self._later, self._seen = found, later, seen
+    def __init__(
+        self, found: Walk, later: set[Key], seen: set[int], scale: float = 1.0
+    ) -> None:
+        self._found, self._later, self._seen, self._scale = found, later, seen, scale
         self._waiting: list[tuple[Meeting, Deltas]] = []
         self._taken: Meeting | None = None  # whose node runs next
         self._received: dict[Edge, list[Part]] = {}
@@ -77,7 +80,7 @@ class Arrivals:
         self._weigh(losses)
         keep = any(m.key in self._later for m in self._found.meetings)
         try:
-            self._pass(losses, torch.ones_like(losses), self._arrive, keep=keep)
+            self._pass(losses, torch.full_like(losses, self._scale), self._arrive, keep=keep)
         except CheckpointError:  # what the rule had taken, the node cannot have any more
             if self._taken is None:
                 raise
@@ -129,7 +132,7 @@ class Arrivals:
         self._pattern = pattern(self._found.passing, self._found.meetings)
         if self._pattern in self._seen and not may_move(moving, self._found.meetings):
             return
-        self._pass(losses, weights(losses), self._tally, keep=True)
+        self._pass(losses, weights(losses) * self._scale, self._tally, keep=True)
 
     def _tally(self, meeting: Meeting, deltas: Deltas) -> None:
         if meeting.rows is None:

@@ -25,6 +25,7 @@ from dpsgd_torch.gradients.graph.walk import Key, walk
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.parts import Part, Written
 from dpsgd_torch.gradients.parts.clipped import PartVectors
+from dpsgd_torch.gradients.scaled import Unscaled
 from dpsgd_torch.gradients.vectors import Vectors
 
 
@@ -38,12 +39,19 @@ class GraphGradients:
     Args:
         layouts: where the examples are in each meeting; None looks at the first batch's first.
         forward: what outputs come from.
+        scale: the loss scale, a power of 2: by it losses are multiplied on the way back, and what
+            came back is divided, so that what is small in float16 is not lost.
     """
 
     def __init__(
-        self, model: nn.Module, layouts: Layouts | None = None, forward: Forward = call
+        self,
+        model: nn.Module,
+        layouts: Layouts | None = None,
+        forward: Forward = call,
+        scale: float = 1.0,
     ) -> None:
         self._model, self.layouts, self._forward = model, layouts, forward
+        self._scale = scale
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._trained = {p: name for name, p in self._named.items()}
         self._unfused = Unfused(model)
@@ -97,12 +105,14 @@ class GraphGradients:
             self._trained,
             lambda meeting: layouts.holds_examples(meeting, self._examples),
         )
-        received = Arrivals(found, layouts.later, layouts.seen).collect(losses)
+        received = Arrivals(found, layouts.later, layouts.seen, self._scale).collect(losses)
         return pull_back(received, found.shared, self._named)
 
     def _of_one(self, losses: torch.Tensor) -> dict[str, Part]:
         """Of a lone example, whose gradient is autograd's."""
-        gradients = torch.autograd.grad(losses.sum(), list(self._trained), allow_unused=True)
+        gradients = torch.autograd.grad(
+            [losses], list(self._trained), [torch.full_like(losses, self._scale)], allow_unused=True
+        )
         return {
             name: Written(gradient.to_dense()[None])
             for name, gradient in zip(self._named, gradients, strict=True)
@@ -167,7 +177,8 @@ class GraphGradients:
     ) -> Vectors:
         parts, self._parts = self._parts, {}
         by_param = {self._named[name]: part for name, part in parts.items()}
-        return PartVectors(by_param, params, self._examples, slots, weights)
+        vectors = PartVectors(by_param, params, self._examples, slots, weights)
+        return vectors if self._scale == 1 else Unscaled(vectors, self._scale)
 
     def cleanup(self) -> None:
         """Give recurrent layers their fused kernels back."""

@@ -131,6 +131,7 @@ def tallies(rows: Rows, delta: torch.Tensor, *, absolute: bool = False) -> torch
     no pattern: what moves within a block, or against it, does not cancel.
     """
     real = torch.view_as_real(delta.detach().resolve_conj()) if delta.is_complex() else delta
+    real = real.float() if _is_half(real) else real
     by_example = parted(real.detach(), rows).movedim(rows.dim + 1, 0)
     size = by_example[:1].numel()
     factors = _factors(size, real.device, real.dtype)
@@ -147,7 +148,8 @@ def refuse_moved(meeting: Meeting, delta: torch.Tensor, weighted: torch.Tensor) 
     """Each row's gradient grows as the loss of the example that it is held to be does.
 
     Args:
-        weighted: ``tallies`` of the gradient of the losses times ``weights``.
+        weighted: ``tallies`` of the gradient of the losses times ``weights``. In half as well a
+            pass of powers of 2 rounds alike, but for what leaves the range of normal numbers.
 
     Raises:
         ModelError: it is another's.
@@ -157,9 +159,13 @@ def refuse_moved(meeting: Meeting, delta: torch.Tensor, weighted: torch.Tensor) 
     own = tallies(meeting.rows, delta).double()
     size = tallies(meeting.rows, delta, absolute=True).double().nan_to_num(0.0, 0.0, 0.0)
     given = weighted.double() / _powers(torch.arange(len(own), device=own.device))[:, None]
-    share = 64 * torch.finfo(delta.dtype).eps
+    share = (2 if _is_half(delta) else 64) * torch.finfo(delta.dtype).eps
     if bool(((given - own).abs() > share * (size + size.max() / 16)).any()):
         raise out_of_order(meeting)
+
+
+def _is_half(values: torch.Tensor) -> bool:
+    return values.dtype in (torch.float16, torch.bfloat16)
 
 
 @functools.lru_cache(maxsize=8)

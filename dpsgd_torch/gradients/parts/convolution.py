@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from dpsgd_torch.gradients.parts.base import Part
 from dpsgd_torch.gradients.parts.grouping import together
 from dpsgd_torch.gradients.parts.patches import Geometry
-from dpsgd_torch.gradients.parts.pieces import pieces
+from dpsgd_torch.gradients.parts.pieces import pieces, real
 from dpsgd_torch.gradients.parts.written import Written
 
 AT_ONCE = 1 << 20  # bytes of patches or gradients that are written at a time: a cache's
@@ -35,6 +35,7 @@ class Convolution(Part):
     """
 
     def __init__(self, x: torch.Tensor, back: torch.Tensor, geometry: Geometry) -> None:
+        x, back = real(x), real(back)  # neither norm nor sum in half
         self.x, self.back, self.geometry = x, back, geometry
         inputs = x.shape[2] // geometry.groups
         self.shape = torch.Size((back.shape[2], inputs, *geometry.kernel))

@@ -12,6 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
+HALF = (torch.bfloat16, torch.float16)
+
+
 @contextlib.contextmanager
 def same_draws(device: torch.device) -> Iterator[None]:
     """Seed every global generator alike, and give the caller's back; on a GPU, without TF32."""
@@ -45,16 +48,27 @@ class FrozenDraws(TorchDispatchMode):
 
     * Dropout keeps everything; uniform and normal draws are one half.
     * A permutation reverses: what shuffles examples does so here too.
-    * ``drew`` says afterwards whether there was any, ``in_half`` whether half precision was used.
+    * ``drew`` says afterwards whether there was any, ``in_half`` whether half precision was used,
+      ``in_fp16`` whether what is trained was cast to float16.
+
+    Args:
+        exact: casts to half precision give float32, autocast's and the model's own, so that the
+            same operations run without its rounding.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, exact: bool = False) -> None:
         super().__init__()
-        self.drew = self.in_half = False
+        self.drew = self.in_half = self.in_fp16 = False
+        self._exact = exact
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = self._run(func, args, dict(kwargs or {}))
-        if isinstance(result, torch.Tensor) and result.dtype in (torch.bfloat16, torch.float16):
+        given = dict(kwargs or {})
+        if given.get("dtype") in HALF:
+            self.in_fp16 |= given["dtype"] is torch.float16 and _is_trained(args)
+            if self._exact:
+                given["dtype"] = torch.float32
+        result = self._run(func, args, given)
+        if isinstance(result, torch.Tensor) and result.dtype in HALF:
             self.in_half = True
         return result
 
@@ -99,3 +113,8 @@ class FrozenDraws(TorchDispatchMode):
             result.fill_(1)
         elif name.startswith(("rand", "uniform", "normal", "exponential", "log_normal", "cauchy")):
             result.fill_(0.5 if result.is_floating_point() else int(result.min()))
+
+
+def _is_trained(args: Any) -> bool:
+    """Whether what is cast is a parameter that is trained: a leaf."""
+    return any(isinstance(a, torch.Tensor) and a.requires_grad and a.is_leaf for a in args)

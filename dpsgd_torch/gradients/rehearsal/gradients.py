@@ -41,14 +41,22 @@ class Rehearsal:
         loss: one value per example.
         data: inputs and targets.
         forward: what outputs come from.
+        scale: the loss scale of a pass through float16.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, data: Batch, forward: Forward = call) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        data: Batch,
+        forward: Forward = call,
+        scale: float = 1.0,
+    ) -> None:
         self._model, self._loss, self._state = model, loss, State(model)
         made = MadeUp(data)
         self._made, self._other = made.batch(_MANY), made.batch(_MANY, part=0.1)
         self._spare, self._data = made.batch(1), data
-        self._passes = Passes(model, loss, first(data).device, forward)
+        self._passes = Passes(model, loss, first(data).device, forward, scale)
 
     def oracle(self) -> None:
         """One example by autograd, and two; before any hook is on the model.

@@ -22,14 +22,21 @@ _OF_A_PARAMETER = 1e-3
 _OF_ALL = 1e-5  # a part of the vector so small is rounding beside the others
 _ALIKE = 1e-2  # of these: passes of one shape on a CPU round alike, row by row
 _HALF = 30.0  # by so much more may a pass that goes through half precision round
+_OF_ALL_HALF = 2.0**-8  # of what is added up there: two roundings to bfloat16
 _AT_ONCE = 1 << 16  # values widened at once, so that they stay in the cache
 
 
 class Oracle:
-    """The model without hooks, and the names of what it trains."""
+    """The model without hooks, and the names of what it trains.
 
-    def __init__(self, model: nn.Module, loss: Loss, forward: Forward = call) -> None:
-        self.model, self.loss, self._forward = model, loss, forward
+    Args:
+        scale: the loss scale, which what comes back is divided by.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, forward: Forward = call, scale: float = 1.0
+    ) -> None:
+        self.model, self.loss, self._forward, self._scale = model, loss, forward, scale
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.in_half = False
         self.unreached = set(self.named)
@@ -80,15 +87,17 @@ class Oracle:
         total = losses.sum() if factors is None else losses @ factors.to(losses)
         if not total.requires_grad:
             raise unreached(next(iter(self.named)))
+        scale = torch.full_like(total, self._scale)
         with blamed(f"backward pass over {length(batch[0])} {of}", self.model):
-            found = torch.autograd.grad(total, self.params, allow_unused=True)
+            found = torch.autograd.grad(total, self.params, scale, allow_unused=True)
         reached = [name for name, g in zip(self.named, found, strict=True) if g is not None]
         self.unreached -= set(reached)
         filled = (
             p.detach().new_zeros(p.shape) if g is None else g.to_dense()
             for p, g in zip(self.params, found, strict=True)
         )
-        return [gradient.flatten() for gradient in filled]
+        flat = [gradient.flatten() for gradient in filled]
+        return flat if self._scale == 1 else [gradient / self._scale for gradient in flat]
 
     def refuse_unreached(self) -> None:
         """Refuse a parameter that no pass so far has reached."""
@@ -97,13 +106,24 @@ class Oracle:
                 raise unreached(name)
 
     def differing(
-        self, reference: Gradient, given: Gradient, scale: float = 0.0, *, alike: bool = False
+        self,
+        reference: Gradient,
+        given: Gradient,
+        scale: float = 0.0,
+        *,
+        alike: bool = False,
+        exact: bool = False,
     ) -> tuple[str, float] | None:
         """The first parameter whose gradients differ beyond rounding, and by how much of it.
+
+        What passes of one shape and weights of powers of 2 leave in half precision are the same
+        factors, bit for bit. Autograd rounds their sum in each use of a parameter by 2⁻⁹ of it, and
+        the sum of uses again: a share of what was added up, however little of it is left.
 
         Args:
             scale: of what was added up, where it is more than the sum.
             alike: both are of the same row in passes of one shape.
+            exact: nothing in either was rounded to half precision.
         """
         parts = [_lengths(a, b) for a, b in zip(reference, given, strict=True)]
         whole = max(math.hypot(*(part[0] for part in parts)), scale)
@@ -114,13 +134,13 @@ class Oracle:
         for name, a, (left, right, error) in zip(self.named, reference, parts, strict=True):
             own = max(left, right)
             strict = alike and a.device.type == "cpu"
-            if error > self._rounding(own, whole) * (_ALIKE if strict else 1.0):
-                return name, error / own
+            of_all = _OF_ALL
+            if self.in_half and not exact:
+                own, of_all = _HALF * own, _HALF * _OF_ALL if alike else _OF_ALL_HALF
+            allowed = _OF_A_PARAMETER * own + of_all * whole
+            if error > allowed * (_ALIKE if strict else 1.0):
+                return name, error / max(left, right)
         return None
-
-    def _rounding(self, length: Any, whole: float) -> Any:
-        allowed = _OF_A_PARAMETER * length + _OF_ALL * whole
-        return _HALF * allowed if self.in_half else allowed
 
 
 def _lengths(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float, float]:

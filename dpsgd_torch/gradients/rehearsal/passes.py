@@ -15,7 +15,7 @@ from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.capture import mixing
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal.carried import carried
-from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
+from dpsgd_torch.gradients.rehearsal.draws import HALF, FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Gradient, Oracle
 from dpsgd_torch.gradients.vectors import PerExample, Vectors, length, zeros
 
@@ -41,49 +41,91 @@ Slots = tuple[torch.Tensor, torch.Tensor] | tuple[()]
 class Passes:
     """Passes of a model by an engine and by autograd; ``drew`` says whether frozen ones drew.
 
+    Where a pass goes through half precision (autocast, the model's own casts), two precisions are
+    compared, each with what is the same there:
+
+    * Passes of one shape round alike, row by row: that the others do not matter, and that vectors
+      add up to autograd's gradient, is asked of the pass as it is.
+    * An example alone, or in another batch, goes through kernels that round otherwise, by 2⁻⁹ in
+      each operation; where terms cancel (a key's bias under softmax, whose gradient is 0) nothing
+      but that rounding is left. So that is asked ``exactly``: of the same operations, whose casts
+      to half give float32.
+
     Args:
         model: in training mode.
         loss: one value per example.
         forward: what outputs come from.
+        scale: the loss scale of a pass through float16.
     """
 
     def __init__(
-        self, model: nn.Module, loss: Loss, device: torch.device, forward: Forward = call
+        self,
+        model: nn.Module,
+        loss: Loss,
+        device: torch.device,
+        forward: Forward = call,
+        scale: float = 1.0,
     ) -> None:
-        self.oracle, self._loss, self.device = Oracle(model, loss, forward), loss, device
+        self.oracle = Oracle(model, loss, forward, scale)
+        self._loss, self.device, self._scaled = loss, device, scale != 1
         self.drew = False
         self.why, self.move = RIGHT["graph"]
 
+    def goes_exactly(self, batch: Batch) -> bool:
+        """Whether a pass goes through half precision that can be left out: none is held in it."""
+        model = self.oracle.model
+        held = [*model.parameters(), *model.buffers(), *leaves(batch)]
+        return self.oracle.in_half and not any(tensor.dtype in HALF for tensor in held)
+
     def engine(
-        self, engine: PerExample, batch: Batch, of: str, *, frozen: bool = False, slots: Slots = ()
+        self,
+        engine: PerExample,
+        batch: Batch,
+        of: str,
+        *,
+        frozen: bool = False,
+        exactly: bool = False,
+        slots: Slots = (),
     ) -> Vectors:
         """The engine's vectors; ``frozen`` draws are constants."""
         what = f"per-example gradients over {rows_of(batch)} {of}"
         with same_draws(self.device), blamed(what, self.oracle.model):
-            if frozen:
-                with carried(FrozenDraws()) as draws:
+            if frozen or exactly:
+                with carried(FrozenDraws(exact=exactly)) as draws:
                     engine.backward(self._loss, *batch)
+                self.oracle.in_half = self.oracle.in_half or draws.in_half
                 self.drew = self.drew or draws.drew
             else:
                 engine.backward(self._loss, *batch)
             return engine.vectors(self.oracle.params, *slots)
 
     def plain(
-        self, batch: Batch, of: str, *, frozen: bool, factors: torch.Tensor | None = None
+        self,
+        batch: Batch,
+        of: str,
+        *,
+        frozen: bool,
+        exactly: bool = False,
+        factors: torch.Tensor | None = None,
     ) -> Gradient:
         """Autograd's gradient of the sum of the losses, weighted."""
         with same_draws(self.device):
-            if not frozen:
+            if not (frozen or exactly):
                 return self.oracle.gradient(batch, of, factors)
-            with carried(FrozenDraws()) as draws:
+            with carried(FrozenDraws(exact=exactly)) as draws:
                 gradient = self.oracle.gradient(batch, of, factors)
+            if draws.in_fp16 and not self._scaled:
+                raise ModelError(
+                    "autocast = float16: what is small in it is lost without a loss scale; pass "
+                    "precision='fp16' in its place, or take torch.bfloat16"
+                )
             self.oracle.in_half = self.oracle.in_half or draws.in_half
             self.drew = self.drew or draws.drew
             return gradient
 
-    def alone(self, batch: Batch, row: int, of: str) -> Gradient:
+    def alone(self, batch: Batch, row: int, of: str, *, exactly: bool = False) -> Gradient:
         """Of one row by itself, nothing drawn."""
-        return self.plain(rows(batch, slice(row, row + 1)), of, frozen=True)
+        return self.plain(rows(batch, slice(row, row + 1)), of, frozen=True, exactly=exactly)
 
     def summed(self, vectors: Vectors, factors: torch.Tensor) -> tuple[Gradient, float]:
         """Σ factor × vector, and Σ factor × norm, which is what it is rounded against."""
@@ -92,8 +134,10 @@ class Passes:
         scale = float((factors * vectors.norms)[factors > 0].double().sum())
         return [total.flatten() for total in sums], scale
 
-    def refuse_wrong_sum(self, reference: Gradient, total: Gradient, scale: float) -> None:
-        if found := self.oracle.differing(reference, total, scale):
+    def refuse_wrong_sum(
+        self, reference: Gradient, total: Gradient, scale: float, *, exactly: bool = False
+    ) -> None:
+        if found := self.oracle.differing(reference, total, scale, exact=exactly):
             raise ModelError(
                 f"parameter {found[0]}: its per-example gradients do not add up to autograd's "
                 f"gradient (off by {100 * found[1]:.2g} %): {self.why}; {self.move}, or freeze "
@@ -108,18 +152,32 @@ class Passes:
         batch: Batch,
         other: Batch,
         of: str,
+        *,
+        exactly: bool = False,
     ) -> None:
         """Its vector is the gradient that an example has alone, and its norm is its vector's.
 
         Args:
             vectors: of ``batch``, nothing drawn.
             other: other rows, to tell why where it is not.
+            exactly: these vectors are of an exact pass; else one is made where there can be.
         """
         given = vectors.vector(slot)
-        if found := self.oracle.differing(self.alone(batch, slot, of), given):
+        if not exactly and self.goes_exactly(batch):
+            self.refuse_wrong_norm(vectors, slot, given)
             del given
+            vectors = self.engine(engine, batch, of, exactly=True)
+            self.refuse_not_alone(engine, vectors, slot, batch, other, of, exactly=True)
+            return
+        alone = self.alone(batch, slot, of, exactly=exactly)
+        if found := self.oracle.differing(alone, given, exact=exactly):
+            del given, alone
             others = rows(other, slice(None))
-            self.refuse_influence(engine, vectors, slot, batch, others, of, frozen=True)
+            if not exactly:
+                self.refuse_influence(engine, vectors, slot, batch, others, of, frozen=True)
+            else:
+                whole = self.engine(engine, batch, of, frozen=True)
+                self.refuse_influence(engine, whole, slot, batch, others, of, frozen=True)
             raise ModelError(
                 f"parameter {found[0]}: in a batch of {rows_of(batch[0])}, an example's gradient "
                 f"is not the one it has alone (off by {100 * found[1]:.2g} %): it may depend "

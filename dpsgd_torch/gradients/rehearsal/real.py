@@ -22,6 +22,8 @@ def try_real(passes: Passes, engine: PerExample, data: Batch, spare: Batch, size
       part is summed under real draws as well.
     * The sum check: the rows of the part, taken from the whole, add up to autograd's gradient of
       the part by itself; the others would show if they mattered.
+    * Where passes go through half precision, the part's rows add up to autograd's gradient of the
+      whole, weighted: the same factors, in half; and exactly (``Passes``) to that of the part.
 
     Args:
         spare: a made-up example.
@@ -32,15 +34,33 @@ def try_real(passes: Passes, engine: PerExample, data: Batch, spare: Batch, size
     batch: Batch = taken(data, slice(size))
     whole = passes.engine(engine, batch, _REAL, frozen=True)
     finite = torch.isfinite(whole.norms)  # the others count as zero in a step
-    for i in sorted({0, size - 1}):
-        passes.refuse_not_alone(engine, whole, i, batch, _filled(batch, spare), _REAL)
+    exactly = passes.goes_exactly(batch)
     at = _part(finite.cpu()).to(passes.device)
+    factors = _factors(len(at), powers=passes.oracle.in_half).to(whole.norms)
+    if exactly:
+        if len(at):
+            _summed_in_half(passes, whole, batch, at, factors)
+        for i in sorted({0, size - 1}):
+            passes.refuse_wrong_norm(whole, i, whole.vector(i))
+        whole = passes.engine(engine, batch, _REAL, exactly=True)
+    for i in sorted({0, size - 1}):
+        other = _filled(batch, spare)
+        passes.refuse_not_alone(engine, whole, i, batch, other, _REAL, exactly=exactly)
     if len(at) == 0:
         return
     part = rows(batch, at)
-    factors = _factors(len(at)).to(whole.norms)
     _part_alone(passes, engine, part, spare, factors)
-    _summed(passes, whole, batch, part, at, factors)
+    _summed(passes, whole, batch, part, at, factors, exactly=exactly)
+
+
+def _summed_in_half(
+    passes: Passes, whole: Vectors, batch: Batch, at: torch.Tensor, factors: torch.Tensor
+) -> None:
+    scattered = torch.zeros_like(whole.norms)
+    scattered[at] = factors
+    total, scale = passes.summed(whole, scattered)
+    reference = passes.plain(batch, _REAL, frozen=True, factors=scattered)
+    passes.refuse_wrong_sum(reference, total, scale)
 
 
 def _summed(
@@ -50,14 +70,16 @@ def _summed(
     part: Batch,
     at: torch.Tensor,
     factors: torch.Tensor,
+    *,
+    exactly: bool,
 ) -> None:
     scattered = torch.zeros_like(whole.norms)
     scattered[at] = factors
     total, scale = passes.summed(whole, scattered)
-    reference = passes.plain(part, _REAL, frozen=True, factors=factors)
-    if passes.oracle.differing(reference, total, scale):
-        reference = passes.plain(batch, _REAL, frozen=True, factors=scattered)
-        passes.refuse_wrong_sum(reference, total, scale)
+    reference = passes.plain(part, _REAL, frozen=True, exactly=exactly, factors=factors)
+    if passes.oracle.differing(reference, total, scale, exact=exactly):
+        reference = passes.plain(batch, _REAL, frozen=True, exactly=exactly, factors=scattered)
+        passes.refuse_wrong_sum(reference, total, scale, exactly=exactly)
         raise mixing(f"model: in a batch of {len(scattered)},")
 
 
@@ -109,5 +131,7 @@ def _part(finite: torch.Tensor) -> torch.Tensor:
     return torch.cat([rows[:1], inner.sort().values, rows[1:][-1:]])
 
 
-def _factors(count: int) -> torch.Tensor:
-    return torch.rand(count, generator=torch.Generator().manual_seed(1)) + 0.5
+def _factors(count: int, *, powers: bool) -> torch.Tensor:
+    """Between ½ and 1½; of powers of 2, by which half precision rounds alike."""
+    drawn = torch.rand(count, generator=torch.Generator().manual_seed(1)) + 0.5
+    return torch.exp2(torch.floor(2 * drawn) - 1) if powers else drawn

@@ -9,6 +9,7 @@ import torch
 
 from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.base import NoRule, node_rule
+from dpsgd_torch.gradients.graph.rules.sums import summed_over
 from dpsgd_torch.gradients.parts import Part, Written
 from dpsgd_torch.gradients.parts.convolution import Convolution
 from dpsgd_torch.gradients.parts.patches import Geometry
@@ -26,7 +27,7 @@ def convolution(
     found: dict[int, Part] = {}
     back = rows.split(delta.detach(), 1)
     if 2 in wanted:
-        found[2] = Written(back.flatten(3).sum((1, 3)))
+        found[2] = Written(summed_over(back.flatten(3), (1, 3)))
     if 1 in wanted:
         axes = node._saved_weight.ndim - 2
         geometry = Geometry(

@@ -13,6 +13,7 @@ from dpsgd_torch.gradients.graph.rules.inputs import signed
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
 from dpsgd_torch.gradients.graph.rules.sums import owners, split
 from dpsgd_torch.gradients.parts import Part, Tokens
+from dpsgd_torch.gradients.parts.pieces import real
 
 _SUM, _MEAN = 0, 1
 
@@ -54,18 +55,18 @@ def _bagged(node: Any, delta: torch.Tensor, rows: Rows) -> Part:
     bags = torch.searchsorted(starts, places, right=True) - 1
     counted = indices != signed(node._saved_padding_idx)
     if node._saved_mode in (_SUM, _MEAN):
-        back = delta[bags]
+        back = real(delta)[bags]
         if node._saved_per_sample_weights is not None:
             back = back * node._saved_per_sample_weights[:, None]
         if node._saved_mode == _MEAN:
-            sizes = torch.zeros(len(delta), device=delta.device, dtype=delta.dtype)
-            sizes.index_add_(0, bags, counted.to(delta.dtype))
+            sizes = torch.zeros(len(delta), device=delta.device, dtype=back.dtype)
+            sizes.index_add_(0, bags, counted.to(back.dtype))
             back = back / sizes.clamp(min=1)[bags, None]
         indices = indices.masked_fill(~counted, -1)
     else:  # a row that stands twice in a bag is the greatest once
         pairs = (bags * entries + indices)[counted].unique()
         bags, indices = pairs // entries, pairs % entries
-        back = delta[bags] * (node._saved_result3[bags] == indices[:, None])
+        back = real(delta)[bags] * (node._saved_result3[bags] == indices[:, None])
     owner = owners(delta.shape[:1], Rows(rows.examples, 0, rows.outer), delta.device)[bags]
     return Tokens(*_side_by_side(indices, back, owner, rows.examples), entries)
 

@@ -13,11 +13,14 @@ def input_shape(node: Any, place: int) -> torch.Size:
 
 
 def fitted(gradient: torch.Tensor, node: Any, place: int) -> torch.Tensor:
-    """In the input's type: a real input takes the real part, as in autograd's own engine."""
+    """In the input's type: a real input takes the real part, as in autograd's own engine.
+
+    What was added up for an input in half precision stays float32: it is rounded no further.
+    """
     dtype = _metadata(node, place).dtype
     if gradient.is_complex() and not dtype.is_complex:
         gradient = gradient.real
-    return gradient.to(dtype)
+    return gradient if dtype in (torch.float16, torch.bfloat16) else gradient.to(dtype)
 
 
 def signed(number: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.base import node_rule
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
+from dpsgd_torch.gradients.graph.rules.sums import summed_over
 from dpsgd_torch.gradients.parts import Part, Written, outer
 
 
@@ -29,7 +30,7 @@ def addmm(node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows) -
         return _from_the_left(node, delta, wanted, rows, 1)
     back = rows.split(delta, 1)
     if 0 in wanted:
-        summed = back.sum(1) if back.shape[1] > 1 else back[:, 0]  # no copy of δ
+        summed = summed_over(back, 1) if back.shape[1] > 1 else back[:, 0]  # no copy of δ
         found[0] = Written(summed if node._saved_beta == 1 else summed * node._saved_beta)
     if 2 in wanted:
         scaled = back if node._saved_alpha == 1 else back * node._saved_alpha

@@ -10,8 +10,9 @@ import torch
 from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.base import NoRule, node_rule
 from dpsgd_torch.gradients.graph.rules.inputs import fitted
-from dpsgd_torch.gradients.graph.rules.sums import split, summed_to
+from dpsgd_torch.gradients.graph.rules.sums import split, summed_over, summed_to
 from dpsgd_torch.gradients.parts import Part, Written
+from dpsgd_torch.gradients.parts.pieces import real
 
 
 @node_rule("NativeLayerNormBackward0")
@@ -23,11 +24,11 @@ def layer_norm(
     back = split(rows, delta, leading)
     found: dict[int, Part] = {}
     if 1 in wanted:
-        centred = node._saved_input - node._saved_result1
+        centred = real(node._saved_input) - node._saved_result1
         seen = centred.mul_(node._saved_result2).mul_(delta)
-        found[1] = Written(fitted(split(rows, seen, leading).sum(1), node, 1))
+        found[1] = Written(fitted(summed_over(split(rows, seen, leading), 1), node, 1))
     if 2 in wanted:
-        found[2] = Written(fitted(back.sum(1), node, 2))
+        found[2] = Written(fitted(summed_over(back, 1), node, 2))
     return found
 
 
@@ -37,8 +38,8 @@ def rms_norm(
 ) -> dict[int, Part]:
     """weight × x / root mean square [Zhang and Sennrich 2019], one kernel on a GPU."""
     leading = delta.dim() - len(node._saved_normalized_shape)
-    seen = (node._saved_input * node._saved_result1).mul_(delta)
-    return {1: Written(fitted(split(rows, seen, leading).sum(1), node, 1))}
+    seen = (real(node._saved_input) * node._saved_result1).mul_(delta)
+    return {1: Written(fitted(summed_over(split(rows, seen, leading), 1), node, 1))}
 
 
 @node_rule("NativeGroupNormBackward0")
@@ -57,19 +58,19 @@ def group_norm(
     found: dict[int, Part] = {}
     if 1 in wanted:
         by_group = (count, groups, channels // groups)
-        products = _over_positions(node._saved_input * delta).view(by_group)
+        products = _over_positions(real(node._saved_input) * delta).view(by_group)
         mean = node._saved_result1.view(count, groups, 1)
         rstd = node._saved_result2.view(count, groups, 1)
         scales = (products - mean * shifts.view(by_group)).mul_(rstd).flatten(1)
-        found[1] = Written(fitted(split(rows, scales, 1).sum(1), node, 1))
+        found[1] = Written(fitted(summed_over(split(rows, scales, 1), 1), node, 1))
     if 2 in wanted:
-        found[2] = Written(fitted(split(rows, shifts, 1).sum(1), node, 2))
+        found[2] = Written(fitted(summed_over(split(rows, shifts, 1), 1), node, 2))
     return found
 
 
 def _over_positions(values: torch.Tensor) -> torch.Tensor:
     """(count, channels): summed over everything after them, whatever the memory's order."""
-    return values.sum(list(range(2, values.dim()))) if values.dim() > 2 else values
+    return summed_over(values, list(range(2, values.dim()))) if values.dim() > 2 else values
 
 
 @node_rule("NativeBatchNormBackward0")
@@ -85,7 +86,7 @@ def batch_norm(
     if 1 in wanted:
         rstd = (node._saved_running_var + node._saved_eps).rsqrt().view(per_channel)
         mean = node._saved_running_mean.view(per_channel)
-        seen = ((node._saved_input - mean) * rstd).mul_(delta)
+        seen = ((real(node._saved_input) - mean) * rstd).mul_(delta)
         found[1] = Written(fitted(summed_to(seen, channels, rows).flatten(1), node, 1))
     if 2 in wanted:
         found[2] = Written(fitted(summed_to(delta, channels, rows).flatten(1), node, 2))

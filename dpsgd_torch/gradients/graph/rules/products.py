@@ -11,8 +11,9 @@ from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.base import node_rule
 from dpsgd_torch.gradients.graph.rules.inputs import fitted, input_shape
 from dpsgd_torch.gradients.graph.rules.one_at_a_time import one_at_a_time
-from dpsgd_torch.gradients.graph.rules.sums import parted, split, summed_to
+from dpsgd_torch.gradients.graph.rules.sums import parted, split, summed_over, summed_to
 from dpsgd_torch.gradients.parts import Outer, Part, Written
+from dpsgd_torch.gradients.parts.pieces import real
 
 
 @node_rule("BmmBackward0")
@@ -42,7 +43,7 @@ def mv(node: Any, delta: torch.Tensor, wanted: Collection[int], rows: Rows) -> d
     if 0 in wanted:
         return one_at_a_time(node, delta, wanted, rows)
     seen = node._saved_self.conj() * delta[:, None]
-    return {1: Written(fitted(split(rows, seen, 1).sum(1), node, 1))}
+    return {1: Written(fitted(summed_over(split(rows, seen, 1), 1), node, 1))}
 
 
 @node_rule("TrilinearBackward0")
@@ -88,6 +89,5 @@ def _heads(a: torch.Tensor, b: torch.Tensor, rows: Rows, shape: torch.Size) -> P
     flat = Rows(rows.examples, 0, rows.outer)
     if len(a) == 1:
         return Outer(split(flat, a[0], 1), split(flat, b[0], 1)).viewed(shape)
-    left = parted(a, rows).movedim(2, 0).flatten(2, 3)
-    right = parted(b, rows).movedim(2, 0).flatten(2, 3)
+    left, right = (real(parted(x, rows)).movedim(2, 0).flatten(2, 3) for x in (a, b))
     return Written(left.mT @ right)

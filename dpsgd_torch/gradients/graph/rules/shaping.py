@@ -17,6 +17,7 @@ from dpsgd_torch.gradients.graph.rules.sums import (
     parted,
     places,
     split,
+    summed_over,
     summed_to,
 )
 from dpsgd_torch.gradients.parts import Part, Tokens, Written
@@ -98,7 +99,9 @@ def repeated(
         return one_at_a_time(node, delta, wanted, rows)
     copies = [n // size for n, size in zip(parts.shape[1:], padded, strict=True)]
     apart = [n for pair in zip(copies, padded, strict=True) for n in pair]
-    summed = parts.reshape(rows.examples, *apart).sum([1 + 2 * d for d in range(len(padded))])
+    summed = summed_over(
+        parts.reshape(rows.examples, *apart), [1 + 2 * d for d in range(len(padded))]
+    )
     return {0: Written(summed.reshape(rows.examples, *shape))}
 
 

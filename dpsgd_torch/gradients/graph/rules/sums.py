@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 from dpsgd_torch.gradients.graph.rows import Rows
 from dpsgd_torch.gradients.graph.rules.base import NoRule
+from dpsgd_torch.gradients.parts.pieces import real
 
 
 def split(rows: Rows, tensor: torch.Tensor, leading: int) -> torch.Tensor:
@@ -16,6 +18,14 @@ def split(rows: Rows, tensor: torch.Tensor, leading: int) -> torch.Tensor:
         return rows.split(tensor, leading)
     except ValueError as misplaced:
         raise NoRule(str(misplaced)) from misplaced
+
+
+def summed_over(
+    values: torch.Tensor, dims: int | Sequence[int], *, keepdim: bool = False
+) -> torch.Tensor:
+    """A sum that is float32 where its terms are half: what was rounded once stays at that."""
+    half = values.dtype in (torch.float16, torch.bfloat16)
+    return values.sum(dims, keepdim=keepdim, dtype=torch.float32 if half else None)
 
 
 def summed_to(gradient: torch.Tensor, shape: torch.Size, rows: Rows) -> torch.Tensor:
@@ -27,15 +37,15 @@ def summed_to(gradient: torch.Tensor, shape: torch.Size, rows: Rows) -> torch.Te
     """
     padded = (1,) * (gradient.dim() - len(shape)) + tuple(shape)
     if rows.examples == 1:
-        return gradient.sum_to_size(shape)[None]
+        return real(gradient).sum_to_size(shape)[None]
     others = [d for d, size in enumerate(padded) if size == 1 and d != rows.dim]
     if padded[rows.dim] != 1:  # a value of its own for every example
-        kept = gradient.sum(others, keepdim=True) if others else gradient
+        kept = summed_over(gradient, others, keepdim=True) if others else gradient
         return _apart(kept, rows).reshape(rows.examples, *shape)
     split_up = parted(gradient, rows)
     over = [d if d < rows.dim else d + 2 for d in others] + [rows.dim, rows.dim + 2]
     over = [d for d in over if split_up.shape[d] > 1]  # a sum over one is a copy
-    summed = split_up.sum(over, keepdim=True) if over else split_up
+    summed = summed_over(split_up, over, keepdim=True) if over else split_up
     return summed.movedim(rows.dim + 1, 0).reshape(rows.examples, *shape)
 
 
@@ -51,8 +61,8 @@ def gathered(
 ) -> torch.Tensor:
     """(count, *shape): each value added at its place (counted along ``shape``) of its owner."""
     size = math.prod(shape)
-    sums = values.new_zeros(count * size)
-    sums.index_add_(0, (owner * size + place).flatten(), values.flatten())
+    sums = real(values).new_zeros(count * size)
+    sums.index_add_(0, (owner * size + place).flatten(), real(values).flatten())
     return sums.view(count, *shape)
 
 
