@@ -16,6 +16,7 @@ from dpsgd_torch.app.settings import (
     Releases,
 )
 from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.precision import Precision
 from dpsgd_torch.schedules import Schedule, shape_from_text
 from dpsgd_torch.tasks.base import Knobs, refuse_values, require
 from dpsgd_torch.tasks.registry import TASKS, kind_of
@@ -23,7 +24,7 @@ from dpsgd_torch.tasks.registry import TASKS, kind_of
 if TYPE_CHECKING:
     from dpsgd_torch.privacy.privacy import Privacy
 
-VERSION = 2  # of config.json; 1 had none, and the tasks' knobs among the rest
+VERSION = 3  # of config.json; 1 had none, and the tasks' knobs among the rest
 _DEFAULTS = Knobs()  # of whichever task
 
 
@@ -50,6 +51,7 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
             f"must be {kind.knobs.__name__}, as {self.dataset} has it",
         )
         refuse_values(self)
+        Precision.of(self.precision)
         self.refuse_data()
         self.refuse_promise()
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "must be ≥ 0")

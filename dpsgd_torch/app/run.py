@@ -30,6 +30,7 @@ from dpsgd_torch.app.randomized_labels import randomized
 from dpsgd_torch.app.report.page import write_report
 from dpsgd_torch.app.report.promises import Promises
 from dpsgd_torch.app.report.statement import statement
+from dpsgd_torch.precision import Precision
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee, figures, priced_events
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.tasks.registry import load_task
@@ -56,7 +57,7 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         folder.refuse_occupied()
         root = Streams().root if config.seed is None else config.seed
 
-    usable_device(config.device)
+    Precision.of(config.precision).refuse_unfit(usable_device(config.device))
     task = load_task(config, request.data_dir, request.partial)
     units = chosen_units(config, task)
     config = sized(config, task, units)

@@ -172,6 +172,11 @@ class Machine:
         100, "steps between checkpoints, besides each epoch's end", rule="count"
     )
     device: str = knob("cpu", "cpu, cuda, …")
+    precision: str = knob(
+        "float32",
+        "of forward and backward passes: float32, bf16, fp16, or fp16:4096 with its loss scale",
+        since=3,
+    )
     seed: int | None = knob(None, "repeatable run; whoever knows the seed can subtract the noise")
 
 

@@ -83,7 +83,8 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
     clip_norm, most = run.plan.step(step).clip_norm, 0.0
     owners = np.unique(drawn.slots)[:records]
     kind, layouts = run.method.kind, run.method.layouts
-    with per_example_gradients(run.model, kind, layouts, run.forward) as wrapped:
+    scale = run.precision.loss_scale
+    with per_example_gradients(run.model, kind, layouts, run.forward, scale) as wrapped:
 
         def summed(kept: Indices) -> torch.Tensor:
             optimizer = PrivateOptimizer(run.optimizer, microbatches=run.sampling.microbatches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.checked import data_on
-from dpsgd_torch.data.trees import Tree
+from dpsgd_torch.data.trees import Tree, call
 from dpsgd_torch.data.unit_ids import UnitIds
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.losses import Loss, per_example
+from dpsgd_torch.precision import FLOAT32, Precision
 from dpsgd_torch.privacy.privacy import Privacy, declared_sampler
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.schedules import Schedule
@@ -65,6 +67,7 @@ def assembled(
     seed: int | None,
     values: Loss | None = None,
     world: World = ALONE,
+    precision: str | Precision = FLOAT32,
 ) -> RunState:
     """The state of a run that has not begun; the model is on its device, and in training mode.
 
@@ -86,6 +89,7 @@ def assembled(
     )
     refuse_wrapped(model)
     device = world.device(torch.device(device))
+    precision = fitting_precision(precision, device, told=world.is_first)
     data = data_on(device, given_data, "train_tensors")
     test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")
     ids = None if units is None else UnitIds(units, len(data))
@@ -134,6 +138,8 @@ def assembled(
         picks_size=physical_batch_size == AUTO,
         checkpoint_every=checkpoint_every,
         world=world,
+        precision=precision,
+        forward=precision.forward(call, device),
     )
 
 
@@ -144,3 +150,18 @@ def _streams(world: World, seed: int | None) -> Streams:
 
 def _folder(run_dir: str | os.PathLike[str] | RunFolder | None) -> RunFolder | None:
     return run_dir if isinstance(run_dir, RunFolder | None) else RunFolder(Path(run_dir))
+
+
+def fitting_precision(
+    asked: str | Precision, device: torch.device, *, told: bool = True
+) -> Precision:
+    """The precision, on a device that has it; a warning where it is slow.
+
+    Raises:
+        InvalidValue: the device, or an autocast that is open, is in its way.
+    """
+    precision = Precision.of(asked)
+    precision.refuse_unfit(device)
+    if told and (slow := precision.slowness(device)):
+        warnings.warn(slow, stacklevel=4)
+    return precision

@@ -49,6 +49,8 @@ def contract(run: RunState) -> dict[str, Any]:
         "gradients": run.method.kind,
         "steering": run.steering.to_json(),
     }
+    if run.precision.is_mixed:
+        parts["precision"] = str(run.precision)
     if run.kept:
         parts["kept"] = run.kept.to_json()
     return dict(json.loads(json.dumps(parts, default=float)))

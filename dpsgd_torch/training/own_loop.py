@@ -19,6 +19,7 @@ from dpsgd_torch.data.trees import Tree
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients.losses import Loss, per_example
 from dpsgd_torch.gradients.methods import Method
+from dpsgd_torch.precision import Precision
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.privacy.privacy import Privacy
 from dpsgd_torch.samplers.base import Sampler
@@ -62,7 +63,9 @@ class Private:
             of one seed are then those of a ``Trainer`` with it. None keys the noise by the losses
             themselves.
         units, rows_per_unit, sampler, run_dir, physical_batch_size: as ``Trainer`` takes them.
-        checkpoint_every, ledger, device, seed, world: likewise.
+        checkpoint_every, ledger, device, seed, world, precision: likewise. The model that the loop
+            calls in training mode runs in that precision, and gives float32. Autocast that the loop
+            opens itself works too, but for float16, which has no loss scale then.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
@@ -100,6 +103,7 @@ class Private:
         device: str | torch.device = "cpu",
         seed: int | None = None,
         world: World | None = None,
+        precision: str | Precision = "float32",
     ) -> None:
         check(
             isinstance(privacy, Privacy),
@@ -132,6 +136,7 @@ class Private:
                 device=device,
                 seed=seed,
                 world=world,
+                precision=precision,
                 values=lambda inputs, targets: self._story.losses(inputs, targets),
             )
             state.forward, state.method = handed_on, Method("graph")
@@ -152,6 +157,7 @@ class Private:
     privacy = Shown(lambda run: run.privacy)
     plan = Shown(lambda run: run.plan)
     sampling = Shown(lambda run: run.sampling)
+    precision = Shown(lambda run: run.precision)
     physical_batch_size = Shown(lambda run: run.physical_batch_size)
     ledger = Shown(lambda run: run.charges.ledger)
     history = Shown(lambda run: run.history)
@@ -173,13 +179,16 @@ class Private:
             part.register_step_pre_hook(self._story.refuse_bare_step)
             for part in parts_of(run.optimizer)
         ]
+        mixed = contextlib.ExitStack()
         try:
+            mixed.enter_context(run.precision.within(run.model, run.device))
             self._at = turns.resume()
             while self._at is not None:
                 question, self._waits = self._at, True
                 for context in question.around:
                     self._around.enter_context(context)
                 self._since = now()
+                torch.clear_autocast_cache()  # of an autocast that is open around the loop
                 yield question.batch
                 if turns.ended:
                     raise RunError(self._told("loop: went on after an error; begin it again"))
@@ -191,6 +200,7 @@ class Private:
                     self._at = turns.resume()
         finally:
             self._around.close()
+            mixed.close()
             turns.close()
             for hook in hooks:
                 hook.remove()

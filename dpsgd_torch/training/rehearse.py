@@ -111,7 +111,8 @@ def chosen(run: RunState, gradients: str, rows: Batch) -> Method:
 
     try_lengths(run.model, run.loss, run.data, run.forward)
     others = of_other_lengths(run.data, at_once(run))
-    return choose(gradients, run.model, run.loss, rows, sized, run.forward, others)
+    scale = run.precision.loss_scale
+    return choose(gradients, run.model, run.loss, rows, sized, run.forward, others, scale)
 
 
 def try_saving(model: nn.Module) -> None:

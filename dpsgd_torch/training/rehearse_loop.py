@@ -78,8 +78,9 @@ def _losses(run: RunState, batch: Batch) -> torch.Tensor:
 
 
 def _refuse_another(run: RunState, named: Loss, batch: Batch, losses: torch.Tensor) -> None:
+    outputs_of = run.precision.forward(call, run.device)
     with torch.no_grad(), blamed("loss = …: over some training rows"), FrozenDraws():
-        expected = named(call(run.model, batch[0]), batch[1])
+        expected = named(outputs_of(run.model, batch[0]), batch[1])
     if not torch.allclose(losses.double(), expected.double(), rtol=1e-5, atol=1e-6, equal_nan=True):
         raise ModelError(
             "loss: the loop's losses are not those of the loss that was named, whose noise it "

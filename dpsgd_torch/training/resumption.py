@@ -69,7 +69,8 @@ def take_up(run: RunState, begun: dict[str, Any]) -> None:
         run.method = method_of(run, kind)
     if run.picks_size:  # another machine may have picked another
         run.physical_batch_size = kept["contract"]["physical batch size"]
-    refuse_changed(began, contract(run), begun["path"])
+    usual = {"precision": "float32"}  # which no contract mentions
+    refuse_changed(usual | began, usual | contract(run), begun["path"])
     run.extended = bool(kept.get("extended"))
     if run.plan:
         noise = schedule_from_json(kept["noise_multiplier"])

@@ -12,6 +12,7 @@ from accountant import Ledger
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.methods import per_example_gradients
+from dpsgd_torch.precision import refuse_open_autocast
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee, figures, privacy_spent
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
@@ -110,6 +111,7 @@ class Session:
     def _stepping(self) -> Iterator[PlainStep | PrivateStep]:
         run = self.state
         run.charges.refuse_broken()
+        refuse_open_autocast(run.device)
         if not run.charges.are_open:
             validate.refuse_unreachable(run.model, run.optimizer)
             self.open()
@@ -126,10 +128,13 @@ class Session:
                 slots=run.sampling.microbatches,
                 physical_batch_size=run.physical_batch_size,
                 world=run.world,
+                forward=run.forward,
+                loss_scale=run.precision.loss_scale,
             )
             return
         kind, layouts = run.method.kind, run.method.layouts
-        with per_example_gradients(run.model, kind, layouts, run.forward) as wrapped:
+        scale = run.precision.loss_scale
+        with per_example_gradients(run.model, kind, layouts, run.forward, scale) as wrapped:
             yield PrivateStep(
                 wrapped,
                 run.loss,
@@ -199,6 +204,8 @@ class Session:
         if not keep_privacy:
             inserted = self.state.inserted
             audited = {"audit": inserted.describe()} if inserted else {}
+            if self.state.precision.is_mixed:
+                audited["precision"] = str(self.state.precision)
             folder.write_json("privacy.json", {**figures(spent), **audited})
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.methods import Method
 from dpsgd_torch.noise.base import State
+from dpsgd_torch.precision import FLOAT32, Precision
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import Privacy
 from dpsgd_torch.samplers.base import Sampler
@@ -60,6 +61,7 @@ class RunState:
     picks_size: bool = False  # "auto": the physical batch size is what fits
     method: Method = field(default_factory=lambda: Method("none"))
     forward: Forward = call
+    precision: Precision = FLOAT32
     kept: Kept = field(default_factory=Kept)
     world: World = ALONE  # whoever trains with it; all but rank 0 have no folder
     inserted: Inserted | None = None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.data.base import Takes
-from dpsgd_torch.data.trees import Tree, call, first
+from dpsgd_torch.data.trees import Forward, call, first
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.vectors import PerExample
@@ -99,8 +99,11 @@ class PlainStep:
         slots: int,
         physical_batch_size: int,
         world: World = ALONE,
+        forward: Forward = call,
+        loss_scale: float = 1.0,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.forward, self.loss_scale = forward, loss_scale
         self.slots, self.physical_batch_size, self.world = slots, physical_batch_size, world
 
     def __call__(self, data: Takes, plan: StepPlan, draw: Draw) -> StepRecord:
@@ -109,13 +112,17 @@ class PlainStep:
         for piece in physical_batches(draw.slots, self.physical_batch_size):
             weights = None if draw.weights is None else torch.from_numpy(draw.weights[piece])
             inputs, targets = data.take(draw.batch[piece])
-            loss_sum += backward(self.model, self.loss, inputs, targets, weights)
+            losses = self.loss(self.forward(self.model, inputs), targets)
+            loss_sum += backward(losses, weights, self.loss_scale)
         if not self.world.is_alone:
             self._add_up()
+        finite = True
         for p in self.model.parameters():
             if p.requires_grad and p.grad is not None:
-                p.grad /= self.slots
-        self.optimizer.step()
+                p.grad /= self.slots * self.loss_scale
+                finite = finite and (self.loss_scale == 1 or bool(p.grad.isfinite().all()))
+        if finite:  # else what overflowed in float16 is left out, as a GradScaler does
+            self.optimizer.step()
         return StepRecord(loss_sum, draw.batch.size, torch.zeros(0))
 
     def _add_up(self) -> None:
@@ -129,16 +136,10 @@ class PlainStep:
         self.world.hand_round([p.grad for p in params if p.grad is not None])
 
 
-def backward(
-    model: nn.Module,
-    loss: Loss,
-    inputs: Tree,
-    targets: Tree,
-    weights: torch.Tensor | None = None,
-) -> float:
+def backward(losses: torch.Tensor, weights: torch.Tensor | None = None, scale: float = 1) -> float:
     """Sum of the losses; the gradient of their weighted sum is left where the model keeps it."""
-    losses = loss(call(model, inputs), targets)
     total = losses.sum() if weights is None else losses @ weights.to(losses)
+    total = total if scale == 1 else total * scale
     with warnings.catch_warnings():  # the input needs no gradient, and Opacus does not need it to
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         total.backward()

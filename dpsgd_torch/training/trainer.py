@@ -13,8 +13,10 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from accountant import Ledger
+from accountant.errors import check
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.methods import RENAMED
+from dpsgd_torch.precision import Precision, refuse_open_autocast
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.privacy.privacy import Privacy
 from dpsgd_torch.renamed import renamed_arguments
@@ -77,6 +79,8 @@ class Trainer:
         world: the processes that train this run together; None: those that torchrun began.
         seed: makes the run reproducible, also for an attacker who knows it: a published one
             protects nobody. None draws 256 bits from the operating system.
+        precision: of forward and backward passes in training: "float32", "bf16", "fp16" or
+            "fp16:4096", a loss scale; see ``Precision``. Scores are computed in float32.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
@@ -119,6 +123,7 @@ class Trainer:
         device: str | torch.device = "cpu",
         seed: int | None = None,
         world: World | None = None,
+        precision: str | Precision = "float32",
     ) -> None:
         self.callbacks, self._fitted = callbacks_in(callbacks), False
         world = World.of_environment() if world is None else world
@@ -146,8 +151,16 @@ class Trainer:
                 device=device,
                 seed=seed,
                 world=world,
+                precision=precision,
             )
             self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
+            refuse_open_autocast(state.device)
+            check(
+                not state.precision.is_mixed or gradients != "opacus",
+                "gradients",
+                gradients,
+                f"cannot run in precision {state.precision}; leave it at 'auto'",
+            )
             if state.plan:
                 state.method = try_all(state, state.steering.held_out, gradients)
             world.exchange("a trainer was made")
@@ -162,6 +175,7 @@ class Trainer:
     privacy = Shown(lambda run: run.privacy)
     plan = Shown(lambda run: run.plan)
     gradients = Shown(lambda run: run.method.kind)
+    precision = Shown(lambda run: run.precision)
     optimizer = Shown(lambda run: run.optimizer)
     steering = Shown(lambda run: run.steering)
     guard = Shown(lambda run: run.guard)

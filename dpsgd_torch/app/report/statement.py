@@ -69,7 +69,7 @@ def statement(
                 _proof(spent),
                 _listed("Covered by ε:", _COVERED),
                 _listed("Not covered by ε:", _exceptions(config, plan, has_baseline)),
-                *_remarks(spent, claim, stopped, note),
+                *_remarks(spent, claim, stopped, note, config.precision),
             ]
         )
         + "\n"
@@ -160,13 +160,30 @@ def _exceptions(config: RunConfig, plan: PrivacyPlan, has_baseline: bool) -> lis
         )
     if config.validation == "public":
         items.insert(1, "the rows that were held out to watch: they are declared public.")
+    if config.precision != "float32":
+        items.append(
+            "that a processor rounds an example's values alike whatever else is in its batch, "
+            f"which is assumed as in float32; in {config.precision} one that does not moves the "
+            f"others' gradients by some {'2⁻⁸' if config.precision == 'bf16' else '2⁻¹¹'} of them."
+        )
     if config.seed is not None:
         items.insert(0, "anyone who knows the seed the run was given: the noise can be subtracted.")
     return items
 
 
-def _remarks(spent: PrivacyGuarantee, claim: str, stopped: str, note: str) -> list[str]:
+def _remarks(
+    spent: PrivacyGuarantee, claim: str, stopped: str, note: str, precision: str
+) -> list[str]:
     remarks = [_wrap(f"About the data: {note}")] if note else []
+    if precision != "float32":
+        remarks.append(
+            _wrap(
+                f"Precision: the forward and backward passes ran in {precision}. Norms were taken "
+                "from those same values, and sums made of them, in float32 and float64; clipping "
+                "to 2⁻⁹ below the clip norm covers what they round. Noise, weights and optimizer "
+                "are float64 and float32."
+            )
+        )
     if claim:
         remarks.append(_wrap(f"What its notebook claimed, and what holds: {claim}"))
     if spent.epsilon > 10:

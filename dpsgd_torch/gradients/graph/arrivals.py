@@ -59,9 +59,7 @@ class Arrivals:
         scale: a power of 2 by which losses, and so all that is collected, are multiplied.
     """
 
-    def __init__(
-        self, found: Walk, later: set[Key], seen: set[int], scale: float = 1.0
-    ) -> None:
+    def __init__(self, found: Walk, later: set[Key], seen: set[int], scale: float = 1.0) -> None:
         self._found, self._later, self._seen, self._scale = found, later, seen, scale
         self._waiting: list[tuple[Meeting, Deltas]] = []
         self._taken: Meeting | None = None  # whose node runs next

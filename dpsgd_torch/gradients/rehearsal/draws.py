@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-
 HALF = (torch.bfloat16, torch.float16)
 
 

@@ -14,6 +14,7 @@ from dpsgd_torch.data.trees import Forward, Tree, call, length, mapped
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.losses import Loss
+from dpsgd_torch.gradients.rehearsal.draws import HALF
 from dpsgd_torch.gradients.vectors import unreached
 
 Gradient = list[torch.Tensor]  # flat, a tensor a parameter
@@ -22,7 +23,7 @@ _OF_A_PARAMETER = 1e-3
 _OF_ALL = 1e-5  # a part of the vector so small is rounding beside the others
 _ALIKE = 1e-2  # of these: passes of one shape on a CPU round alike, row by row
 _HALF = 30.0  # by so much more may a pass that goes through half precision round
-_OF_ALL_HALF = 2.0**-8  # of what is added up there: two roundings to bfloat16
+_OF_ALL_HALF = 2.0**-7  # of what is added up there: two roundings to bfloat16
 _AT_ONCE = 1 << 16  # values widened at once, so that they stay in the cache
 
 
@@ -39,6 +40,8 @@ class Oracle:
         self.model, self.loss, self._forward, self._scale = model, loss, forward, scale
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.in_half = False
+        held = [*model.parameters(), *model.buffers()]
+        self.holds_half = any(tensor.dtype in HALF for tensor in held)
         self.unreached = set(self.named)
 
     @property
@@ -117,7 +120,7 @@ class Oracle:
         """The first parameter whose gradients differ beyond rounding, and by how much of it.
 
         What passes of one shape and weights of powers of 2 leave in half precision are the same
-        factors, bit for bit. Autograd rounds their sum in each use of a parameter by 2⁻⁹ of it, and
+        factors, bit for bit. Autograd rounds their sum in each use of a parameter by 2⁻⁸ of it, and
         the sum of uses again: a share of what was added up, however little of it is left.
 
         Args:
@@ -136,7 +139,8 @@ class Oracle:
             strict = alike and a.device.type == "cpu"
             of_all = _OF_ALL
             if self.in_half and not exact:
-                own, of_all = _HALF * own, _HALF * _OF_ALL if alike else _OF_ALL_HALF
+                loose = not (alike or self.holds_half)  # and compared exactly as well
+                own, of_all = _HALF * own, _OF_ALL_HALF if loose else _HALF * _OF_ALL
             allowed = _OF_A_PARAMETER * own + of_all * whole
             if error > allowed * (_ALIKE if strict else 1.0):
                 return name, error / max(left, right)

@@ -46,7 +46,7 @@ class Passes:
 
     * Passes of one shape round alike, row by row: that the others do not matter, and that vectors
       add up to autograd's gradient, is asked of the pass as it is.
-    * An example alone, or in another batch, goes through kernels that round otherwise, by 2⁻⁹ in
+    * An example alone, or in another batch, goes through kernels that round otherwise, by 2⁻⁸ in
       each operation; where terms cancel (a key's bias under softmax, whose gradient is 0) nothing
       but that rounding is left. So that is asked ``exactly``: of the same operations, whose casts
       to half give float32.
@@ -73,9 +73,8 @@ class Passes:
 
     def goes_exactly(self, batch: Batch) -> bool:
         """Whether a pass goes through half precision that can be left out: none is held in it."""
-        model = self.oracle.model
-        held = [*model.parameters(), *model.buffers(), *leaves(batch)]
-        return self.oracle.in_half and not any(tensor.dtype in HALF for tensor in held)
+        held = self.oracle.holds_half or any(leaf.dtype in HALF for leaf in leaves(batch))
+        return self.oracle.in_half and not held
 
     def engine(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 
@@ -21,7 +20,7 @@ def split(rows: Rows, tensor: torch.Tensor, leading: int) -> torch.Tensor:
 
 
 def summed_over(
-    values: torch.Tensor, dims: int | Sequence[int], *, keepdim: bool = False
+    values: torch.Tensor, dims: int | list[int] | tuple[int, ...], *, keepdim: bool = False
 ) -> torch.Tensor:
     """A sum that is float32 where its terms are half: what was rounded once stays at that."""
     half = values.dtype in (torch.float16, torch.bfloat16)
