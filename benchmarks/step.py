@@ -70,6 +70,8 @@ def main() -> None:
         {"batch": batch, **time_steps(contenders(synthetic(batch)), RATIOS, options.rounds)}
         for batch in options.batch
     ]
+    for row in steps:
+        del row["seconds"]
     result = {**conditions(options), "steps": steps, "memory": memory}
     print(json.dumps(result, indent=2) if options.json else table(result))
 
@@ -120,7 +122,7 @@ def time_steps(
         low, median, high = np.quantile(each, [0.1, 0.5, 0.9]).tolist()
         ratios[f"{over}/{under}"] = {"median": median, "p10": low, "p90": high}
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
-    return {"median_seconds": medians, "ratio": ratios}
+    return {"median_seconds": medians, "ratio": ratios, "seconds": seconds}
 
 
 def contenders(data: Data) -> dict[str, Step]:

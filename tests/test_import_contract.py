@@ -130,6 +130,7 @@ WRONG = {
         ("samplers.base", "dpsgd_torch.app.report.statement"),
         ("samplers.base", "dpsgd_torch.app.config"),
     ],
+    "precision": [("precision", "dpsgd_torch.gradients.parts")],
     "schedules": [("schedules", "dpsgd_torch.privacy.plan")],
     "search": [("search", "dpsgd_torch.train")],
     "shell": [("shell", "dpsgd_torch.app.run")],

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.graph.order import (
+    GREATEST,
     MOVING,
     may_move,
     pattern,
@@ -130,7 +131,8 @@ class Arrivals:
         self._pattern = pattern(self._found.passing, self._found.meetings)
         if self._pattern in self._seen and not may_move(moving, self._found.meetings):
             return
-        self._pass(losses, weights(losses) * self._scale, self._tally, keep=True)
+        down = self._scale / GREATEST if self._scale > 1 else 1.0  # so that nothing overflows
+        self._pass(losses, weights(losses) * down, self._tally, keep=True)
 
     def _tally(self, meeting: Meeting, deltas: Deltas) -> None:
         if meeting.rows is None:
@@ -138,7 +140,9 @@ class Arrivals:
         with torch.no_grad():
             for output in meeting.outputs:
                 if (delta := deltas[output]) is not None:
-                    self._weighted[meeting.node, output] = tallies(meeting.rows, delta)
+                    found = tallies(meeting.rows, delta)
+                    found = found if self._scale == 1 else found * GREATEST
+                    self._weighted[meeting.node, output] = found
 
     def _arrive(self, meeting: Meeting, deltas: Deltas) -> None:
         if meeting.key in self._later:

@@ -42,6 +42,7 @@ MOVING = {*_ALONG, *_BY_PLACE, *_ANYWHERE, *_TABLES, *_CUTS, "MmBackward0"}
 
 _BLOCK = 64  # elements whose sum stands for them
 _KINDS = 8  # of weights, all powers of 2, by which products and sums round alike
+GREATEST = 2.0 ** (_KINDS - 1)  # of these weights
 
 
 def pattern(nodes: Iterable[tuple[Any, tuple[bool, ...]]], meetings: list[Meeting]) -> int:
@@ -160,7 +161,8 @@ def refuse_moved(meeting: Meeting, delta: torch.Tensor, weighted: torch.Tensor) 
     size = tallies(meeting.rows, delta, absolute=True).double().nan_to_num(0.0, 0.0, 0.0)
     given = weighted.double() / _powers(torch.arange(len(own), device=own.device))[:, None]
     share = (2 if _is_half(delta) else 64) * torch.finfo(delta.dtype).eps
-    if bool(((given - own).abs() > share * (size + size.max() / 16)).any()):
+    lost = _BLOCK * GREATEST * 2.0**-24 if delta.dtype is torch.float16 else 0.0  # it has no less
+    if bool(((given - own).abs() > share * (size + size.max() / 16) + lost).any()):
         raise out_of_order(meeting)
 
 
