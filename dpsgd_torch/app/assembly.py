@@ -137,6 +137,7 @@ def make_trainer(
         physical_batch_size=config.physical_batch_size,
         checkpoint_every=config.checkpoint_every,
         device=usable_device(config.device),
+        compile=config.compile,
         seed=own_root(root, fold.name),
         world=world,
     )

@@ -23,7 +23,7 @@ from dpsgd_torch.tasks.registry import TASKS, kind_of
 if TYPE_CHECKING:
     from dpsgd_torch.privacy.privacy import Privacy
 
-VERSION = 2  # of config.json; 1 had none, and the tasks' knobs among the rest
+VERSION = 3  # of config.json; 1 had none, and the tasks' knobs among the rest
 _DEFAULTS = Knobs()  # of whichever task
 
 

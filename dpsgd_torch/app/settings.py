@@ -172,6 +172,9 @@ class Machine:
         100, "steps between checkpoints, besides each epoch's end", rule="count"
     )
     device: str = knob("cpu", "cpu, cuda, …")
+    compile: bool = knob(
+        False, "compile passes, norms and sums before the run begins, where they can be", since=3
+    )
     seed: int | None = knob(None, "repeatable run; whoever knows the seed can subtract the noise")
 
 

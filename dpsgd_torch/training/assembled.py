@@ -63,6 +63,7 @@ def assembled(
     early_stopping: EarlyStopping | None,
     device: str | torch.device,
     seed: int | None,
+    compiles: bool = False,
     values: Loss | None = None,
     world: World = ALONE,
 ) -> RunState:
@@ -133,6 +134,7 @@ def assembled(
         physical_batch_size=begun_with(physical_batch_size),
         picks_size=physical_batch_size == AUTO,
         checkpoint_every=checkpoint_every,
+        compiles=compiles,
         world=world,
     )
 

@@ -128,8 +128,10 @@ class Session:
                 world=run.world,
             )
             return
-        kind, layouts = run.method.kind, run.method.layouts
-        with per_example_gradients(run.model, kind, layouts, run.forward) as wrapped:
+        method = run.method
+        with per_example_gradients(
+            run.model, method.kind, method.layouts, run.forward, method.program
+        ) as wrapped:
             yield PrivateStep(
                 wrapped,
                 run.loss,
@@ -142,7 +144,7 @@ class Session:
                     world=run.world,
                     inserted=run.inserted,
                 ),
-                physical_batch_size=run.physical_batch_size,
+                physical_batch_size=run.at_once,
                 before_release=run.before_release,
             )
 

@@ -75,6 +75,8 @@ class Trainer:
         callbacks: told of each step and epoch (``training.callbacks.Callback``), as loggers are.
         device: where to train; on the CPU an interrupted run repeats bit for bit.
         world: the processes that train this run together; None: those that torchrun began.
+        compile: whether passes, norms and sums are compiled (``torch.compile``); where they cannot
+            be, a warning says why, and the run goes on without.
         seed: makes the run reproducible, also for an attacker who knows it: a published one
             protects nobody. None draws 256 bits from the operating system.
 
@@ -117,6 +119,7 @@ class Trainer:
         ledger: Ledger | None = None,
         callbacks: Iterable[Callback] = (),
         device: str | torch.device = "cpu",
+        compile: bool = False,
         seed: int | None = None,
         world: World | None = None,
     ) -> None:
@@ -145,6 +148,7 @@ class Trainer:
                 early_stopping=early_stopping,
                 device=device,
                 seed=seed,
+                compiles=compile,
                 world=world,
             )
             self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
