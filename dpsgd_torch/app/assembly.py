@@ -176,7 +176,9 @@ def baseline_of(
     """The same model on the same batches without privacy, where that was asked for."""
     if not (config.twin and config.dp):
         return None
-    fold = dataclasses.replace(fold, config=dataclasses.replace(fold.config, dp=False))
+    fold = dataclasses.replace(
+        fold, config=dataclasses.replace(fold.config, dp=False, compile=False)
+    )
     return make_trainer(fold, task, root, Preprocessing(), None, None, world)
 
 

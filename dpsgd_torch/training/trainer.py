@@ -154,6 +154,12 @@ class Trainer:
             self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
             if state.plan:
                 state.method = try_all(state, state.steering.held_out, gradients)
+            elif compile:
+                warnings.warn(
+                    "compile: private steps alone are compiled; this run, without privacy, goes on "
+                    "without it",
+                    stacklevel=3,
+                )
             world.exchange("a trainer was made")
 
     model = Shown(lambda run: run.model)
