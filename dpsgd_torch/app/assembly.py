@@ -137,6 +137,7 @@ def make_trainer(
         physical_batch_size=config.physical_batch_size,
         checkpoint_every=config.checkpoint_every,
         device=usable_device(config.device),
+        compile=config.compile,
         seed=own_root(root, fold.name),
         world=world,
         precision=config.precision,
@@ -176,7 +177,9 @@ def baseline_of(
     """The same model on the same batches without privacy, where that was asked for."""
     if not (config.twin and config.dp):
         return None
-    fold = dataclasses.replace(fold, config=dataclasses.replace(fold.config, dp=False))
+    fold = dataclasses.replace(
+        fold, config=dataclasses.replace(fold.config, dp=False, compile=False)
+    )
     return make_trainer(fold, task, root, Preprocessing(), None, None, world)
 
 

@@ -55,6 +55,8 @@ class LinePresenter:
         )
         resumed = f", resumed after step {run.done}" if run.state.resumed else ""
         self._say(f"run folder: {folder}{resumed}")
+        if program := run.state.method.program:
+            self._say(f"compiled passes of {program.rows} rows, in {program.seconds:.0f} s")
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:
         started = time.monotonic()

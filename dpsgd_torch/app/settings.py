@@ -177,6 +177,9 @@ class Machine:
         "of forward and backward passes: float32, bf16, fp16, or fp16:4096 with its loss scale",
         since=3,
     )
+    compile: bool = knob(
+        False, "compile passes, norms and sums before the run begins, where they can be", since=3
+    )
     seed: int | None = knob(None, "repeatable run; whoever knows the seed can subtract the noise")
 
 

@@ -82,16 +82,17 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
     drawn = Feed(run).draw(step)
     clip_norm, most = run.plan.step(step).clip_norm, 0.0
     owners = np.unique(drawn.slots)[:records]
-    kind, layouts = run.method.kind, run.method.layouts
-    scale = run.precision.loss_scale
-    with per_example_gradients(run.model, kind, layouts, run.forward, scale) as wrapped:
+    method, scale = run.method, run.precision.loss_scale
+    with per_example_gradients(
+        run.model, method.kind, method.layouts, run.forward, scale, method.program
+    ) as wrapped:
 
         def summed(kept: Indices) -> torch.Tensor:
             optimizer = PrivateOptimizer(run.optimizer, microbatches=run.sampling.microbatches)
             assert run.plan
             optimizer.begin(run.plan.step(step), np.random.default_rng(0))
             slots, rows = drawn.slots[kept], drawn.rows[kept]
-            for piece in physical_batches(slots, run.physical_batch_size):
+            for piece in physical_batches(slots, run.at_once):
                 inputs, targets = run.data.take(rows[piece])
                 wrapped.backward(run.loss, inputs, targets)
                 shared: list[Any] = []

@@ -11,6 +11,8 @@ from torch import nn
 from accountant.errors import check
 from dpsgd_torch.data.base import Batch
 from dpsgd_torch.data.trees import Forward, call, length
+from dpsgd_torch.gradients.compiled.engine import CompiledGradients
+from dpsgd_torch.gradients.compiled.program import Program
 from dpsgd_torch.gradients.grad_sample import OpacusGradients
 from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.gradients.graph.layouts import Layouts
@@ -28,11 +30,14 @@ def per_example_gradients(
     layouts: Layouts | None = None,
     forward: Forward = call,
     scale: float = 1.0,
+    program: Program | None = None,
 ) -> Iterator[PerExample]:
-    """The model's per-example gradients by one method; ``layouts`` are what a rehearsal found."""
+    """The model's per-example gradients by one method; the rest is what a rehearsal found."""
     wrapped: PerExample
     if kind == "graph":
         wrapped = GraphGradients(model, layouts, forward, scale)
+    elif program is not None:
+        wrapped = CompiledGradients(model, program, layouts, forward)
     else:
         check(kind == "opacus", "gradients", kind, "must be auto, graph or opacus")
         wrapped = OpacusGradients(model)
@@ -46,12 +51,14 @@ def per_example_gradients(
 class Method:
     """A method that was rehearsed, and what its rehearsal found.
 
-    ``automatic``: nobody asked for this kind, so a resumed run takes the one it began with.
+    ``automatic``: nobody asked for this kind, so a resumed run takes the one it began with;
+    ``program``: compiled passes, where the kind is "compiled".
     """
 
     kind: str
     layouts: Layouts | None = None
     automatic: bool = False
+    program: Program | None = None
 
 
 def choose(

@@ -93,7 +93,7 @@ class Feed:
                 return
             key = run.streams.key("augmentation", attempt=run.attempt, step=step)
             drawn = self.share(drawn)
-            for piece in physical_batches(drawn.slots, run.physical_batch_size):
+            for piece in physical_batches(drawn.slots, run.at_once):
                 self._asked.append(drawn.rows[piece])
                 yield Wanted(drawn.rows[piece], key)
 

@@ -17,6 +17,7 @@ from dpsgd_torch.data.base import Piece
 from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
+from dpsgd_torch.gradients.compiled.compiler import compiler
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.optimizers import name_of
 from dpsgd_torch.training.state import RunState
@@ -99,4 +100,5 @@ def environment(device: torch.device, gradients: str = "opacus") -> str:
     parts += [f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"]
     parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}", "float64 noise"]
     parts += ["gradients off the graph"] if gradients == "graph" else []  # older runs had others
+    parts += [f"compiled by {compiler()}"] if gradients == "compiled" else []
     return ", ".join(parts)

@@ -22,6 +22,7 @@ from dpsgd_torch.training.first_pass import FirstPass, first_pass
 from dpsgd_torch.training.lengths import of_other_lengths, try_lengths
 from dpsgd_torch.training.physical_size import fitting, free_memory
 from dpsgd_torch.training.private_optimizer import refuse_long_sums
+from dpsgd_torch.training.rehearse_compiled import compiled
 from dpsgd_torch.training.rehearse_optimizer import try_optimizer
 from dpsgd_torch.training.rehearse_scores import try_scores, try_training
 from dpsgd_torch.training.released_state import checksums, released_tensors
@@ -49,6 +50,8 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     met = met_rows(run, within)
     check_rows(met, run.model, run.loss, within, at_once(run), learns=True)
     method = chosen(run, gradients, met.rows)
+    if run.compiles:
+        method = compiled(run, method, met.rows)
     size = at_once(run)
     try_training(run.model, run.loss, met.rows, size)
     try_scores(run.model, run.scores, run.test, held_out, size, within)

@@ -65,7 +65,8 @@ def take_up(run: RunState, begun: dict[str, Any]) -> None:
     kept = begun["kept"]
     began = dict(kept["contract"])
     began["gradients"] = kind = RENAMED.get(str(began["gradients"]), str(began["gradients"]))
-    if run.method.automatic and kind != run.method.kind:
+    # what began compiled has other bits: it goes on compiled, or not at all
+    if run.method.automatic and kind not in (run.method.kind, "compiled"):
         run.method = method_of(run, kind)
     if run.picks_size:  # another machine may have picked another
         run.physical_batch_size = kept["contract"]["physical batch size"]

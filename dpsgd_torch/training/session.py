@@ -132,9 +132,10 @@ class Session:
                 loss_scale=run.precision.loss_scale,
             )
             return
-        kind, layouts = run.method.kind, run.method.layouts
-        scale = run.precision.loss_scale
-        with per_example_gradients(run.model, kind, layouts, run.forward, scale) as wrapped:
+        method, scale = run.method, run.precision.loss_scale
+        with per_example_gradients(
+            run.model, method.kind, method.layouts, run.forward, scale, method.program
+        ) as wrapped:
             yield PrivateStep(
                 wrapped,
                 run.loss,
@@ -147,7 +148,7 @@ class Session:
                     world=run.world,
                     inserted=run.inserted,
                 ),
-                physical_batch_size=run.physical_batch_size,
+                physical_batch_size=run.at_once,
                 before_release=run.before_release,
             )
 

@@ -62,6 +62,7 @@ class RunState:
     method: Method = field(default_factory=lambda: Method("none"))
     forward: Forward = call
     precision: Precision = FLOAT32
+    compiles: bool = False  # where it can
     kept: Kept = field(default_factory=Kept)
     world: World = ALONE  # whoever trains with it; all but rank 0 have no folder
     inserted: Inserted | None = None
@@ -81,6 +82,12 @@ class RunState:
     @property
     def attempt(self) -> int:
         return self.charges.attempt
+
+    @property
+    def at_once(self) -> int:
+        """So many rows at most a pass has."""
+        program = self.method.program
+        return min(self.physical_batch_size, program.rows if program else self.physical_batch_size)
 
     def begin_attempt(self, *, environment: str, repeatable: bool) -> None:
         """Go on with the last attempt or begin another, and with it what the noise carries."""

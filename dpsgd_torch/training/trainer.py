@@ -77,6 +77,8 @@ class Trainer:
         callbacks: told of each step and epoch (``training.callbacks.Callback``), as loggers are.
         device: where to train; on the CPU an interrupted run repeats bit for bit.
         world: the processes that train this run together; None: those that torchrun began.
+        compile: whether passes, norms and sums are compiled (``torch.compile``); where they cannot
+            be, a warning says why, and the run goes on without.
         seed: makes the run reproducible, also for an attacker who knows it: a published one
             protects nobody. None draws 256 bits from the operating system.
         precision: of forward and backward passes in training: "float32", "bf16", "fp16" or
@@ -121,6 +123,7 @@ class Trainer:
         ledger: Ledger | None = None,
         callbacks: Iterable[Callback] = (),
         device: str | torch.device = "cpu",
+        compile: bool = False,
         seed: int | None = None,
         world: World | None = None,
         precision: str | Precision = "float32",
@@ -150,6 +153,7 @@ class Trainer:
                 early_stopping=early_stopping,
                 device=device,
                 seed=seed,
+                compiles=compile,
                 world=world,
                 precision=precision,
             )
@@ -163,6 +167,12 @@ class Trainer:
             )
             if state.plan:
                 state.method = try_all(state, state.steering.held_out, gradients)
+            elif compile:
+                warnings.warn(
+                    "compile: private steps alone are compiled; this run, without privacy, goes on "
+                    "without it",
+                    stacklevel=3,
+                )
             world.exchange("a trainer was made")
 
     model = Shown(lambda run: run.model)

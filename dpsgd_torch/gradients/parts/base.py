@@ -48,6 +48,10 @@ class Part(ABC):
         total = torch.zeros(self.shape, dtype=torch.float64, device=factors.device)
         return total, self.add_to(total, factors, within)
 
+    def measured(self, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The sum in float32 and its error's square, where that pays; no value is looked at."""
+        return None
+
     @abstractmethod
     def grouped(self, slots: torch.Tensor, weights: torch.Tensor | None, count: int) -> Part:
         """Rows of one slot added up into one, each times its weight; ``slots`` ascend from 0."""

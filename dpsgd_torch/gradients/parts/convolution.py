@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch.nn.functional import pad
@@ -18,6 +19,7 @@ from dpsgd_torch.gradients.parts.base import Part
 from dpsgd_torch.gradients.parts.grouping import together
 from dpsgd_torch.gradients.parts.patches import Geometry
 from dpsgd_torch.gradients.parts.pieces import pieces, real
+from dpsgd_torch.gradients.parts.tracing import step_of
 from dpsgd_torch.gradients.parts.written import Written
 
 AT_ONCE = 1 << 20  # bytes of patches or gradients that are written at a time: a cache's
@@ -113,13 +115,19 @@ class Convolution(Part):
             return error
         if within > 0 and self._float32_pays():
             found = self._single(factors)
-            error = self._measured(found, factors)
+            error = float(self._measured(found, factors))
             if error <= within**2:
                 for at in _blocks(found):
                     seen[at] += found[at]
                 return error
         seen += self._sum(factors)
         return 0.0
+
+    def measured(self, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if self._cut != self.geometry or not self._float32_pays():
+            return None
+        found = self._single(factors)
+        return found, self._measured(found, factors)
 
     def grouped(self, slots: torch.Tensor, weights: torch.Tensor | None, count: int) -> Part:
         back = self.back if weights is None else self.back * _like(weights, self.back)
@@ -160,7 +168,7 @@ class Convolution(Part):
 
     def _pieces(self, size: int, at_once: int = AT_ONCE) -> Iterator[slice]:
         """Rows so few that so many bytes for each may stand."""
-        step = max(1, at_once // max(1, size))
+        step = step_of(self.count, max(1, at_once // max(1, size)))
         for start in range(0, self.count, step):
             yield slice(start, min(start + step, self.count))
 
@@ -269,24 +277,28 @@ class Convolution(Part):
             found.baddbmm_(self._outputs(a)[0], self._patches(b)[0])
         return self._shaped(found[None])[0]
 
-    def _measured(self, found: torch.Tensor, factors: torch.Tensor) -> float:
+    def _measured(self, found: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """The square of the error E of a weighted sum, from that of a few sums over channels.
 
         The mean square of E·u over normal u is ‖E‖², and inputs that are mixed by them have a
         float64 sum that is cheap. 100 × it is taken: see ``add_outer``, where a channel is a value.
         """
         groups = self._cut.groups
-        generator = torch.Generator().manual_seed(0)
-        shape = (groups, PROBES, self.shape[1])
-        normal = torch.randn(shape, generator=generator, dtype=torch.float64).to(self.x.device)
+        normal = _normal((groups, PROBES, self.shape[1]), str(self.x.device))
         truth = self._sum(factors, normal).view(groups, -1, PROBES, self._cut.taps)
         values = found.view(groups, -1, self.shape[1], self._cut.taps)
-        off = 0.0
+        off = factors.new_zeros(())
         for group in range(groups):
             for at in _blocks(values[group]):
                 block = normal[group] @ values[group, at].double() - truth[group, at]
-                off += float(block.square().sum())
+                off = off + block.square().sum()
         return 100 * off / PROBES
+
+
+@lru_cache(maxsize=64)
+def _normal(shape: tuple[int, ...], device: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(device)
 
 
 def _like(rows: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

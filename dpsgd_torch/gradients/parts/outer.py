@@ -13,7 +13,7 @@ import torch
 from dpsgd_torch.gradients.parts.base import Part
 from dpsgd_torch.gradients.parts.grouping import folded, together
 from dpsgd_torch.gradients.parts.outer_norms import outer_squares
-from dpsgd_torch.gradients.parts.outer_sums import add_outer, single_sum
+from dpsgd_torch.gradients.parts.outer_sums import add_outer, measured_sum, single_sum
 from dpsgd_torch.gradients.parts.pieces import at_once, exact_float32, real
 from dpsgd_torch.gradients.parts.transposed import Transposed
 from dpsgd_torch.gradients.parts.written import Written
@@ -84,6 +84,10 @@ class Outer(Part):
         if single is None:
             return super().total(factors, 0.0)
         return single[0].view(self.shape), single[1]
+
+    def measured(self, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        found = measured_sum(self.a, self.b, factors)
+        return None if found is None else (found[0].view(self.shape), found[1])
 
     def grouped(self, slots: torch.Tensor, weights: torch.Tensor | None, count: int) -> Part:
         a = self.a if weights is None else self.a * weights[:, None, None].to(self.a)

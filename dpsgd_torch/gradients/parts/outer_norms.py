@@ -20,6 +20,7 @@ from dpsgd_torch.gradients.parts.pieces import (
     relative32,
     squares,
 )
+from dpsgd_torch.gradients.parts.tracing import any_of, is_traced
 
 _AT_ONCE = 128  # products that are added up in float32
 LOOSE = 2e-4  # of a squared norm: what may be told too much before the row is done in float64
@@ -35,7 +36,8 @@ def outer_squares(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch
         (of_a, off_a), (of_b, off_b) = squares(a), squares(b)
         squared = of_a * of_b
         return squared, of_a * off_b + off_a * (of_b + off_b) + squared * (4 * U64)
-    double = a.dtype == torch.float64 or not exact_float32(a.device)
+    # of rows that float32 would leave in doubt a traced pass could do none again
+    double = a.dtype == torch.float64 or not exact_float32(a.device) or is_traced()
     by_grams = 2 * p * d > (2 if double else 3) * steps * (p + d)
     if double:
         squared, error = (_by_grams if by_grams else _by_products64)(a, b)
@@ -43,7 +45,7 @@ def outer_squares(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch
         squared, error = (_by_grams32 if by_grams else _by_products32)(a, b)
     for exactly in (_by_grams,) * (by_grams and not double) + (_by_products64,):
         again = ~(error <= LOOSE * squared) | ~torch.isfinite(squared)
-        if not again.any():
+        if not any_of(again):
             break
         squared[again], error[again] = exactly(a[again], b[again])
     return squared, error

@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 
 from dpsgd_torch.gradients.parts.pieces import pieces
+from dpsgd_torch.gradients.parts.tracing import step_of
 
 _PROBES = 8
 _SAFETY = 100.0  # on the square of the error: see ``add_outer``
@@ -66,11 +67,22 @@ def single_sum(
     a: torch.Tensor, b: torch.Tensor, factors: torch.Tensor, within: float
 ) -> tuple[torch.Tensor, float] | None:
     """The float32 product (p, d) and its error's square, where it pays and is good enough."""
-    if not (within > 0 and a.shape[0] and a.shape[1] and _pays(a, b)):
+    measured = measured_sum(a, b, factors) if within > 0 else None
+    if measured is None:
+        return None
+    found, error = measured[0], float(measured[1])
+    return (found, error) if error <= within**2 else None  # NaN is not
+
+
+def measured_sum(
+    a: torch.Tensor, b: torch.Tensor, factors: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The float32 product (p, d) and its error's square, read by nobody yet, where it pays."""
+    if not (a.shape[0] and a.shape[1] and _pays(a, b)):
         return None
     scale, narrow = factors.float()[:, None, None], a.shape[2] < b.shape[2]
     found: torch.Tensor | None = None
-    size = max(1, _STEPS // a.shape[1])
+    size = step_of(len(a), max(1, _STEPS // a.shape[1]))
     for start in range(0, len(a), size):
         at = slice(start, start + size)
         left = a[at] * scale[at] if narrow else a[at]
@@ -78,15 +90,12 @@ def single_sum(
         product = left.flatten(0, 1).T @ right.flatten(0, 1)
         found = product if found is None else found.double().add_(product)
     assert found is not None
-    error = _SAFETY * _measured(found, a, b, factors)
-    if not error <= within**2:  # also NaN
-        return None
-    return found, error
+    return found, _SAFETY * _measured(found, a, b, factors)
 
 
 def _measured(
     found: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factors: torch.Tensor
-) -> float:
+) -> torch.Tensor:
     """The mean of |(S − S*) u|² over the probes u, in float64."""
     probes = _probes(b.shape[2], str(b.device))
     off = found.new_zeros(_PROBES, found.shape[0], dtype=torch.float64)
@@ -95,7 +104,7 @@ def _measured(
             off.addmm_((probes @ y.T) * by, x)  # a few rows first: a third of the time of columns
         for at in pieces(len(found), found.shape[1], found.device):
             off[:, at] -= probes @ found[at].double().T
-    return float(off.square().sum()) / _PROBES
+    return off.square().sum() / _PROBES
 
 
 def _widened(

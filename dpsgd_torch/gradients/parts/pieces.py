@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from dpsgd_torch.gradients.parts.tracing import is_traced, step_of
+
 U32 = 2.0**-24  # half the distance of neighbours just above 1
 U64 = 2.0**-53
 LEAST = 1.2e-38  # what a float32 product below the least normal float may lose
@@ -32,7 +34,7 @@ def at_once(device: torch.device) -> int:
 
 def pieces(count: int, values: int, device: torch.device, least: int = 1) -> Iterator[slice]:
     """Slices over ``count`` rows of so many ``values`` each, ``least`` rows or more in each."""
-    size = max(least, at_once(device) // max(1, values), 1)
+    size = step_of(count, max(least, at_once(device) // max(1, values), 1))
     for start in range(0, count, size):
         yield slice(start, min(count, start + size))
 
@@ -61,11 +63,12 @@ def squares(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows,) sums of squares in float64, and by what each may be too small.
 
     Float32 is squared as it is, a few values at a time, whose sums are added up in float64; what
-    may be off by more than that, or is too large or small for it, is widened first.
+    may be off by more than that, or is too large or small for it, is widened first; and all where a
+    pass is traced, whose compiled loops widen as they read.
     """
     rows = values.flatten(1) if values.ndim > 1 else values[:, None]
     width = rows.shape[1]
-    if rows.dtype != torch.float32 or not rows.numel():
+    if rows.dtype != torch.float32 or not rows.numel() or is_traced():
         squared = squares64(rows)
         return squared, squared * ((width + 2) * U64)
     even = width - width % _SEGMENT
@@ -84,6 +87,8 @@ def squares(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def squares64(values: torch.Tensor) -> torch.Tensor:
     """(rows, *) → (rows,) sums of squares in float64, widened in pieces."""
     rows = values.flatten(1) if values.ndim > 1 else values[:, None]
+    if is_traced():
+        return rows.double().square().sum(1)
     total = rows.new_zeros(len(rows), dtype=torch.float64)
     if not rows.numel():
         return total

@@ -22,6 +22,7 @@ from dpsgd_torch.gradients.parts.pieces import (
     relative32,
     squares64,
 )
+from dpsgd_torch.gradients.parts.tracing import any_of, is_traced
 from dpsgd_torch.gradients.parts.transposed import Transposed
 from dpsgd_torch.gradients.parts.written import Written
 
@@ -60,7 +61,7 @@ class Projected(Part):
         as where all of b lies along d, outer · d is had again in float64.
         """
         a, b = self.outer.a, self.outer.b
-        if a.dtype == torch.float64 or not exact_float32(a.device):
+        if a.dtype == torch.float64 or not exact_float32(a.device) or is_traced():
             return self._exactly()
         full, lost = self.outer.squared_norms()
         along, ones = self._along(), self._squares
@@ -71,7 +72,7 @@ class Projected(Part):
         terms = a.shape[1] + sum(a.shape[2:]) + b.shape[2] + 8
         error = lost + near + terms * U64 * (full + along.square() @ ones)
         again = ~(error <= LOOSE * squared) | ~torch.isfinite(squared)
-        if again.any():
+        if any_of(again):
             squared[again], error[again] = self.widened(again).squared_norms()
         return squared.clamp(min=0), error
 

@@ -14,6 +14,7 @@ from dpsgd_torch.gradients.parts.grouping import together
 from dpsgd_torch.gradients.parts.outer import Outer
 from dpsgd_torch.gradients.parts.outer_norms import LOOSE
 from dpsgd_torch.gradients.parts.pieces import U64, pieces, real
+from dpsgd_torch.gradients.parts.tracing import any_of, is_traced
 from dpsgd_torch.gradients.parts.transposed import Transposed
 from dpsgd_torch.gradients.parts.written import Written
 
@@ -37,7 +38,7 @@ class Tokens(Part):
         none = indices < 0
         self.entries, self.indices = entries, indices.long()
         self.delta = real(delta)
-        if none.any():
+        if is_traced() or none.any():
             self.delta = self.delta.masked_fill(none[..., None], 0.0)
         self.matrix = torch.Size((entries, delta.shape[2]))
         self.shape = self.matrix if shape is None else shape
@@ -158,7 +159,7 @@ class Joint(Part):
         rounding = U64 * (4 * (of_outer + of_tokens) + 2 * size)
         error = lost + lost_too + rounding
         again = ~(error <= LOOSE * squared)
-        if again.any() and self.outer.a.dtype == torch.float32:
+        if any_of(again) and self.outer.a.dtype == torch.float32:
             squared[again], error[again] = self.widened(again).squared_norms()
         return squared, error
 

@@ -1,0 +1,1 @@
+"""One traced and compiled pass: losses, gradients by example, norms, clipped sums."""

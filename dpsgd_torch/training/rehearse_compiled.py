@@ -1,0 +1,68 @@
+"""The compiled pass of a run: of which size, and what stands against it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+
+from accountant.errors import check
+from dpsgd_torch.data.base import Batch
+from dpsgd_torch.gradients.compiled.compiler import compiler
+from dpsgd_torch.gradients.compiled.held import CannotCompile
+from dpsgd_torch.gradients.compiled.program import Program
+from dpsgd_torch.gradients.compiled.rehearsal import compiled_program
+from dpsgd_torch.gradients.methods import Method
+from dpsgd_torch.training.private_optimizer import sums_are_long
+from dpsgd_torch.training.state import RunState
+
+
+def compiled(run: RunState, method: Method, rows: Batch) -> Method:
+    """The method, compiled; as it is, with a warning that says why, where that cannot be.
+
+    Raises:
+        InvalidValue: the kind of per-example gradients that was asked for is none to compile.
+    """
+    check(
+        method.kind == "graph",
+        "compile",
+        True,
+        f"compiles gradients='graph', and {method.kind} was asked for; leave out one of them",
+    )
+    program, why = None, ""
+    try:
+        program = _program(run, method, rows)
+    except CannotCompile as error:
+        why = str(error)
+    told = run.world.exchange("a compiled pass", why)
+    if why := next(filter(None, told), ""):
+        warnings.warn(f"compile: {why}; the run goes on without it", stacklevel=2)
+        return method
+    return dataclasses.replace(method, kind="compiled", program=program)
+
+
+def _program(run: RunState, method: Method, rows: Batch) -> Program:
+    compiler()
+    if run.sampling.rows_per_unit or run.sampling.microbatch_size > 1:
+        raise CannotCompile("several rows share a vector here, and are not compiled")
+    if run.data.schema.varies:
+        raise CannotCompile("rows differ in length here, and each length would be compiled anew")
+    size = rows_of_pass(run.sampling.batch_size, run.physical_batch_size, run.world.size)
+    if sums_are_long(run.sampling.batch_size, size, run.world.size):
+        raise CannotCompile(f"so many sums of {size} rows could round to more than is charged")
+    assert method.layouts is not None
+    return compiled_program(run.model, run.loss, rows, method.layouts, run.forward, size)
+
+
+def rows_of_pass(batch_size: int, at_most: int, ranks: int = 1) -> int:
+    """Of which size each pass is: few are filled up by much, and few batches need one more.
+
+    A Poisson batch of B in expectation is above B + 2√B in one step of forty.
+
+    >>> rows_of_pass(256, 1024), rows_of_pass(256, 100)
+    (288, 96)
+    """
+    batch_size = -(-batch_size // ranks)
+    likely = batch_size + 2 * math.sqrt(batch_size)
+    passes = math.ceil(likely / at_most)
+    return min(at_most, 8 * math.ceil(likely / passes / 8))

@@ -1,0 +1,178 @@
+"""--compile: the graph engine's pass compiled: the same answers, or the run goes on without."""
+
+import shutil
+
+import pytest
+import torch
+from small_problem import make_trainer, small_data, weights
+from torch import nn
+
+from dpsgd_torch import Trainer
+from dpsgd_torch.errors import RunError
+from dpsgd_torch.gradients.compiled import rehearsal
+from dpsgd_torch.gradients.compiled.held import CannotCompile
+from dpsgd_torch.gradients.methods import per_example_gradients
+
+pytestmark = [
+    pytest.mark.skipif(
+        not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler is here"
+    ),
+    pytest.mark.filterwarnings("ignore:local, not covered by ε"),
+]
+
+
+def net(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Dropout(0.2), nn.Linear(8, 3))
+
+
+def trainer(**changes) -> Trainer:
+    settings = {"compile": True, "physical_batch_size": "auto", "model": net(), **changes}
+    return make_trainer(**settings)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(cache) -> Trainer:
+    return trainer()
+
+
+@pytest.fixture(scope="module")
+def program(made):
+    return made.state.method.program
+
+
+def rows(n: int, start: int = 0):
+    inputs, targets = small_data()
+    return inputs[start : start + n], targets[start : start + n]
+
+
+def test_a_step_is_two_graphs_without_a_break(made, program):
+    torch._dynamo.utils.counters.clear()
+    assert made.gradients == "compiled"
+    assert len(program.traced) == 2
+    program.run(rows(5))
+    program.run(rows(program.rows))
+    counters = torch._dynamo.utils.counters
+    assert not counters["graph_break"]
+    assert not counters["recompiles"]
+    assert not counters["stats"].get("unique_graphs")  # no size of a batch compiles another
+
+
+def filled_with(value: float):
+    def fill(batch, size):
+        n = len(batch[0])
+        inputs = torch.full((size, *batch[0].shape[1:]), value)
+        targets = torch.zeros(size, dtype=batch[1].dtype)
+        inputs[:n], targets[:n] = batch
+        return inputs, targets
+
+    return fill
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38, 7.0])
+def test_rows_beyond_a_batch_count_for_nothing_whatever_they_hold(program, value):
+    factors = torch.zeros(program.rows, dtype=torch.float64)
+    factors[:5] = 0.5
+    seen = []
+    for fill in (None, filled_with(value)):
+        torch.manual_seed(3)
+        left = program.run(rows(5), fill)
+        sums = program.sums(left.tensors, factors)
+        everything = program.sums(left.tensors, torch.ones_like(factors))
+        beyond = [t[5:] for t in left.tensors if len(t) == program.rows]
+        assert beyond
+        assert not any(t.any() for t in beyond)
+        told = [total for each in (sums, everything) for total, _ in each.values()]
+        seen.append([torch.tensor(left.loss_sum), left.norms, *told])
+    for one, other in zip(*seen, strict=True):
+        assert torch.isfinite(other).all()
+        assert torch.equal(one, other)
+
+
+def test_an_example_without_a_finite_gradient_adds_zero(program):
+    inputs, targets = (part.clone() for part in rows(6))
+    inputs[2] = float("inf")
+    left = program.run((inputs, targets))
+    assert not torch.isfinite(left.norms[2])
+    assert torch.isfinite(left.norms[3:]).all()
+    sums = program.sums(left.tensors, torch.ones(program.rows, dtype=torch.float64))
+    assert all(torch.isfinite(total).all() for total, _ in sums.values())
+
+
+def test_what_the_model_holds_is_read_at_each_pass(made, program):
+    batch = rows(4)
+    assert program.fits(batch)
+    made.model[2].p = 0.5
+    try:
+        assert not program.fits(batch)
+    finally:
+        made.model[2].p = 0.2
+    assert program.fits(batch)
+    assert not program.fits(rows(program.rows + 1))
+
+
+def test_the_same_norms_and_sums_as_the_graph_engine_has(made, program):
+    method, run = made.state.method, made.state
+    batch, params = rows(program.rows), list(made.model.parameters())
+    answers = []
+    for kind, compiled in (("graph", None), ("compiled", program)):
+        with per_example_gradients(run.model, kind, method.layouts, program=compiled) as engine:
+            torch.manual_seed(5)
+            losses = engine.backward(run.loss, *batch)
+            vectors = engine.vectors(params)
+            norms = vectors.norms.clone()
+            factors = (0.5 / norms.double()).clamp(max=1.0)
+            answers.append((losses, norms, vectors.totals(factors, 1e-4)[0]))
+    (a, norms, sums), (b, others, totals) = answers
+    assert a == pytest.approx(b, rel=1e-5)
+    torch.testing.assert_close(others, norms, rtol=1e-5, atol=0)
+    for one, other in zip(sums, totals, strict=True):
+        torch.testing.assert_close(other.double(), one.double(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_compiled_run_repeats_bit_for_bit_and_resumes_compiled_or_not_at_all(tmp_path):
+    whole = trainer(run_dir=tmp_path / "a").fit()
+    half = trainer(run_dir=tmp_path / "b")
+    for at in half.run():
+        if at.step == 14:
+            break
+    half.close()
+    with pytest.raises(RunError, match=r"gradients changed .compiled → graph"):
+        trainer(run_dir=tmp_path / "b", compile=False).resume()
+    again = trainer(run_dir=tmp_path / "b").resume().fit()
+    assert torch.equal(weights(again.model), weights(whole.model))
+    assert len(again.ledger) == len(whole.ledger)
+
+
+def test_a_model_with_a_hook_goes_on_without():
+    model = net()
+    model[1].register_forward_hook(lambda *_: None)
+    with pytest.warns(UserWarning, match=r"^compile: layer 1 has a hook.*goes on without it$"):
+        assert trainer(model=model).gradients == "graph"
+
+
+def test_a_compiled_pass_that_is_wrong_is_not_taken(monkeypatch):
+    def wrong(self, tensors, factors):
+        return {name: (2 * t, e) for name, (t, e) in right(self, tensors, factors).items()}
+
+    right = rehearsal.Program.sums
+    monkeypatch.setattr(rehearsal.Program, "sums", wrong)
+    with pytest.warns(UserWarning, match="compile: it is not right when compiled"):
+        assert trainer().gradients == "graph"
+
+
+def test_without_a_compiler_a_run_goes_on_eagerly(monkeypatch):
+    def none():
+        raise CannotCompile("there is no C++ compiler here")
+
+    monkeypatch.setattr("dpsgd_torch.training.rehearse_compiled.compiler", none)
+    with pytest.warns(UserWarning, match="compile: there is no C"):
+        assert trainer().gradients == "graph"
