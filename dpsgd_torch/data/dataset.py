@@ -126,6 +126,10 @@ class FromDataset(Data):
                 pass
         yield self._digest.of(length)
 
+    @property
+    def told_whole(self) -> bool:
+        return self._told is None
+
     def rows(self, where: Indices | Flags) -> FromDataset:
         fetch = self._fetch
         chosen = np.arange(len(self))[where]

@@ -174,21 +174,8 @@ class Private:
             for part in parts_of(run.optimizer)
         ]
         try:
-            self._at = turns.resume()
-            while self._at is not None:
-                question, self._waits = self._at, True
-                for context in question.around:
-                    self._around.enter_context(context)
-                self._since = now()
-                yield question.batch
-                if turns.ended:
-                    raise RunError(self._told("loop: went on after an error; begin it again"))
-                if self._waits:
-                    raise RunError(self._told("this batch was skipped; call backward on each"))
-                if self._at == READY:
-                    raise RunError(self._told("this batch is the last of its step; call step()"))
-                if self._at in (STEPPED, REHEARSED):
-                    self._at = turns.resume()
+            with run.world.each_by_itself(), run.world.stopping_together():
+                yield from self._batches(turns)
         finally:
             self._around.close()
             turns.close()
@@ -200,6 +187,24 @@ class Private:
             why = run.stopped or f"all {run.sampling.steps} steps are done"
             warnings.warn(f"loop: nothing was trained: {why}", stacklevel=2)
         self._asked = True
+
+    def _batches(self, turns: Turns) -> Iterator[LoopBatch]:
+        """What the story asks, one question after the other."""
+        self._at = turns.resume()
+        while self._at is not None:
+            question, self._waits = self._at, True
+            for context in question.around:
+                self._around.enter_context(context)
+            self._since = now()
+            yield question.batch
+            if turns.ended:
+                raise RunError(self._told("loop: went on after an error; begin it again"))
+            if self._waits:
+                raise RunError(self._told("this batch was skipped; call backward on each"))
+            if self._at == READY:
+                raise RunError(self._told("this batch is the last of its step; call step()"))
+            if self._at in (STEPPED, REHEARSED):
+                self._at = turns.resume()
 
     def backward(self, losses: torch.Tensor) -> None:
         """Clip and add up what each example's loss gives; losses are (n,), one an example.
