@@ -25,6 +25,7 @@ from dpsgd_torch.training.process_group import Lines, connected, lines_of
 
 T = TypeVar("T")
 
+_GO_ON = "what was reserved is charged: resume the run, with any number of processes"
 TIMEOUT = 1800.0  # seconds; longer than one rank may be at work while others wait
 
 
@@ -199,7 +200,7 @@ class World:
         if self.lines is None or getattr(error, "known_to_all", False):
             return error
         if isinstance(error, KeyboardInterrupt):
-            error = RunError(" ".join(filter(None, ["interrupted", str(error)])))
+            error = RunError(f"interrupted {error}".strip() + f"; {_GO_ON}")
         kind, message = _kind_and_words(error)
         self.lines.tell({"rank": self.rank, "error": [kind, message]})
         if isinstance(error, PrivacyError):
@@ -237,7 +238,7 @@ class World:
     def _tell(self, error: Exception) -> Exception:
         """Tell the others, wherever they wait; returns what to raise here."""
         if isinstance(error, OSError | sqlite3.Error):  # a full disk: no fault of the program's
-            error = RunError(f"{told(error)}; what was reserved is charged: resume the run")
+            error = RunError(f"{told(error)}; {_GO_ON}")
         kind, message = _kind_and_words(error)
         mine = [kind, message]
         try:
@@ -296,8 +297,7 @@ class World:
         why = "" if gone else f" ({told(error)})" if error else ""
         return _known(
             RunError(
-                f"{who}: is gone, or said nothing for {self._lines.timeout:g} s{why}; what was "
-                "reserved is charged: resume the run, with any number of processes"
+                f"{who}: is gone, or said nothing for {self._lines.timeout:g} s{why}; {_GO_ON}"
             )
         )
 
