@@ -131,6 +131,15 @@ class Data(abc.ABC):
             for batch in self.batches():
                 yield from tree_bytes(batch[part])
 
+    @property
+    def told_whole(self) -> bool:
+        """Whether ``fingerprint`` changes with every value of every row.
+
+        Where it does not, one seed could give two data sets the same noise: noise then hangs on
+        the sums too. A kind with a fingerprint of its own says so itself; else it does not.
+        """
+        return type(self).fingerprint is Data.fingerprint
+
     def ahead(self, wanted: Iterable[Wanted]) -> Generator[Batch]:
         """The rows of each in turn, of which several may be asked for before they are needed.
 

@@ -160,6 +160,10 @@ class Checked(Data):
         except Exception as error:  # whatever the user's code raises
             raise self._failed("fingerprint", error) from None
 
+    @property
+    def told_whole(self) -> bool:
+        return self._given.told_whole
+
     def _refuse_no_schema(self, part: str) -> None:
         tree = getattr(self._schema, part)
         refuse_odd_tree(tree, f"{self._name}: schema.{part}")

@@ -43,6 +43,12 @@ class Column(abc.ABC):
         for rows in blocks(len(self), self.row_bytes()):
             yield raw_bytes(self.take(rows))
 
+    @property
+    def told_whole(self) -> bool:
+        """Whether ``fingerprint`` changes with every value of every row, as ``Data`` has it."""
+        own = type(self).fingerprint is not Column.fingerprint
+        return not own and len(self) * self.row_bytes() <= WHOLE
+
     def row_bytes(self) -> int:
         """Bytes of a row; as long as the first, where they differ."""
         first = self.take(np.zeros(1, np.int64))
@@ -98,6 +104,15 @@ class Parts(Data):
                     shape = tuple(-1 if size is None else size for size in (len(part), *spec.shape))
                     yield f"{name} {shape} {spec.dtype} ".encode()
                 yield from pieces_of(part)
+
+    @property
+    def told_whole(self) -> bool:
+        return all(told_whole(part) for part in leaves(self._batch))
+
+
+def told_whole(part: torch.Tensor | Column) -> bool:
+    """Whether ``pieces_of`` are of every value."""
+    return not isinstance(part, Column) or part.told_whole
 
 
 def rows_of(part: torch.Tensor | Column, indices: Indices) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from dpsgd_torch.data.streams import refuse_stream
 from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.data.trees import named
 from dpsgd_torch.data.units import Flags, Indices
-from dpsgd_torch.data.workers import fetched, fetched_ahead
+from dpsgd_torch.data.workers import TIMEOUT, fetched, fetched_ahead
 
 
 class FromDataset(Data):
@@ -41,6 +42,7 @@ class FromDataset(Data):
         targets: key or position of what is predicted, or several of them; None takes the second of
             a pair, or the key label, labels, target, targets or y.
         fingerprint: text that changes whenever the rows do, in place of a digest of all of them.
+        timeout: seconds after which workers are given up that hand over nothing.
 
     Raises:
         DataError: a stream, without length or random access.
@@ -62,11 +64,14 @@ class FromDataset(Data):
         transform: Callable[[Any], Any] | None = None,
         targets: Targets = None,
         fingerprint: str | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         refuse_stream(dataset, "dataset")
         whole = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0
         check(whole, "workers", workers, "must be a whole number ≥ 0", "0 loads in this process")
-        self.dataset, self.workers = dataset, workers
+        waits = isinstance(timeout, int | float) and 0 < timeout < math.inf
+        check(waits, "timeout", timeout, "must be a number of seconds > 0")
+        self.dataset, self.workers, self.timeout = dataset, workers, timeout
         self._fetch = Fetch(dataset, collate_fn, transform, targets)
         self._told, self._digest = fingerprint, _Digest()
 
@@ -93,7 +98,7 @@ class FromDataset(Data):
                 yield each
 
         made = (
-            fetched_ahead(self._fetch, noted(), self.workers)
+            fetched_ahead(self._fetch, noted(), self.workers, self.timeout)
             if self.workers
             else fetched(self._fetch, noted())
         )
@@ -126,6 +131,10 @@ class FromDataset(Data):
                 pass
         yield self._digest.of(length)
 
+    @property
+    def told_whole(self) -> bool:
+        return self._told is None
+
     def rows(self, where: Indices | Flags) -> FromDataset:
         fetch = self._fetch
         chosen = np.arange(len(self))[where]
@@ -137,6 +146,7 @@ class FromDataset(Data):
             transform=fetch.transform,
             targets=fetch.targets,
             fingerprint=told,
+            timeout=self.timeout,
         )
 
 

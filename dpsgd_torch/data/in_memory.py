@@ -73,6 +73,10 @@ class InMemory(Data):
         for part in self.in_memory():
             yield from tree_bytes(part)
 
+    @property
+    def told_whole(self) -> bool:
+        return True
+
     def batches(self, size: int | None = None) -> Iterator[Batch]:
         size = size or ROWS
         for start in range(0, len(self), size):

@@ -20,6 +20,7 @@ from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.dataset import FromDataset
 from dpsgd_torch.data.examples import Targets
 from dpsgd_torch.data.streams import refuse_stream
+from dpsgd_torch.data.workers import TIMEOUT
 from dpsgd_torch.errors import DataError, outside
 
 
@@ -83,4 +84,7 @@ def refuse_odd_loader(loader: DataLoader[Any], name: str) -> None:
 def rows_of_loader(loader: DataLoader[Any], targets: Targets = None) -> FromDataset:
     """The rows that a loader would have batched, by its collate_fn and workers."""
     collate = None if loader.collate_fn is default_collate else loader.collate_fn
-    return FromDataset(loader.dataset, collate, workers=loader.num_workers, targets=targets)
+    timeout = loader.timeout or TIMEOUT
+    return FromDataset(
+        loader.dataset, collate, workers=loader.num_workers, targets=targets, timeout=timeout
+    )

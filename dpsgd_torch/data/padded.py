@@ -12,7 +12,7 @@ import torch
 from accountant.errors import check
 from dpsgd_torch.data.arrays import numbers
 from dpsgd_torch.data.base import Piece, Tensor
-from dpsgd_torch.data.columns import Column, blocks
+from dpsgd_torch.data.columns import WHOLE, Column, blocks
 from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import DataError, told
@@ -120,6 +120,11 @@ class Padded(Column):
             yield np.array([len(row) for row in found], dtype=np.int64).tobytes()
             yield from map(raw_bytes, found)
 
+    @property
+    def told_whole(self) -> bool:
+        small = len(self) * self.row_bytes() <= WHOLE
+        return small and not self._given.own_fingerprint()
+
     def _common(self, rows: list[torch.Tensor], indices: Indices) -> int:
         longest = max((len(row) for row in rows), default=0)
         if self._length is None:
@@ -149,6 +154,10 @@ class _Mask(Column):
 
     def fingerprint(self) -> Iterator[Piece]:
         yield from self._padded.fingerprint()
+
+    @property
+    def told_whole(self) -> bool:
+        return self._padded.told_whole
 
 
 class _Listed(Sequences):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dpsgd_torch.data.base import Piece, Tensor
-from dpsgd_torch.data.columns import Column, pieces_of, rows_of
+from dpsgd_torch.data.columns import WHOLE, Column, pieces_of, rows_of, told_whole
 from dpsgd_torch.data.padded import Padded, Sequences
 from dpsgd_torch.data.pandas_tables import side_by_side
 from dpsgd_torch.data.units import Indices
@@ -101,6 +101,11 @@ class _ColumnOf(Column):
         else:
             yield from super().fingerprint()
 
+    @property
+    def told_whole(self) -> bool:
+        small = len(self) * self.row_bytes() <= WHOLE
+        return small and not self._source.own_fingerprint()
+
 
 class _RowsOf(Sequences):
     def __init__(self, source: Source, name: str) -> None:
@@ -154,3 +159,7 @@ class SideBySide(Column):
     def fingerprint(self) -> Iterator[Piece]:
         for column in self._columns:
             yield from pieces_of(column)
+
+    @property
+    def told_whole(self) -> bool:
+        return all(map(told_whole, self._columns))

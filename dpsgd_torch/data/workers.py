@@ -20,8 +20,11 @@ from dpsgd_torch.data.examples import RowError
 from dpsgd_torch.data.fetching import IDLE, Fault, Fetch
 from dpsgd_torch.errors import told
 
+TIMEOUT = 600.0  # seconds; longer than a batch may take to read, shorter than ranks wait
 _AHEAD = 2  # pieces that each worker has in hand, at most
+_LATE = "DataLoader timed out"  # of torch's, while its workers live
 _MMAP_THRESHOLD, _LARGE = -3, 1 << 20  # mallopt's number, bytes
+_LOOK = 5.0  # seconds after which it is seen whether all workers live
 _NOTICED = 2.0  # seconds in which a process that dies is gone
 
 
@@ -31,17 +34,23 @@ def fetched(fetch: Fetch, wanted: Iterable[Wanted]) -> Generator[Batch | Fault]:
         yield fetch[each]
 
 
-def fetched_ahead(fetch: Fetch, wanted: Iterable[Wanted], workers: int) -> Generator[Batch | Fault]:
-    """By so many processes, in the order wanted; they end when all is had, or this is closed."""
+def fetched_ahead(
+    fetch: Fetch, wanted: Iterable[Wanted], workers: int, timeout: float = TIMEOUT
+) -> Generator[Batch | Fault]:
+    """By so many processes, in the order wanted; they end when all is had, or this is closed.
+
+    Raises:
+        RowError: one died, or nothing came for ``timeout`` seconds.
+    """
     fetch.busy = torch.full((workers, 2), IDLE, dtype=torch.int64).share_memory_()
-    batches = _loading(fetch, wanted, workers)
+    batches = _loading(fetch, wanted, workers, min(_LOOK, timeout))
     try:
-        yield from _told(fetch.busy, batches)
+        yield from _told(fetch.busy, batches, timeout)
     finally:
         batches._shutdown_workers()
 
 
-def _loading(fetch: Fetch, wanted: Iterable[Wanted], workers: int) -> Any:
+def _loading(fetch: Fetch, wanted: Iterable[Wanted], workers: int, look: float) -> Any:
     with warnings.catch_warnings():  # as many as were asked for, on each pass anew
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[Any] = DataLoader(
@@ -52,6 +61,7 @@ def _loading(fetch: Fetch, wanted: Iterable[Wanted], workers: int) -> Any:
             prefetch_factor=_AHEAD,
             collate_fn=_as_it_is,
             worker_init_fn=_begin,
+            timeout=look,
             pin_memory=torch.cuda.is_initialized(),
             generator=torch.Generator(),  # the global one is not ours to draw from
         )
@@ -63,15 +73,31 @@ def _loading(fetch: Fetch, wanted: Iterable[Wanted], workers: int) -> Any:
     return batches
 
 
-def _told(busy: torch.Tensor, batches: Iterator[Batch | Fault]) -> Iterator[Batch | Fault]:
+def _told(busy: torch.Tensor, batches: Any, timeout: float) -> Iterator[Batch | Fault]:
+    asked = time.monotonic()
     while True:
         try:
             batch = next(batches)
         except StopIteration:
             return
         except (RuntimeError, OSError) as error:
-            raise _of_death(busy, error) from None
+            if not (_LATE in str(error) and all(each.is_alive() for each in batches._workers)):
+                raise _of_death(busy, error) from None
+            if time.monotonic() - asked >= timeout:
+                raise _of_silence(busy, timeout) from None
+            continue
         yield batch
+        asked = time.monotonic()
+
+
+def _of_silence(busy: torch.Tensor, timeout: float) -> RowError:
+    """Which rows are being taken while nothing comes."""
+    rows = sorted(row for _, row in busy.tolist() if row != IDLE)
+    where = f"row {rows[0]}: the worker process that takes it" if rows else "a worker process"
+    return RowError(
+        f"{where} handed over nothing for {timeout:g} s; mend what reads it, or raise "
+        "FromDataset(timeout=…)"
+    )
 
 
 def _of_death(busy: torch.Tensor, error: Exception) -> RowError:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.checked import data_on
+from dpsgd_torch.data.tensors import refusing_device
 from dpsgd_torch.data.trees import Tree, call
 from dpsgd_torch.data.unit_ids import UnitIds
 from dpsgd_torch.gradients import model_checks as validate
@@ -89,7 +90,8 @@ def assembled(
         seed=seed,
     )
     refuse_wrapped(model)
-    device = world.device(torch.device(device))
+    with refusing_device(device):
+        device = world.device(torch.device(device))
     precision = fitting_precision(precision, device, told=world.is_first)
     data = data_on(device, given_data, "train_tensors")
     test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")

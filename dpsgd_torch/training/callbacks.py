@@ -68,25 +68,31 @@ def telling(run: Run) -> Run:
 
     @functools.wraps(run)
     def telling_run(trainer: Any) -> Iterator[Progress]:
-        begun: list[Callback] = []
-        try:
-            for each in trainer.callbacks:
-                begun.append(each)
-                _tell(each, "on_begin", trainer)
-            taken: Any = run(trainer)  # a generator, to be closed when this one is
-            with contextlib.closing(taken) as steps:
-                for progress in steps:
-                    for each in trainer.callbacks:
-                        _tell(each, "on_step", trainer, progress)
-                        if progress.record:
-                            _tell(each, "on_epoch", trainer, progress.record)
-                    yield progress
-        finally:
-            with contextlib.ExitStack() as all_of_them:
-                for each in reversed(begun):
-                    all_of_them.callback(_tell, each, "on_end", trainer)
+        world = trainer.state.world
+        with world.each_by_itself(), world.stopping_together():
+            yield from _telling(trainer, run)
 
     return telling_run
+
+
+def _telling(trainer: Any, run: Run) -> Iterator[Progress]:
+    begun: list[Callback] = []
+    try:
+        for each in trainer.callbacks:
+            begun.append(each)
+            _tell(each, "on_begin", trainer)
+        taken: Any = run(trainer)  # a generator, to be closed when this one is
+        with contextlib.closing(taken) as steps:
+            for progress in steps:
+                for each in trainer.callbacks:
+                    _tell(each, "on_step", trainer, progress)
+                    if progress.record:
+                        _tell(each, "on_epoch", trainer, progress.record)
+                yield progress
+    finally:
+        with contextlib.ExitStack() as all_of_them:
+            for each in reversed(begun):
+                all_of_them.callback(_tell, each, "on_end", trainer)
 
 
 def _tell(callback: Callback, what: str, trainer: Any, *more: Any) -> None:

@@ -15,6 +15,7 @@ from dpsgd_torch.gradients.blame import within_charged_step
 from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.storage.run_folder import RunFolder
+from dpsgd_torch.training.agreement import agree_on_checkpoint
 from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.evaluation import evaluate
 from dpsgd_torch.training.feed import Feed, feeding
@@ -144,7 +145,14 @@ class Steps:
         run.steering.stepped()
         if run.done == self._ends[epoch - 1]:
             try:
-                score = _validated(run, run.sampling.steps + epoch)
+                score = run.steering.validate(
+                    run.model,
+                    run.streams,
+                    run.sampling.steps + epoch,
+                    run.charges if run.plan else None,
+                    run.world,
+                    keyed=run.keyed,
+                )
             except BudgetExceeded as reason:
                 run.stopped, score = str(reason), None
             self._record = _end_epoch(run, epoch, self._private, score)
@@ -152,10 +160,12 @@ class Steps:
         self._settled = epoch
 
     def keep(self) -> None:
-        """Write a checkpoint where one is due."""
+        """Write a checkpoint where one is due, once all ranks agree on what is in it."""
         run = self._run
-        if run.folder and (self._record or run.done % run.checkpoint_every == 0):
-            _keep(run, run.folder)
+        if self._record or run.done % run.checkpoint_every == 0:
+            agree_on_checkpoint(run)
+            if run.folder:
+                _keep(run, run.folder)
 
     def reached(self) -> Progress:
         """Where the run stands after the step that was settled last."""
@@ -170,6 +180,7 @@ class Steps:
             return None
         epoch = len(run.history.epochs) + 1
         record = _end_epoch(run, epoch, self._private, None)
+        agree_on_checkpoint(run)
         if run.folder:
             _keep(run, run.folder)
         return Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
@@ -179,6 +190,7 @@ class Steps:
         run = self._run
         run.refuse_changed_state()
         run.steering.restore(run.model, run.folder, run.history.scores)
+        run.world.exchange("the last weights")
         if not run.world.is_alone and run.steering.early_stopping.keep_best:
             run.world.hand_round(list(run.model.state_dict().values()))
         run.world.agree("the end", weights=run.guard.accept())
@@ -252,17 +264,6 @@ def _draw(run: RunState, step: int, feed: Feed) -> Draw:
     return Draw(batch.rows, batch.slots, noise, batch.weights)
 
 
-def _validated(run: RunState, step: int) -> float | None:
-    """The validation score: rank 0 draws it, charged first, and tells it."""
-    charges = run.charges if run.plan else None
-    score = run.world.first(
-        lambda: run.steering.validate(run.model, run.streams, step, charges), "validation"
-    )
-    if not run.world.is_first:
-        run.steering.follow(score, step, charges)
-    return score
-
-
 def _end_epoch(
     run: RunState, epoch: int, private: PrivateRecord, score: float | None
 ) -> EpochRecord:
@@ -270,7 +271,7 @@ def _end_epoch(
         epoch=epoch,
         step=run.done,
         epsilon=run.charges.ledger.epsilon() if run.plan else None,
-        test=run.world.first(lambda: evaluate(run.model, run.scores, run.test), "the test set"),
+        test=evaluate(run.model, run.scores, run.test, run.world),
         validation=score,
     )
     run.history.epochs.append(record)

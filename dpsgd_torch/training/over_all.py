@@ -25,6 +25,7 @@ class OverAll:
         self._scores, self._rows = scores, rows
         self._gathered, self._failed = Gathered(), dict[str, Exception]()
         for name, metric in scores.objects.items():
+            _by_itself(metric)
             self._tried(name, metric.reset)
 
     def add(self, outputs: Any, targets: Tree) -> None:
@@ -97,6 +98,17 @@ class Gathered:
                 "work on a copy"
             )
         return result
+
+
+def _by_itself(metric: Any) -> None:
+    """Have a torchmetrics object compute of what it was given: it would wait for other ranks."""
+    for part in metric.modules() if isinstance(metric, torch.nn.Module) else ():
+        if hasattr(part, "distributed_available_fn"):
+            vars(part)["distributed_available_fn"] = _never
+
+
+def _never() -> bool:
+    return False
 
 
 def _joined(*parts: Any) -> Any:

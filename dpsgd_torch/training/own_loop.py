@@ -182,22 +182,8 @@ class Private:
         mixed = contextlib.ExitStack()
         try:
             mixed.enter_context(run.precision.within(run.model, run.device))
-            self._at = turns.resume()
-            while self._at is not None:
-                question, self._waits = self._at, True
-                for context in question.around:
-                    self._around.enter_context(context)
-                self._since = now()
-                torch.clear_autocast_cache()  # of an autocast that is open around the loop
-                yield question.batch
-                if turns.ended:
-                    raise RunError(self._told("loop: went on after an error; begin it again"))
-                if self._waits:
-                    raise RunError(self._told("this batch was skipped; call backward on each"))
-                if self._at == READY:
-                    raise RunError(self._told("this batch is the last of its step; call step()"))
-                if self._at in (STEPPED, REHEARSED):
-                    self._at = turns.resume()
+            with run.world.each_by_itself(), run.world.stopping_together():
+                yield from self._batches(turns)
         finally:
             self._around.close()
             mixed.close()
@@ -210,6 +196,25 @@ class Private:
             why = run.stopped or f"all {run.sampling.steps} steps are done"
             warnings.warn(f"loop: nothing was trained: {why}", stacklevel=2)
         self._asked = True
+
+    def _batches(self, turns: Turns) -> Iterator[LoopBatch]:
+        """What the story asks, one question after the other."""
+        self._at = turns.resume()
+        while self._at is not None:
+            question, self._waits = self._at, True
+            for context in question.around:
+                self._around.enter_context(context)
+            self._since = now()
+            torch.clear_autocast_cache()  # of an autocast that is open around the loop
+            yield question.batch
+            if turns.ended:
+                raise RunError(self._told("loop: went on after an error; begin it again"))
+            if self._waits:
+                raise RunError(self._told("this batch was skipped; call backward on each"))
+            if self._at == READY:
+                raise RunError(self._told("this batch is the last of its step; call step()"))
+            if self._at in (STEPPED, REHEARSED):
+                self._at = turns.resume()
 
     def backward(self, losses: torch.Tensor) -> None:
         """Clip and add up what each example's loss gives; losses are (n,), one an example.

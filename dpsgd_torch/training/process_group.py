@@ -6,9 +6,10 @@ Messages go by gloo on the CPU; tensors on a GPU go by NCCL.
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from dpsgd_torch.errors import RunError, told
 _FRAME = 1 << 11  # bytes of a message that goes in one piece
 _AT_ONCE = 1 << 22  # values summed at once, so that memory holds little besides them
 _PATIENCE = 5.0  # seconds in which those that are left say so
+_LOOK = datetime.timedelta(seconds=0.5)  # how often whoever waits looks round
+_FAILED = "dpsgd_torch/failed"
 _made: dict[tuple[int, float], Lines] = {}
 
 
@@ -54,7 +57,12 @@ def lines_of(timeout: float) -> Lines:
 
 
 class Lines:
-    """Collectives over all ranks; each raises ``RuntimeError`` where one does not take part."""
+    """Collectives over all ranks; each raises ``RuntimeError`` where one does not take part.
+
+    ``look`` is called twice a second while others are waited for, and may raise.
+    """
+
+    look: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, timeout: float) -> None:
         self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
@@ -64,6 +72,7 @@ class Lines:
         self._gpu = dist.new_group(backend="nccl", timeout=limit) if _on_gpus() else self._cpu
         self._store = dist.distributed_c10d._get_default_store()
         self._name = f"dpsgd_torch/{len(_made)}"
+        self.lost: set[int] = set()
 
     def gather(self, content: bytes) -> list[bytes]:
         """Each rank's bytes, in the order of ranks."""
@@ -82,12 +91,26 @@ class Lines:
 
     def _all(self, mine: torch.Tensor) -> list[torch.Tensor]:
         found = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(found, mine, group=self._cpu)
+        self._waited(dist.all_gather(found, mine, group=self._cpu, async_op=True))
         return found
+
+    def _waited(self, work: Any) -> None:
+        """Wait for what goes by gloo, looking round meanwhile."""
+        while True:
+            try:
+                return work.wait(_LOOK)
+            except RuntimeError:
+                if work.is_completed():
+                    work.wait()  # what it failed by, if it did
+                    return None
+            self.look()
 
     def broadcast(self, tensor: torch.Tensor) -> None:
         """Rank 0's values, in place."""
-        dist.broadcast(tensor, 0, group=self._of(tensor.device))
+        if tensor.device.type == "cuda":  # in its stream's own order
+            dist.broadcast(tensor, 0, group=self._gpu)
+        else:
+            self._waited(dist.broadcast(tensor, 0, group=self._cpu, async_op=True))
 
     def hand_round(self, tensors: Sequence[torch.Tensor]) -> None:
         """Rank 0's values of all tensors, in place, a dtype at a time."""
@@ -139,6 +162,32 @@ class Lines:
                 time.sleep(0.05)
         except RuntimeError:
             return {0}  # which kept what they say
+
+    def tell(self, what: dict[str, Any]) -> None:
+        """Leave word for whoever waits, now or later; the first word stands.
+
+        Waits a few seconds for the others to have heard it: it may end with this process.
+        """
+        try:
+            self._store.compare_set(_FAILED, "", json.dumps(what))
+            keys = [f"{_FAILED}/heard/{rank}" for rank in range(self.size) if rank != self.rank]
+            self._store.set(f"{_FAILED}/heard/{self.rank}", "1")
+            until = time.monotonic() + _PATIENCE
+            while time.monotonic() < until and not self._store.check(keys):
+                time.sleep(0.05)
+        except RuntimeError:  # nobody keeps it any more
+            pass
+
+    def word(self) -> dict[str, Any] | None:
+        """What another rank left; None where nothing is."""
+        try:
+            if not self._store.check([_FAILED]):
+                return None
+            found: dict[str, Any] = json.loads(self._store.get(_FAILED))
+            self._store.set(f"{_FAILED}/heard/{self.rank}", "1")
+        except RuntimeError:
+            return None
+        return found
 
     def _of(self, device: torch.device) -> Any:
         return self._gpu if device.type == "cuda" else self._cpu

@@ -21,7 +21,12 @@ from dpsgd_torch.training.streams import Streams
 
 
 def streams_of(run: RunState, asked: dict[str, Any]) -> Streams:
-    """The run's streams, their noise keyed by what was asked, initial weights and model's code."""
+    """The run's streams, their noise keyed by what was asked, initial weights and model's code.
+
+    Where no digest covers all of the data, each step's noise is keyed by its sums as well.
+    """
+    kept = run.steering.held_out
+    run.keyed = not (run.data.told_whole and (kept is None or kept.data.told_whole))
     begun = digest(run.model.state_dict().values())
     heard = [run.heard] if run.heard else []
     context = json.dumps([asked, begun, described_model(run.model), *heard])
@@ -36,6 +41,7 @@ def write_beginning(run: RunState, asked: dict[str, Any]) -> None:
         "contract": asked,
         "noise_multiplier": run.plan.noise_multiplier.to_json() if run.plan else None,
         "noise_context": run.streams.context,
+        "noise_by_sums": run.keyed,
     }
     run.folder.write_root(run.streams.root)
     save_checkpoint(
@@ -73,6 +79,7 @@ def take_up(run: RunState, begun: dict[str, Any]) -> None:
     usual = {"precision": "float32"}  # which no contract mentions
     refuse_changed(usual | began, usual | contract(run), begun["path"])
     run.extended = bool(kept.get("extended"))
+    run.keyed = bool(kept.get("noise_by_sums"))  # older runs: by the contract alone
     if run.plan:
         noise = schedule_from_json(kept["noise_multiplier"])
         run.plan = dataclasses.replace(run.plan, noise_multiplier=noise)

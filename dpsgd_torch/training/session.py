@@ -144,7 +144,7 @@ class Session:
                     microbatches=run.sampling.microbatches,
                     noise=run.plan.noise,
                     state=run.noise_state,
-                    keyed=bool(run.heard),
+                    keyed=run.keyed or bool(run.heard),
                     world=run.world,
                     inserted=run.inserted,
                 ),

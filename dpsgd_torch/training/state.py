@@ -66,6 +66,8 @@ class RunState:
     kept: Kept = field(default_factory=Kept)
     world: World = ALONE  # whoever trains with it; all but rank 0 have no folder
     inserted: Inserted | None = None
+    keyed: bool = False  # whether noise hangs on the sums: no digest covers all of the data
+    data_digest: str = ""  # as all ranks agreed on it
     heard: str = ""  # a digest of losses, where nothing else tells them from another loop's
 
     # what changes with the steps

@@ -21,6 +21,7 @@ from dpsgd_torch.training.rates import Rates
 from dpsgd_torch.training.released_state import released_tensors
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.validation import HeldOut, Validation, checksum
+from dpsgd_torch.training.world import ALONE, World
 
 
 class Steering:
@@ -56,26 +57,42 @@ class Steering:
             self.scheduler.step()
 
     def validate(
-        self, model: nn.Module, streams: Streams, step: int, charges: Charges | None
+        self,
+        model: nn.Module,
+        streams: Streams,
+        step: int,
+        charges: Charges | None,
+        world: World = ALONE,
+        *,
+        keyed: bool = False,
     ) -> float | None:
-        """The validation score, charged first as ``step`` where its rows are private."""
-        if self.held_out is None or not self.held_out.asked.released:
+        """The validation score, charged as ``step`` before it is drawn where rows are private.
+
+        Every rank scores its part of the rows; rank 0 draws the score, once, and tells it.
+        """
+        held_out = self.held_out
+        if held_out is None or not held_out.asked.released:
             return None
-        if charges is None or self.held_out.asked.public:
-            return self.held_out.mean(model)
-        on_record = charges.reserve(step, self.held_out.asked.event)
-        rng = streams.numpy("validation", attempt=charges.attempt, step=step)
-        score = self.held_out.release(model, rng)
-        charges.settle(step, checksum(score), on_record)
+        scores = held_out.scores(model, world)
+        if charges is None or held_out.asked.public:
+            return held_out.mean(scores)
+
+        def drawn() -> float:
+            on_record = charges.reserve(step, held_out.asked.event)
+            rng = streams.numpy("validation", attempt=charges.attempt, step=step)
+            score = held_out.release(scores, rng, keyed=keyed)
+            charges.settle(step, checksum(score), on_record)
+            return score
+
+        score = world.first(drawn, "validation")
+        if not world.is_first:
+            self._follow(score, held_out, step, charges)
         return score
 
-    def follow(self, score: float | None, step: int, charges: Charges | None) -> None:
-        """Put on a copy of the ledger what another rank charged for a score."""
-        if self.held_out is None or charges is None or score is None:
-            return
-        if not self.held_out.asked.public:
-            on_record = charges.reserve(step, self.held_out.asked.event)
-            charges.settle(step, checksum(score), on_record)
+    def _follow(self, score: float, held_out: HeldOut, step: int, charges: Charges) -> None:
+        """Put on a copy of the ledger what rank 0 charged for a score."""
+        on_record = charges.reserve(step, held_out.asked.event)
+        charges.settle(step, checksum(score), on_record)
 
     def keep(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> None:
         """Keep the weights of the epoch that just ended, if they are the best."""

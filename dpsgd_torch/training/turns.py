@@ -76,5 +76,5 @@ class Turns:
         self._said.put((False, error))
 
 
-class Abandoned(BaseException):
+class Abandoned(GeneratorExit):
     """The caller goes its own way: whatever the story holds is given back."""

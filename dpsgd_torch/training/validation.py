@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from accountant import Event, Gaussian
@@ -20,7 +21,11 @@ from dpsgd_torch.gradients.losses import Loss, per_example
 from dpsgd_torch.gradients.target_ranges import TargetRange
 from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
 from dpsgd_torch.training.described import described
-from dpsgd_torch.training.evaluation import in_batches
+from dpsgd_torch.training.evaluation import in_batches, own_batches
+from dpsgd_torch.training.private_optimizer import keyed_by
+from dpsgd_torch.training.world import ALONE, World
+
+Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,28 +102,32 @@ class HeldOut:
         name = None if asked is None else described(asked)
         return {**self.asked.to_json(), "score": name}
 
-    def mean(self, model: nn.Module) -> float:
-        """The mean score of public rows."""
-        return float(self._scores(model).mean())
+    def scores(self, model: nn.Module, world: World = ALONE) -> Scores:
+        """(n,) each row's, float64; each rank of a world takes its part of the rows."""
+        parts = in_batches(
+            model,
+            own_batches(self.data, world),
+            lambda outputs, targets: self.score(outputs, targets).double().cpu(),
+        )
+        mine: Scores = torch.cat([torch.zeros(0, dtype=torch.float64), *parts]).numpy()
+        world.agree("validation", number_of_validation_rows=len(self.data))
+        return world.joined(mine)
 
-    def release(self, model: nn.Module, rng: np.random.Generator) -> float:
-        """The noisy mean of what each unit contributes."""
-        return noisy_mean(self._by_unit(model), self.asked, self.size, rng)
+    def mean(self, scores: Scores) -> float:
+        """The mean score of public rows."""
+        return float(scores.mean())
+
+    def release(self, scores: Scores, rng: np.random.Generator, *, keyed: bool = False) -> float:
+        """The noisy mean of what each unit contributes; ``keyed``: other scores, other noise."""
+        units = self.units.means(scores)
+        if keyed:
+            whole = torch.tensor([clipped_sum(units, self.asked.bound)], dtype=torch.float64)
+            rng = keyed_by([whole], rng)
+        return noisy_mean(units, self.asked, self.size, rng)
 
     def clipped_sum(self, model: nn.Module) -> float:
         """The sum over units without noise: private; a unit adds between 0 and ``bound``."""
-        return clipped_sum(self._by_unit(model), self.asked.bound)
-
-    def _by_unit(self, model: nn.Module) -> Any:
-        return self.units.means(self._scores(model))
-
-    def _scores(self, model: nn.Module) -> Any:
-        parts = in_batches(
-            model,
-            self.data.batches(),
-            lambda outputs, targets: self.score(outputs, targets).double().cpu(),
-        )
-        return torch.cat(parts).numpy()
+        return clipped_sum(self.units.means(self.scores(model)), self.asked.bound)
 
 
 def clipped_sum(scores: Any, bound: float) -> float:

@@ -9,25 +9,31 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from accountant import PrivacyError
 from dpsgd_torch.errors import RunError, told
+from dpsgd_torch.training.last_words import saying_last_words
 from dpsgd_torch.training.process_group import Lines, connected, lines_of
 
 T = TypeVar("T")
 
+_GO_ON = "what was reserved is charged: resume the run, with any number of processes"
 TIMEOUT = 1800.0  # seconds; longer than one rank may be at work while others wait
 
 
 class World:
     """Rank and size of a run's processes, and its collectives; one process alone says nothing.
 
-    * Whatever fails on one rank is told to all at their next exchange: all end, with a line that
-      names the rank.
+    * Whatever fails on one rank within a run is told to all at their next exchange; what fails
+      outside one, in the user's own code, within a second: all end, by a line that names the rank.
     * A rank that is gone, or silent for longer than the timeout, ends all that are left.
     * What is exchanged is JSON, or tensors: nothing is unpickled.
 
@@ -41,8 +47,8 @@ class World:
     def __init__(self, lines: Lines | None = None) -> None:
         self.lines = lines
         self.rank, self.size = (lines.rank, lines.size) if lines else (0, 1)
-        self.missing: set[int] = set()
-        self._stop = ""
+        self.missing: set[int] = lines.lost if lines else set()
+        self._stop, self._over = "", cast(Exception | None, None)
 
     @classmethod
     def of_environment(cls, timeout: float = TIMEOUT) -> World:
@@ -57,7 +63,11 @@ class World:
         >>> World.of_environment().size
         1
         """
-        return cls(lines_of(timeout)) if connected(timeout) else cls()
+        if not connected(timeout):
+            return cls()
+        world = cls(lines_of(timeout))
+        saying_last_words(world)
+        return world
 
     @property
     def is_first(self) -> bool:
@@ -84,13 +94,16 @@ class World:
     @contextlib.contextmanager
     def stopping_together(self) -> Iterator[None]:
         """Have SIGTERM, which torchrun sends to whom a rank has left, stop all at an exchange."""
-        if self.lines is None:
+        if self.lines is None or threading.current_thread() is not threading.main_thread():
             yield
             return
         before = signal.signal(signal.SIGTERM, lambda *_: self.stop("told to stop by SIGTERM"))
         try:
             yield
-        except Exception:
+        except GeneratorExit:
+            signal.signal(signal.SIGTERM, before)
+            raise
+        except BaseException:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ends by itself, with its own status
             raise
         signal.signal(signal.SIGTERM, before)
@@ -104,6 +117,7 @@ class World:
         if self.lines is None:
             return [value]
         if self._stop:
+            self._refuse_told()
             raise RunError(self._stop)
         said = self._gather({"at": what, "value": value})
         self._refuse_failed(said)
@@ -160,10 +174,50 @@ class World:
         """Around what all ranks do: what fails on one is told to the others."""
         try:
             yield
-        except Exception as error:
+        except GeneratorExit:  # who goes through a run's steps left, as the others may
+            raise
+        except BaseException as error:
             if self.lines is None or getattr(error, "known_to_all", False):
                 raise
+            if not isinstance(error, Exception):
+                raise self.give_up(error) from error.__cause__
             raise self._tell(error) from error.__cause__
+
+    @contextlib.contextmanager
+    def each_by_itself(self) -> Iterator[None]:
+        """Around the user's own code, in which ranks need not meet: they hear of it at once."""
+        try:
+            yield
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if self.lines is None or getattr(error, "known_to_all", False):
+                raise
+            raise self.give_up(error) from error.__cause__
+
+    def give_up(self, error: BaseException) -> BaseException:
+        """Tell the others, wherever they are, that this rank is over; returns what to raise."""
+        if self.lines is None or getattr(error, "known_to_all", False):
+            return error
+        if isinstance(error, KeyboardInterrupt):
+            error = RunError(f"interrupted {error}".strip() + f"; {_GO_ON}")
+        kind, message = _kind_and_words(error)
+        self.lines.tell({"rank": self.rank, "error": [kind, message]})
+        if isinstance(error, PrivacyError):
+            error = _made(kind, f"rank {self.rank}: {error}", like=error).with_traceback(
+                error.__traceback__
+            )
+        if isinstance(error, Exception):
+            self._over = error
+        return _known(error)
+
+    def joined(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) all ranks' values one after the other, in the order of ranks."""
+        if self.lines is None:
+            return values
+        self.exchange("values")
+        parts = self._heard(lambda: self._lines.gather(values.tobytes()))
+        return np.concatenate([np.frombuffer(part) for part in parts])
 
     def summed(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Sums over ranks, float64, added in the order of ranks; only rank 0's are complete."""
@@ -183,15 +237,16 @@ class World:
 
     def _tell(self, error: Exception) -> Exception:
         """Tell the others, wherever they wait; returns what to raise here."""
-        ours = isinstance(error, PrivacyError)
-        kind = type(error).__name__ if ours else "RunError"
-        mine = [kind, str(error) if ours else told(error)]
+        if isinstance(error, OSError | sqlite3.Error):  # a full disk: no fault of the program's
+            error = RunError(f"{told(error)}; {_GO_ON}")
+        kind, message = _kind_and_words(error)
+        mine = [kind, message]
         try:
             said = self._gather({"error": mine})
-        except PrivacyError:  # they are gone
-            return _known(error)
+        except PrivacyError as lost:  # they are gone
+            return lost if self._stop else _known(error)
         alike = all(one.get("error") == mine for one in said)
-        if alike or not ours:
+        if alike or not isinstance(error, PrivacyError):
             return _known(error)
         return _known(_made(kind, f"rank {self.rank}: {error}", like=error))
 
@@ -209,13 +264,32 @@ class World:
 
     def _heard(self, say: Callable[[], T]) -> T:
         """A collective that ends in an error of ours where a rank does not take part."""
+        if self._over:
+            raise self._over
         if self.missing:
             raise self._lost()
+        self._lines.look = self._look
         try:
             return say()
         except RuntimeError as error:
-            self.missing = self._lines.missing() or {-1}
+            self._refuse_told()
+            self.missing.update(self._lines.missing() or {-1})
             raise self._lost(error) from None
+
+    def _look(self) -> None:
+        """While others are waited for: whether one of them, or this one, is over."""
+        if self._over:
+            raise self._over
+        self._refuse_told()
+        if self._stop:
+            raise self.give_up(RunError(self._stop))
+
+    def _refuse_told(self) -> None:
+        word = self._lines.word()
+        if word and word["rank"] != self.rank:
+            kind, message = word["error"]
+            self._over = _known(_made(kind, f"rank {word['rank']}: {message}"))
+            raise self._over
 
     def _lost(self, error: Exception | None = None) -> Exception:
         gone = sorted(self.missing - {-1})
@@ -223,8 +297,7 @@ class World:
         why = "" if gone else f" ({told(error)})" if error else ""
         return _known(
             RunError(
-                f"{who}: is gone, or said nothing for {self._lines.timeout:g} s{why}; what was "
-                "reserved is charged: resume the run, with any number of processes"
+                f"{who}: is gone, or said nothing for {self._lines.timeout:g} s{why}; {_GO_ON}"
             )
         )
 
@@ -232,7 +305,16 @@ class World:
 ALONE = World()
 
 
-def _known(error: Exception) -> Exception:
+E = TypeVar("E", bound=BaseException)
+
+
+def _kind_and_words(error: BaseException) -> tuple[str, str]:
+    """What the others are told: the class, where it is ours, and one line."""
+    ours = isinstance(error, PrivacyError)
+    return (type(error).__name__, str(error)) if ours else ("RunError", told(error))
+
+
+def _known(error: E) -> E:
     error.known_to_all = True  # type: ignore[attr-defined]
     return error
 

@@ -85,6 +85,40 @@ def test_a_later_fault_names_the_row_and_the_run_resumes_to_the_same_weights(
     mended.close()
 
 
+def waits(row, x):
+    time.sleep(7)
+    return x
+
+
+def hangs(row, x):
+    time.sleep(300)
+
+
+def test_a_worker_that_hangs_is_given_up_once_its_time_is_over(tmp_path):
+    data = armed(tmp_path / "armed", hangs, workers=2)
+    data.timeout = 2.0
+    trainer = make_trainer(data=data)
+    for at in (steps := trainer.run()):
+        if at.step == 9:
+            break
+    (tmp_path / "armed").touch()
+    began = time.monotonic()
+    rule = r"row 37: the worker process that takes it handed over nothing for 2 s; mend what"
+    with pytest.raises(DataError, match=rule):
+        for _ in steps:
+            pass
+    assert time.monotonic() - began < 30
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_is_slow_is_waited_for(tmp_path):
+    pictures = Pictures(change=Armed(tmp_path / "armed", (37,), waits))
+    (tmp_path / "armed").touch()
+    data = FromDataset(pictures, workers=1, timeout=60)
+    wanted = iter([Wanted(np.array([37])), Wanted(np.array([5]))])
+    assert len(list(data.ahead(wanted))) == 2  # looked round meanwhile
+
+
 def test_a_fault_before_the_charge_lets_the_same_trainer_go_on(tmp_path, undisturbed):
     trainer = make_trainer(data=armed(tmp_path / "armed", fails, rows=range(120)))
     for at in (steps := trainer.run()):

@@ -85,6 +85,19 @@ def test_the_answer_and_the_ledger_are_those_of_one_process(size, alone):
     assert all(found == outs[0][0] for found, *_ in outs)
 
 
+def test_a_rank_that_clipped_to_another_norm_would_be_seen(alone):
+    plant = """
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer
+begin = PrivateOptimizer.begin
+def wider(self, plan, rng):
+    begin(self, plan, rng)
+    self.clip_norm *= 1 + world.rank
+PrivateOptimizer.begin = wider
+"""
+    found = json.loads(run(plant + FIT, 2)[0])[0]
+    assert torch.tensor(found) != pytest.approx(weights(alone.model), rel=1e-5, abs=1e-7)
+
+
 def test_models_wrapped_by_another_engine_are_refused_by_name():
     with pytest.raises(ModelError, match=r"DataParallel: .*pass the module inside it"):
         make_trainer(model=nn.DataParallel(small_model()))

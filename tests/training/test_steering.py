@@ -84,7 +84,7 @@ def test_a_unit_moves_the_sum_by_at_most_the_bound_however_many_rows_it_has():
             score=always_wrong,
         )
         held_out = HeldOut(asked, LOSS, torch.device("cpu"))
-        sums.append(held_out.release(model, np.random.default_rng(0)))
+        sums.append(held_out.release(held_out.scores(model), np.random.default_rng(0)))
     assert sums[0] - sums[1] == pytest.approx(0.7, abs=1e-6)
 
 
