@@ -23,7 +23,7 @@ from dpsgd_torch.tasks.registry import TASKS, kind_of
 if TYPE_CHECKING:
     from dpsgd_torch.privacy.privacy import Privacy
 
-VERSION = 2  # of config.json; 1 had none, and the tasks' knobs among the rest
+VERSION = 3  # of config.json; 1 had none, and the tasks' knobs among the rest
 _DEFAULTS = Knobs()  # of whichever task
 
 
@@ -106,7 +106,9 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
         """The promise this configuration asks for, beside what else it releases."""
         if not self.dp:
             return None
-        from dpsgd_torch.privacy.privacy import Privacy  # with torch: after --help
+        from dpsgd_torch.noise.independent import INDEPENDENT  # with torch: after --help
+        from dpsgd_torch.noise.on_device import ON_DEVICE
+        from dpsgd_torch.privacy.privacy import Privacy
 
         return Privacy(
             epsilon=self.epsilon,
@@ -121,6 +123,7 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
             unit=self.privacy_unit,
             also=also,
             runs=self.folds,
+            noise=ON_DEVICE if self.noise_generator == "philox" else INDEPENDENT,
         )
 
     def rates(self, steps: int) -> Schedule:
