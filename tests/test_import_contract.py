@@ -131,6 +131,7 @@ WRONG = {
         ("samplers.base", "dpsgd_torch.app.config"),
     ],
     "schedules": [("schedules", "dpsgd_torch.privacy.plan")],
+    "plan": [("plan", "dpsgd_torch.train"), ("app.cluster", "dpsgd_torch.app.settings")],
     "search": [("search", "dpsgd_torch.train")],
     "shell": [("shell", "dpsgd_torch.app.run")],
     "storage": [
