@@ -27,6 +27,7 @@ from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import Inserted, trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.speed import Speed
 from dpsgd_torch.training.steering import Steering
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.world import ALONE, World
@@ -63,6 +64,7 @@ class RunState:
     kept: Kept = field(default_factory=Kept)
     world: World = ALONE  # whoever trains with it; all but rank 0 have no folder
     inserted: Inserted | None = None
+    speed: Speed | None = None  # of the steps that this process takes
     heard: str = ""  # a digest of losses, where nothing else tells them from another loop's
 
     # what changes with the steps

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -42,6 +43,7 @@ class World:
         self.lines = lines
         self.rank, self.size = (lines.rank, lines.size) if lines else (0, 1)
         self.missing: set[int] = set()
+        self.waited = 0.0  # seconds in collectives
         self._stop = ""
 
     @classmethod
@@ -176,6 +178,23 @@ class World:
         if self.lines is not None:
             self._heard(lambda: self._lines.hand_round(tensors))
 
+    def hand_round_made(
+        self, make: Callable[[], None], tensors: Callable[[], Sequence[torch.Tensor]]
+    ) -> None:
+        """Write what rank 0 makes in ``tensors`` over those of all; what it refuses all refuse."""
+        failed: Exception | None = None
+        if self.is_first:
+            try:
+                make()
+            except Exception as error:
+                failed = error
+        if self.lines is not None:
+            given, good = tensors(), failed is None
+            if not self._heard(lambda: self._lines.hand_round(given, good)) and good:
+                self.exchange("what rank 0 made")  # where it tells why
+        if failed:
+            raise failed
+
     @property
     def _lines(self) -> Lines:
         assert self.lines
@@ -211,11 +230,14 @@ class World:
         """A collective that ends in an error of ours where a rank does not take part."""
         if self.missing:
             raise self._lost()
+        started = time.perf_counter()
         try:
             return say()
         except RuntimeError as error:
             self.missing = self._lines.missing() or {-1}
             raise self._lost(error) from None
+        finally:
+            self.waited += time.perf_counter() - started
 
     def _lost(self, error: Exception | None = None) -> Exception:
         gone = sorted(self.missing - {-1})
