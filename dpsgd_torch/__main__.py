@@ -15,6 +15,7 @@ _DOORS = {  # command: where it is
     "search": "dpsgd_torch.search",
     "export": "dpsgd_torch.export.__main__",
     "audit": "dpsgd_torch.audit.__main__",
+    "plan": "dpsgd_torch.plan",
 }
 _ACCOUNTS = ("epsilon", "delta", "noise", "steps", "risk", "ledger", "compare", "plot")
 _HELP = """\
@@ -27,6 +28,7 @@ a model, from data to a chip:
   search    choose hyper-parameters on private data, inside one ε
   export    carry a finished run to ONNX, TensorFlow Lite or C for a microcontroller
   audit     replay a finished run's draws, noise and charges against its guarantee
+  plan      what a step and a run take on 1, 2, 4, … processes, before it is begun
 
 what it costs, before or after:
   epsilon   ε of a run
@@ -47,7 +49,7 @@ examples:
   dpsgd noise   --n 60000 --batch-size 250 --epochs 15 --epsilon 1.18 --delta 1e-5
 
 dpsgd COMMAND --help explains a command's flags; dpsgd --version tells the version. Each command is
-also there as python -m: dpsgd_torch.train, .search, .export, .audit; accountant for what it costs.
+also there as python -m: dpsgd_torch.train, .search, .export, .audit, .plan; accountant for ε.
 Answers go to stdout, warnings to stderr; what is refused is one line and exit status 2.
 
 Your own model and data, from Python: dpsgd_torch.Trainer.

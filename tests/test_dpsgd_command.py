@@ -30,7 +30,7 @@ def test_what_a_run_costs_has_every_command_of_the_accountant():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "error: command = none: must be one of train, search, export, audit, epsilon"),
+        ([], "error: command = none: must be one of train, search, export, audit, plan"),
         (["trian"], "error: command = 'trian': did you mean train?; see dpsgd --help"),
         (["\x1b[2J"], r"error: command = '\x1b[2J': must be one of"),
         (["train", "--epochs", "0"], "error: epochs = 0"),

@@ -132,6 +132,7 @@ WRONG = {
     ],
     "precision": [("precision", "dpsgd_torch.gradients.parts")],
     "schedules": [("schedules", "dpsgd_torch.privacy.plan")],
+    "plan": [("plan", "dpsgd_torch.train"), ("app.cluster", "dpsgd_torch.app.settings")],
     "search": [("search", "dpsgd_torch.train")],
     "shell": [("shell", "dpsgd_torch.app.run")],
     "storage": [

@@ -40,7 +40,7 @@ def loaded_by_door(module, *arguments, status=0):
     return loaded_by(DOOR.format(status=status), module, *arguments)
 
 
-@pytest.mark.parametrize("door", ["__main__", "train", "search", "export.__main__"])
+@pytest.mark.parametrize("door", ["__main__", "train", "search", "plan", "export.__main__"])
 def test_help_loads_nothing_heavy(door):
     assert not loaded_by_door(f"dpsgd_torch.{door}", "--help") & HEAVY
 

@@ -108,7 +108,9 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
         """The promise this configuration asks for, beside what else it releases."""
         if not self.dp:
             return None
-        from dpsgd_torch.privacy.privacy import Privacy  # with torch: after --help
+        from dpsgd_torch.noise.independent import INDEPENDENT  # with torch: after --help
+        from dpsgd_torch.noise.on_device import ON_DEVICE
+        from dpsgd_torch.privacy.privacy import Privacy
 
         return Privacy(
             epsilon=self.epsilon,
@@ -123,6 +125,7 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
             unit=self.privacy_unit,
             also=also,
             runs=self.folds,
+            noise=ON_DEVICE if self.noise_generator == "philox" else INDEPENDENT,
         )
 
     def rates(self, steps: int) -> Schedule:

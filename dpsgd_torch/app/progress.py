@@ -63,7 +63,7 @@ class LinePresenter:
         for at in progress:
             if at.record:
                 elapsed = time.monotonic() - started
-                self._say(f"{name}: {self._epoch(at.record)} ({elapsed:.0f} s)")
+                self._say(f"{name}: {self._epoch(at.record)} ({elapsed:.0f} s{_speed(at)})")
 
     def end(self, outcome: Outcome) -> None:
         if outcome.stopped:
@@ -98,7 +98,7 @@ class LinePresenter:
 
 
 class LivePresenter(LinePresenter):
-    """The same lines above a bar with epoch, step, ε spent and time left."""
+    """The same lines above a bar: epoch, step, ε spent, examples a second, memory, time left."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -126,7 +126,7 @@ class LivePresenter(LinePresenter):
                     total=at.steps,
                     completed=at.step,
                     description=f"{name} epoch {at.epoch}",
-                    spent=spent,
+                    spent=spent + _speed(at),
                 )
                 if at.record:
                     self._say(f"{name}: {self._epoch(at.record)}")
@@ -145,7 +145,13 @@ class JsonPresenter:
     def follow(self, name: str, progress: Iterable[Progress]) -> None:
         for at in progress:
             if at.record:
-                self._emit("epoch", model=name, **at.record.to_json())
+                self._emit(
+                    "epoch",
+                    model=name,
+                    **at.record.to_json(),
+                    examples_per_second=at.examples_per_second,
+                    peak_memory_mib=at.peak_memory,
+                )
 
     def end(self, outcome: Outcome) -> None:
         privacy = outcome.spent.to_json() if outcome.spent else None
@@ -153,6 +159,12 @@ class JsonPresenter:
 
     def _emit(self, event: str, **fields: Any) -> None:
         print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def _speed(at: Progress) -> str:
+    """Examples a second, once there is one to tell, and the most memory so far."""
+    rate = at.examples_per_second
+    return f", {rate:,.4g} examples/s, {at.peak_memory:,} MiB" if rate else ""
 
 
 def _units(unit: str) -> str:

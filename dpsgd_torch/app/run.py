@@ -129,10 +129,18 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         labels=labels,
     )
     folder.write_text("statement.txt", words)
-    write_report(folder, config, history, twin, spent, words, predicted, promises, labels)
+    machine = _machine(config, trainers[0])
+    write_report(folder, config, history, twin, spent, words, predicted, promises, labels, machine)
     world.exchange(TOLD)
     present.end(outcome)
     return outcome
+
+
+def _machine(config: RunConfig, trainer: Trainer) -> list[tuple[str, str]]:
+    """Where the first model was trained, and how fast; nothing where no step was left."""
+    speed = trainer.state.speed
+    precision = getattr(config, "precision", "float32")
+    return [*speed.told(), ("precision", precision)] if speed else []
 
 
 def _promises(

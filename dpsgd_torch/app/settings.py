@@ -8,6 +8,7 @@ from dpsgd_torch.schedules import GRAMMAR
 from dpsgd_torch.tasks.base import knob, require
 
 OPTIMIZERS = ("sgd", "adam")
+GENERATORS = ("numpy", "philox")
 VALIDATIONS = ("none", "private", "public", "selection")
 _SHAPE = f"by step, as factors of the first value: {GRAMMAR}, or @FILE of lines step,factor"
 
@@ -58,6 +59,13 @@ class Promise:
     )
     noise_schedule: str = knob(
         "constant", "noise multiplier by step, likewise; scaled by calibration"
+    )
+    noise_generator: str = knob(
+        "numpy",
+        "what draws the noise: numpy on the CPU, or philox where the model is (other numbers of "
+        "the same law; many times as fast on a GPU)",
+        choices=GENERATORS,
+        since=3,
     )
     epsilon: float | None = knob(
         None,

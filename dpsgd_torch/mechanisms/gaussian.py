@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_FAR = 6.0  # deviations beyond which the tail is drawn anew: two numbers in a billion
+FAR = 6.0  # deviations beyond which the tail is drawn anew: two numbers in a billion
 _GRID = 2.0**-20  # of the clip norm, over all coordinates together
 _COARSE = 2.0**-32  # of the noise's deviation at least: 10⁵ of the generator's numbers a grid point
 
 
-def fill_normal(rng: np.random.Generator, out: Floats, far: float = _FAR) -> None:
+def fill_normal(rng: np.random.Generator, out: Floats, far: float = FAR) -> None:
     """Fill ``out`` (n,) with independent standard normal numbers.
 
     The body is numpy's ziggurat, whose largest number is 12.2; beyond ``far`` each is replaced by
@@ -44,7 +44,7 @@ def fill_normal(rng: np.random.Generator, out: Floats, far: float = _FAR) -> Non
     rng.standard_normal(out=out)
     if out.size and max(out.max(), -out.min()) > far:
         for i in np.flatnonzero(np.abs(out) > far):
-            out[i] = math.copysign(_beyond(rng, far), out[i])
+            out[i] = math.copysign(beyond(rng, far), out[i])
 
 
 def normal(rng: np.random.Generator) -> float:
@@ -78,7 +78,7 @@ def to_grid(value: float, step: float) -> float:
     return round(value / step) * step
 
 
-def _beyond(rng: np.random.Generator, far: float) -> float:
+def beyond(rng: np.random.Generator, far: float = FAR) -> float:
     """A standard normal number, given that it is above ``far``: x² = far² + 2E, kept at far / x."""
     while True:
         x = math.sqrt(far * far + 2 * _exponential(rng))

@@ -81,6 +81,7 @@ INDEPENDENT = IndependentGaussian()
 def _check_sum_and_noise(
     total: float, added: float, std: float, step: float, coordinates: int, release: Release
 ) -> None:
+    """Refuse a sum, or an energy of its noise, other than was planned."""
     clip_norm = release.plan.clip_norm
     bound = release.vectors * clip_norm
     low, high = (math.sqrt(energy) * std for energy in _energy_bounds(coordinates))

@@ -10,6 +10,7 @@ import dis
 import functools
 import hashlib
 import inspect
+import re
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -122,8 +123,13 @@ def _instructions(code: types.CodeType) -> list[Any]:
     """What a function does, with the functions written within it."""
     within = [part for part in code.co_consts if isinstance(part, types.CodeType)]
     constants = [[*part.co_consts] for part in within]
-    plain = [[c for c in part if not isinstance(c, types.CodeType)] for part in constants]
+    plain = [[_ordered(c) for c in p if not isinstance(c, types.CodeType)] for p in constants]
     return [code.co_code, code.co_names, plain, *map(_instructions, within)]
+
+
+def _ordered(constant: object) -> object:
+    """A set that is a constant (``x in {"a", "b"}``) in an order that all processes have."""
+    return sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
 
 
 def _globals(function: types.FunctionType) -> list[str]:
@@ -134,7 +140,19 @@ def _globals(function: types.FunctionType) -> list[str]:
         codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
         names |= {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
     held = function.__globals__
-    return sorted(name for name in names if name in held and isinstance(held[name], _TELLING))
+    return sorted(
+        name
+        for name in names
+        if name in held and isinstance(held[name], _TELLING) and not _of_this_process(held[name])
+    )
+
+
+def _of_this_process(value: object) -> bool:
+    """Whether it is a name that a library draws when it is loaded (transformers' SESSION_ID).
+
+    Every rank, and every run of one seed, would have another.
+    """
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
 
 
 def _content(cell: types.CellType) -> Any:

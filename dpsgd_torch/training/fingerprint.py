@@ -101,4 +101,17 @@ def environment(device: torch.device, gradients: str = "opacus") -> str:
     parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}", "float64 noise"]
     parts += ["gradients off the graph"] if gradients == "graph" else []  # older runs had others
     parts += [f"compiled by {compiler()}"] if gradients == "compiled" else []
+    if device.type == "cuda":
+        parts += [torch.cuda.get_device_name(device), f"CUDA {torch.version.cuda}"]
+        parts += [f"cuDNN {torch.backends.cudnn.version()}"]
     return ", ".join(parts)
+
+
+def told_to_repeat() -> bool:
+    """Whether torch was told to fail rather than do what it could not repeat bit for bit.
+
+    Where it does not all the same, the weights that a repeated step leaves are not those on record:
+    the run stops there, and pays for that step anew when it is resumed once more.
+    """
+    strict = torch.are_deterministic_algorithms_enabled()
+    return strict and not torch.is_deterministic_algorithms_warn_only_enabled()

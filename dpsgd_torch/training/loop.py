@@ -21,6 +21,7 @@ from dpsgd_torch.training.evaluation import evaluate
 from dpsgd_torch.training.feed import Feed, feeding
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, summed
 from dpsgd_torch.training.movement import Movement
+from dpsgd_torch.training.speed import Speed
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steps import Draw, PlainStep, PrivateStep, StepRecord
 
@@ -34,24 +35,35 @@ class Progress:
     epoch: int
     epsilon: float | None
     record: EpochRecord | None = None
+    examples_per_second: float | None = None  # expected ones, over all processes; to two digits
+    peak_memory: int = 0  # MiB
 
 
 class _Meter:
-    """ε so far, priced anew once in a while: a bar need not know it at every step."""
+    """ε so far, priced anew once in a while: a bar need not know it at every step.
+
+    It takes a hundredth of the time at most, on rank 0 alone, whose figure the others show a step
+    later: else all would wait for each in turn.
+    """
 
     def __init__(self, run: RunState) -> None:
         self._ledger = run.charges.ledger if run.plan else None
-        self._shown: float | None = None
+        self._prices = run.world.is_first
+        self.shown: float | None = None
         self._due = 0.0
+
+    @property
+    def _is_due(self) -> bool:
+        return self._prices and time.monotonic() > self._due
 
     def read(self, record: EpochRecord | None) -> float | None:
         if record:
-            self._shown = record.epsilon
-        elif self._ledger and time.monotonic() > self._due:
+            self.shown = record.epsilon
+        elif self._ledger and (self.shown is None or self._is_due):
             started = time.monotonic()
-            self._shown = self._ledger.epsilon(width=1e-4)
-            self._due = time.monotonic() + max(1.0, 30 * (time.monotonic() - started))
-        return self._shown
+            self.shown = self._ledger.epsilon(width=1e-4)
+            self._due = time.monotonic() + max(1.0, 100 * (time.monotonic() - started))
+        return self.shown
 
 
 class Steps:
@@ -70,6 +82,7 @@ class Steps:
         self._movement = Movement(run.model) if run.plan else None
         self._on_record: int | None = None
         self._record: EpochRecord | None = None
+        self._speed = run.speed = Speed(run.sampling.batch_size, run.world, run.device)
 
     @property
     def plan(self) -> StepPlan:
@@ -100,7 +113,9 @@ class Steps:
             try:
                 event = run.plan.event(step, run.charges.ledger.first_step)
                 # durable, and known to all, before anyone draws
-                self._on_record = run.world.first(lambda: run.charges.reserve(step, event))
+                self._on_record, self._meter.shown = run.world.first(
+                    lambda: (run.charges.reserve(step, event), self._meter.shown)
+                )
                 if not run.world.is_first:
                     run.charges.reserve(step, event)
             except BudgetExceeded as reason:
@@ -170,8 +185,10 @@ class Steps:
     def reached(self) -> Progress:
         """Where the run stands after the step that was settled last."""
         run, record = self._run, self._record
-        epsilon = self._meter.read(record)
-        return Progress(run.done, run.sampling.steps, self._settled, epsilon, record)
+        epsilon, speed = self._meter.read(record), self._speed
+        speed.stepped()
+        rate, memory = speed.examples_per_second, speed.peak_memory
+        return Progress(run.done, run.sampling.steps, self._settled, epsilon, record, rate, memory)
 
     def stopped(self) -> Progress | None:
         """Of an epoch inside which the budget ended the run; None where it did not."""

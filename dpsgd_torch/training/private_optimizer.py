@@ -161,13 +161,13 @@ class PrivateOptimizer:
         sums, self._sums = self.sums, []
         vectors = sum(self.world.exchange("the sum of a step", self._clipped))
         sums = self.world.summed(sums)
-        if self.world.is_first:
+
+        def noised() -> None:
             rng = keyed_by(sums, self.rng) if self._keyed else self.rng
             release = Release(self.plan, vectors, self.microbatches, rng, self.state)
             self.noise.add(sums, self.params, release)
-        if not self.world.is_alone:
-            self.world.exchange("the noise of a step")
-            self.world.hand_round(_grads(self.params))
+
+        self.world.hand_round_made(noised, lambda: _grads(self.params))
         if self._inserted:
             self._inserted.see(self)
 

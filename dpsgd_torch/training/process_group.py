@@ -19,6 +19,7 @@ from dpsgd_torch.errors import RunError, told
 
 _FRAME = 1 << 11  # bytes of a message that goes in one piece
 _AT_ONCE = 1 << 22  # values summed at once, so that memory holds little besides them
+_SMALL = 1 << 17  # values of all ranks that rank 0 adds up itself: fewer messages are faster then
 _PATIENCE = 5.0  # seconds in which those that are left say so
 _LOOK = datetime.timedelta(seconds=0.5)  # how often whoever waits looks round
 _FAILED = "dpsgd_torch/failed"
@@ -112,20 +113,26 @@ class Lines:
         else:
             self._waited(dist.broadcast(tensor, 0, group=self._cpu, async_op=True))
 
-    def hand_round(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Rank 0's values of all tensors, in place, a dtype at a time."""
+    def hand_round(self, tensors: Sequence[torch.Tensor], good: bool = True) -> bool:
+        """Rank 0's values of all tensors, in place, a dtype at a time; returns its ``good``."""
         kinds = dict.fromkeys((t.device, t.dtype) for t in tensors)
         for device, dtype in kinds:
             alike = [t for t in tensors if (t.device, t.dtype) == (device, dtype)]
-            flat = torch.cat([t.reshape(-1) for t in alike])
+            word = torch.full((1,), good, dtype=dtype, device=device)  # goes along with them
+            flat = torch.cat([*(t.reshape(-1) for t in alike), word])
             self.broadcast(flat)
-            for tensor, part in zip(alike, flat.split([t.numel() for t in alike]), strict=True):
-                tensor.copy_(part.view(tensor.shape))
+            *parts, word = flat.split([*(t.numel() for t in alike), 1])
+            if self.rank:
+                for tensor, part in zip(alike, parts, strict=True):
+                    tensor.copy_(part.view(tensor.shape))
+                good = good and bool(word)
+        return good
 
     def summed(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Sums over ranks in float64, complete on rank 0, where the order is that of ranks.
 
-        Each rank adds up one part of all, so that none receives more than twice its size.
+        Each rank adds up one part of all, so that none receives more than twice its size; few
+        values are added up by rank 0 alone, in the same order.
         """
         if not tensors:
             return []
@@ -141,10 +148,12 @@ class Lines:
 
     def _sum(self, padded: torch.Tensor) -> torch.Tensor:
         group, received = self._of(padded.device), torch.empty_like(padded)
+        if padded.numel() * self.size <= _SMALL:
+            every = [torch.empty_like(padded) for _ in range(self.size)] if self.rank == 0 else None
+            dist.gather(padded, every, dst=0, group=group)
+            return _in_order(every) if every else padded
         dist.all_to_all_single(received, padded, group=group)
-        total, *others = received.view(self.size, -1)
-        for other in others:
-            total += other
+        total = _in_order(received.view(self.size, -1).unbind())
         parts = [torch.empty_like(total) for _ in range(self.size)] if self.rank == 0 else None
         dist.gather(total, parts, dst=0, group=group)
         return torch.cat(parts) if parts else padded
@@ -191,6 +200,14 @@ class Lines:
 
     def _of(self, device: torch.device) -> Any:
         return self._gpu if device.type == "cuda" else self._cpu
+
+
+def _in_order(terms: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The sum of terms, added one after the other; the first is written over."""
+    total = terms[0]
+    for other in terms[1:]:
+        total += other
+    return total
 
 
 def _on_gpus() -> bool:

@@ -20,7 +20,7 @@ from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.agreement import agree_on_all, copied_ledger
 from dpsgd_torch.training.checkpoint import put_back, read_newest
 from dpsgd_torch.training.extension import extend
-from dpsgd_torch.training.fingerprint import contract, environment
+from dpsgd_torch.training.fingerprint import contract, environment, told_to_repeat
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.released_state import released_tensors
@@ -220,7 +220,7 @@ class Session:
             rows, part = run.world.first(lambda: self._own_ledger(run, run.plan, resumed))
             if not run.world.is_first:
                 run.charges.open(copied_ledger(run.plan, rows, part))
-        repeatable = run.device.type == "cpu"
+        repeatable = run.device.type == "cpu" or told_to_repeat()
         run.begin_attempt(environment=self._environment(), repeatable=repeatable)
 
     def _own_ledger(self, run: RunState, plan: PrivacyPlan | None, resumed: bool) -> list[Any]:

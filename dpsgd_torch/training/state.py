@@ -28,6 +28,7 @@ from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import Inserted, trained_by
 from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.speed import Speed
 from dpsgd_torch.training.steering import Steering
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.world import ALONE, World
@@ -68,6 +69,7 @@ class RunState:
     inserted: Inserted | None = None
     keyed: bool = False  # whether noise hangs on the sums: no digest covers all of the data
     data_digest: str = ""  # as all ranks agreed on it
+    speed: Speed | None = None  # of the steps that this process takes
     heard: str = ""  # a digest of losses, where nothing else tells them from another loop's
 
     # what changes with the steps

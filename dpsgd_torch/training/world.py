@@ -11,6 +11,7 @@ import json
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -48,6 +49,7 @@ class World:
         self.lines = lines
         self.rank, self.size = (lines.rank, lines.size) if lines else (0, 1)
         self.missing: set[int] = lines.lost if lines else set()
+        self.waited = 0.0  # seconds in collectives
         self._stop, self._over = "", cast(Exception | None, None)
 
     @classmethod
@@ -230,6 +232,23 @@ class World:
         if self.lines is not None:
             self._heard(lambda: self._lines.hand_round(tensors))
 
+    def hand_round_made(
+        self, make: Callable[[], None], tensors: Callable[[], Sequence[torch.Tensor]]
+    ) -> None:
+        """Write what rank 0 makes in ``tensors`` over those of all; what it refuses all refuse."""
+        failed: Exception | None = None
+        if self.is_first:
+            try:
+                make()
+            except Exception as error:
+                failed = error
+        if self.lines is not None:
+            given, good = tensors(), failed is None
+            if not self._heard(lambda: self._lines.hand_round(given, good)) and good:
+                self.exchange("what rank 0 made")  # where it tells why
+        if failed:
+            raise failed
+
     @property
     def _lines(self) -> Lines:
         assert self.lines
@@ -269,12 +288,15 @@ class World:
         if self.missing:
             raise self._lost()
         self._lines.look = self._look
+        started = time.perf_counter()
         try:
             return say()
         except RuntimeError as error:
             self._refuse_told()
             self.missing.update(self._lines.missing() or {-1})
             raise self._lost(error) from None
+        finally:
+            self.waited += time.perf_counter() - started
 
     def _look(self) -> None:
         """While others are waited for: whether one of them, or this one, is over."""

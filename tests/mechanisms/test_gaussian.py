@@ -43,7 +43,7 @@ def test_the_same_test_rejects_a_tail_of_another_law():
 def test_there_is_no_largest_number():
     """Beyond 12 deviations numpy's ziggurat has nothing; what is drawn anew has its due share."""
     rng = np.random.default_rng(3)
-    beyond = np.array([gaussian._beyond(rng, 12.0) for _ in range(20_000)])
+    beyond = np.array([gaussian.beyond(rng, 12.0) for _ in range(20_000)])
     assert stats.kstest(stats.norm.sf(beyond) / stats.norm.sf(12.0), "uniform").pvalue > _ALARM
     for threshold in (12.2, 12.4, 12.6):
         share = stats.norm.sf(threshold) / stats.norm.sf(12.0)

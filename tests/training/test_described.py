@@ -2,6 +2,9 @@
 
 import copy
 import functools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -191,3 +194,27 @@ def test_two_models_never_meet_the_same_noise():
 def test_a_copy_is_told_alike():
     loss = Focal(weight=WEIGHT)
     assert described(copy.deepcopy(loss)) == described(loss)
+
+
+TOLD = """
+import uuid
+SESSION = uuid.uuid4().hex
+def asked(word):
+    return lambda outputs, targets: SESSION and word in {"mean", "sum", "none", "batchmean"}
+from dpsgd_torch.training.described import described
+print(described(asked("sum")))
+"""
+
+
+def test_what_differs_between_processes_alone_is_not_told():
+    told = []
+    for seed in ("1", "2"):  # by which strings are hashed, and sets ordered
+        done = subprocess.run(
+            [sys.executable, "-c", TOLD],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        told.append(done.stdout)
+    assert told[0] == told[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jinja2
 
@@ -32,6 +33,7 @@ def write_report(
     predicted: Predicted,
     promises: Promises | None,
     label_epsilon: float | None,
+    machine: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write report.html, and private/gradient-norms.svg for a private run."""
     if not history.epochs:
@@ -55,6 +57,7 @@ def write_report(
         words=words,
         round_up=round_up,
         label_epsilon=label_epsilon,
+        machine=machine,
     )
     folder.write_text("report.html", page)
     counts = [row["norm_counts"] for row in history.private]

@@ -33,6 +33,8 @@ _NOT_COVERED = [
     "step: the largest clipped norm, the noise that was added, and that nothing else changed.)",
     "attacks on the pseudo-random generator: keyed with 256 secret bits, but PCG64DXSM is not a "
     "cryptographic one.",
+    "how long steps took and what memory they held: told on the terminal, and in report.html "
+    "rounded to two digits.",
     "that the run was not refused: before the first charge the model was tried on some training "
     "rows, and would have been refused had it mixed them, written to itself or raised.",
 ]
@@ -156,7 +158,7 @@ def _exceptions(config: RunConfig, plan: PrivacyPlan, has_baseline: bool) -> lis
     if config.folds > 1 or config.validation != "none" or config.privacy_unit != "record":
         items.append(
             "that the run was not refused: ids that differ in every row, or a fold without a row "
-            "or a positive label, would have ended it."
+            "or a positive label, would have ended it.",
         )
     if config.validation == "public":
         items.insert(1, "the rows that were held out to watch: they are declared public.")
