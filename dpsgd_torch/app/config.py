@@ -23,7 +23,7 @@ from dpsgd_torch.tasks.registry import TASKS, kind_of
 if TYPE_CHECKING:
     from dpsgd_torch.privacy.privacy import Privacy
 
-VERSION = 2  # of config.json; 1 had none, and the tasks' knobs among the rest
+VERSION = 3  # of config.json; 1 had none, and the tasks' knobs among the rest
 _DEFAULTS = Knobs()  # of whichever task
 
 
@@ -53,6 +53,12 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
         self.refuse_data()
         self.refuse_promise()
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "must be ≥ 0")
+        require(
+            not self.secure or (self.dp and self.seed is None),
+            "secure",
+            self.secure,
+            "is for a private run, and its key the operating system's: drop --no-dp and --seed",
+        )
         for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
             try:
                 shape_from_text(getattr(self, name), 2)
@@ -106,7 +112,9 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
         """The promise this configuration asks for, beside what else it releases."""
         if not self.dp:
             return None
-        from dpsgd_torch.privacy.privacy import Privacy  # with torch: after --help
+        from dpsgd_torch.noise.grid import GRID  # with torch: after --help
+        from dpsgd_torch.noise.independent import INDEPENDENT
+        from dpsgd_torch.privacy.privacy import Privacy
 
         return Privacy(
             epsilon=self.epsilon,
@@ -121,6 +129,7 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
             unit=self.privacy_unit,
             also=also,
             runs=self.folds,
+            noise=GRID if self.secure else INDEPENDENT,
         )
 
     def rates(self, steps: int) -> Schedule:

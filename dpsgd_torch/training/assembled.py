@@ -32,6 +32,7 @@ from dpsgd_torch.training.optimizers import Optimizers, made_optimizer
 from dpsgd_torch.training.physical_size import AUTO, begun_with
 from dpsgd_torch.training.rates import SchedulerFactory, made_scheduler
 from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.secured import secured
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.streams import Streams
@@ -65,12 +66,14 @@ def assembled(
     seed: int | None,
     values: Loss | None = None,
     world: World = ALONE,
+    secure: bool = False,
 ) -> RunState:
     """The state of a run that has not begun; the model is on its device, and in training mode.
 
     Args:
         values: the loss as it is called, where ``loss`` only names it.
         world: the processes that train together; all but the first keep nothing.
+        secure: exact noise, and a cryptographic generator for it and for the samples.
 
     Raises:
         InvalidValue, ModelError, DataError: nothing was charged.
@@ -84,6 +87,8 @@ def assembled(
         checkpoint_every=checkpoint_every,
         seed=seed,
     )
+    if secure:
+        privacy, validation = secured(privacy, validation, seed)
     refuse_wrapped(model)
     device = world.device(torch.device(device))
     data = data_on(device, given_data, "train_tensors")
@@ -127,7 +132,7 @@ def assembled(
         steering=Steering(made, rate_schedule, held_out, early_stopping, scheduler),
         kept=kept,
         guard=guard,
-        streams=_streams(world, seed),
+        streams=_streams(world, seed, secure),
         folder=_folder(run_dir) if world.is_first else None,
         device=device,
         physical_batch_size=begun_with(physical_batch_size),
@@ -137,9 +142,10 @@ def assembled(
     )
 
 
-def _streams(world: World, seed: int | None) -> Streams:
+def _streams(world: World, seed: int | None, secure: bool) -> Streams:
     """Those of the seed, or of a key that rank 0 draws."""
-    return Streams(seed) if seed is not None else Streams(world.first(lambda: Streams().root))
+    root = world.first(lambda: Streams().root) if seed is None else int(seed)
+    return Streams(root, secure=secure)
 
 
 def _folder(run_dir: str | os.PathLike[str] | RunFolder | None) -> RunFolder | None:

@@ -62,7 +62,7 @@ class Private:
             of one seed are then those of a ``Trainer`` with it. None keys the noise by the losses
             themselves.
         units, rows_per_unit, sampler, run_dir, physical_batch_size: as ``Trainer`` takes them.
-        checkpoint_every, ledger, device, seed, world: likewise.
+        checkpoint_every, ledger, device, seed, secure, world: likewise.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
@@ -99,6 +99,7 @@ class Private:
         ledger: Ledger | None = None,
         device: str | torch.device = "cpu",
         seed: int | None = None,
+        secure: bool = False,
         world: World | None = None,
     ) -> None:
         check(
@@ -131,6 +132,7 @@ class Private:
                 early_stopping=None,
                 device=device,
                 seed=seed,
+                secure=secure,
                 world=world,
                 values=lambda inputs, targets: self._story.losses(inputs, targets),
             )

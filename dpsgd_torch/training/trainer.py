@@ -77,6 +77,8 @@ class Trainer:
         world: the processes that train this run together; None: those that torchrun began.
         seed: makes the run reproducible, also for an attacker who knows it: a published one
             protects nobody. None draws 256 bits from the operating system.
+        secure: noise exact to the last bit, and it and the samples from a cryptographic generator;
+            ``docs/secure.md`` says what is then proven.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
@@ -118,6 +120,7 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         device: str | torch.device = "cpu",
         seed: int | None = None,
+        secure: bool = False,
         world: World | None = None,
     ) -> None:
         self.callbacks, self._fitted = callbacks_in(callbacks), False
@@ -145,6 +148,7 @@ class Trainer:
                 early_stopping=early_stopping,
                 device=device,
                 seed=seed,
+                secure=secure,
                 world=world,
             )
             self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
