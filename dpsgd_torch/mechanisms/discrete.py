@@ -14,18 +14,18 @@ from dpsgd_torch.secure.discrete import LARGEST, discrete_gaussian
 from dpsgd_torch.secure.generator import secure_bits
 
 CELLS = 2**30  # of the grid, to the largest that one record contributes
-PASS = 2.0**-20  # of that, by which passes over another batch may move a record's rounding
+PASS = 2.0**-19  # of that, by which passes over another batch may move a record's rounding
 
 
 def score_event(noise_multiplier: float, size: int) -> DiscreteGaussian:
     """What one release of ``noisy_score_sum`` costs.
 
     Each unit adds ⌊score / bound × 2³⁰⌋ cells, a whole number between 0 and 2³⁰, and whole numbers
-    add up exactly. Of at most 2 ``size`` other units each may score by 2⁻²⁰ more or less where
-    batches are cut elsewhere: 2¹⁰ cells, and one for being cut to whole ones.
+    add up exactly. Of at most 2 ``size`` other units each may score by 2⁻¹⁹ more or less where
+    batches are cut elsewhere: 2¹¹ cells, and one for being cut to whole ones.
 
     >>> score_event(50.0, 1000).sensitivity / CELLS
-    1.00190...
+    1.0038...
     """
     cells = CELLS + 2 * size * (round(PASS * CELLS) + 1)
     deviation = noise_multiplier * CELLS

@@ -10,15 +10,15 @@ is post-processing. What a record can move k by, in L2 norm and in cells, has th
   neighbours' sums are off by as they are added up in floating point, in whichever order (γ_n of
   float64, and the measured error of a float32 product): ``training.private_optimizer``.
 * The others' vectors: a pass over another batch may round each to other last bits, since a matrix
-  product blocks by its shape. Each of the at most M others (``Sampler.most``) may move by 2⁻²⁰ of
-  C: M 2¹⁰ cells, which add up however they point.
+  product blocks by its shape. Each of the at most M others (``Sampler.most``) may move by 2⁻¹⁹ of
+  C: M 2¹¹ cells, which add up however they point.
 * x / g in float64: off by 2⁻⁵³ of itself, ‖x‖ ≤ M C, in both: 2 M 2⁻⁵³ 2³⁰ cells.
 * Rounding to cells: each sum moves by up to √d / 2, so their difference by √d, d ≤ 2³⁰ coordinates:
   2¹⁵ cells, 3 in 100,000 of the whole.
 
 The sum of these is the sensitivity that ``DiscreteGaussian`` is charged with. The second part is
-an assumption on the model's arithmetic, 8 units in the last place of a vector: what is assumed, the
-statement says; ``benchmarks/secure.py`` measures it.
+an assumption on the model's arithmetic, 16 units in the last place of a vector: the statement says
+so, and ``benchmarks/secure.py`` measures it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class GridGaussian(Noise):
     >>> from dpsgd_torch.samplers.poisson import PoissonSampler
     >>> sampler = PoissonSampler(dataset_size=60000, batch_size=1024, steps=20)
     >>> GRID.charges(0, 1.3, sampler).event.noise_multiplier
-    1.297...
+    1.294...
     """
 
     name: ClassVar[str] = "grid"

@@ -41,11 +41,11 @@ _NOT_COVERED = [
     "that the run was not refused: before the first charge the model was tried on some training "
     "rows, and would have been refused had it mixed them, written to itself or raised.",
 ]
-_ASSUMED = (
-    "arithmetic that mixes: that a pass over another batch moves the last bits of a record's "
-    "clipped gradient by less than 2^-20 of the clip norm is assumed, and charged; so is, that AES "
-    "cannot be told from random bits, which no mathematics has proven."
-)
+_ASSUMED = [
+    "the last bits of every other record's gradient: that a pass over another batch moves none, "
+    "once clipped, by more than 2^-19 of the clip norm is assumed; that much is charged.",
+    "attacks on AES-256: that its output cannot be told from random bits is assumed.",
+]
 _SECURE = (
     "Secure mode: samples and noise come from AES-256 in counter mode, under a key of 256 bits of "
     "the operating system's that lies in private/ alone, so that an interrupted run repeats its "
@@ -176,7 +176,7 @@ def _exceptions(config: RunConfig, plan: PrivacyPlan, has_baseline: bool) -> lis
     items = [*_NOT_COVERED[:4], plan.noise.not_covered, *_NOT_COVERED[4:]]
     if plan.noise.secure:
         items.remove(_GENERATOR)
-        items.append(_ASSUMED)
+        items += _ASSUMED
     if has_baseline:
         items.insert(
             1,
