@@ -127,12 +127,12 @@ def rounding(model: nn.Module, seen: int = 16) -> dict[str, float]:
     params, loss = list(model.parameters()), per_example(nn.CrossEntropyLoss())
     engine = GraphGradients(model)
     largest = 0.0
-    for size in (seen, 64, 127, 128, 250, 299):
+    for size in (1, 2, 7, seen, 64, 127, 128, 250, 299):
         told = []
         for rows in (np.arange(size), np.r_[size:300, 0:size]):
             engine.backward(loss, inputs[rows], targets[rows])
             vectors, at = engine.vectors(params), len(rows) - size
-            told.append([torch.cat(vectors.vector(at + slot)) for slot in range(seen)])
+            told.append([torch.cat(vectors.vector(at + i)) for i in range(min(size, seen))])
         changes = [float((a - b).norm() / a.norm()) for a, b in zip(*told, strict=True)]
         largest = max(largest, *changes)
     return {"largest": largest, "of what is charged": largest / PASS}

@@ -54,10 +54,10 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
         self.refuse_promise()
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "must be ≥ 0")
         require(
-            not self.secure or (self.dp and self.seed is None),
+            not self.secure or self.seed is None,
             "secure",
             self.secure,
-            "is for a private run, and its key the operating system's: drop --no-dp and --seed",
+            "takes its key from the operating system, not from a seed; drop --seed or --secure",
         )
         for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
             try:
