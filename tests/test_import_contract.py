@@ -134,6 +134,11 @@ WRONG = {
     "schedules": [("schedules", "dpsgd_torch.privacy.plan")],
     "plan": [("plan", "dpsgd_torch.train"), ("app.cluster", "dpsgd_torch.app.settings")],
     "search": [("search", "dpsgd_torch.train")],
+    "secure": [
+        ("secure.generator", "dpsgd_torch.training.streams"),
+        ("secure.discrete", "dpsgd_torch.mechanisms.gaussian"),
+        ("secure.enclosed", "dpsgd_torch.noise.base"),
+    ],
     "shell": [("shell", "dpsgd_torch.app.run")],
     "storage": [
         ("storage.run_folder", "dpsgd_torch.export.saved_model"),

@@ -25,7 +25,7 @@ from dpsgd_torch.training.checkpoint import has_trained
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.steering import validation_events
-from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.streams import Key, Streams
 from dpsgd_torch.training.trainer import Trainer
 from dpsgd_torch.training.unfit_rows import untold
 from dpsgd_torch.training.world import ALONE, World
@@ -118,7 +118,7 @@ def make_trainer(
 ) -> Trainer:
     config = fold.config
     return Trainer(
-        task.make_model(Streams(root).torch("init")),
+        task.make_model(Streams(root, secure=config.secure).torch("init")),
         task.loss,
         fold.train,
         privacy=config.privacy(_steps(fold), preprocessing.events),
@@ -138,7 +138,8 @@ def make_trainer(
         checkpoint_every=config.checkpoint_every,
         device=usable_device(config.device),
         compile=config.compile,
-        seed=own_root(root, fold.name),
+        seed=Key(own_root(root, fold.name)) if config.secure else own_root(root, fold.name),
+        secure=config.secure,
         world=world,
         precision=config.precision,
     )

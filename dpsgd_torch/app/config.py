@@ -55,6 +55,12 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
         self.refuse_data()
         self.refuse_promise()
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "must be ≥ 0")
+        require(
+            not self.secure or self.seed is None,
+            "secure",
+            self.secure,
+            "takes its key from the operating system, not from a seed; drop --seed or --secure",
+        )
         for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
             try:
                 shape_from_text(getattr(self, name), 2)
@@ -108,10 +114,12 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
         """The promise this configuration asks for, beside what else it releases."""
         if not self.dp:
             return None
-        from dpsgd_torch.noise.independent import INDEPENDENT  # with torch: after --help
+        from dpsgd_torch.noise.grid import GRID  # with torch: after --help
+        from dpsgd_torch.noise.independent import INDEPENDENT
         from dpsgd_torch.noise.on_device import ON_DEVICE
         from dpsgd_torch.privacy.privacy import Privacy
 
+        generators = {"numpy": INDEPENDENT, "philox": ON_DEVICE}
         return Privacy(
             epsilon=self.epsilon,
             delta=self.delta,
@@ -125,7 +133,7 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
             unit=self.privacy_unit,
             also=also,
             runs=self.folds,
-            noise=ON_DEVICE if self.noise_generator == "philox" else INDEPENDENT,
+            noise=GRID if self.secure else generators[self.noise_generator],
         )
 
     def rates(self, steps: int) -> Schedule:

@@ -77,7 +77,8 @@ def make_folds(config: RunConfig, task: Task, units: torch.Tensor | None, root: 
     ids = torch.arange(count) if units is None else units
     codes = units_of(ids, count).codes
     number = config.folds if config.folds > 1 else _HELD_OUT
-    drawn = Streams(root).numpy("folds").integers(number, size=int(codes.max()) + 1)
+    streams = Streams(root, secure=config.secure)
+    drawn = streams.numpy("folds").integers(number, size=int(codes.max()) + 1)
     fold = torch.from_numpy(drawn[codes])
     size = max(1, round(config.dataset_size / number))
     smaller = dataclasses.replace(config, dataset_size=config.dataset_size - size)
@@ -93,6 +94,7 @@ def make_folds(config: RunConfig, task: Task, units: torch.Tensor | None, root: 
             size=size,
             noise_multiplier=config.validation_noise,
             bound=config.validation_bound,
+            secure=config.secure,
             units=None if units is None else units[inside].numpy(),
         )
         name = f"fold-{held + 1}" if config.folds > 1 else "training"

@@ -73,6 +73,11 @@ class Promise:
         rule="positive",
     )
     delta: float = knob(1e-5, "δ of the guarantee; keep it below 1/n")
+    secure: bool = knob(
+        False,
+        "noise exact to the last bit, it and the samples from a cryptographic generator",
+        since=3,
+    )
     privacy_unit: str = knob(
         "record",
         "whom ε protects: record, or a column of ids in the data (drug_id, patient_id, …)",

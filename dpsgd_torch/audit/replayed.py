@@ -19,6 +19,8 @@ from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients.methods import per_example_gradients
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
+from dpsgd_torch.noise.grid import GRID
+from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Constant, schedule_from_json
@@ -48,7 +50,7 @@ def replay(folder: RunFolder) -> AuditReport:
     folder.refuse_links()
     kept = folder.read_sealed("private/contract.json")
     plan = _plan(folder, kept)
-    streams = Streams(folder.read_root(), kept["noise_context"])
+    streams = Streams(folder.read_root(), kept["noise_context"], secure=plan.noise.secure)
     done, values = _reached(folder)
     check(done >= 2, "steps", done, "too few to be tested", "name a run that has trained")
     steps, charged = range(done), _charged(folder)
@@ -127,10 +129,12 @@ def _plan(folder: RunFolder, kept: dict[str, Any]) -> PrivacyPlan:
     if not asked.get("privacy"):
         raise RunError(f"run {folder.path}: is not private, so nothing is to be audited")
     sampling = asked["sampling"]
-    if "sampler" in sampling or "noise" in asked["privacy"]:
+    noise = asked["privacy"].get("noise", INDEPENDENT.to_json())
+    known = next((each for each in (INDEPENDENT, GRID) if each.to_json() == noise), None)
+    if "sampler" in sampling or known is None:
         raise RunError(
             f"run {folder.path}: has a sampler or noise of its own kind; replay draws Poisson "
-            "samples and independent noise"
+            "samples, independent noise and that of secure mode"
         )
     clip = asked["privacy"]["clip_norm"]
     return PrivacyPlan(
@@ -138,6 +142,7 @@ def _plan(folder: RunFolder, kept: dict[str, Any]) -> PrivacyPlan:
         clip_norm=schedule_from_json(clip) if isinstance(clip, dict) else Constant(clip),
         noise_multiplier=schedule_from_json(kept["noise_multiplier"]),
         delta=asked["privacy"]["delta"],
+        noise=known,
     )
 
 

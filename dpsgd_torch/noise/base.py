@@ -51,6 +51,7 @@ class Noise(abc.ABC):
 
     name: ClassVar[str]
     not_covered: ClassVar[str]  # what of its drawing no ε covers, for statement.txt
+    secure: ClassVar[bool] = False  # exact, from a cryptographic generator
 
     @abc.abstractmethod
     def check(self, sampler: Sampler) -> None:

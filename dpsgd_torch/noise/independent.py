@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-import scipy  # which loads its submodules when they are first used
 import torch
 
 from accountant import Event
-from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.mechanisms.gaussian import fill_normal, grid
 from dpsgd_torch.noise.base import Noise, Release, StepPlan
+from dpsgd_torch.noise.measured import check_sum_and_noise as _check_sum_and_noise
+from dpsgd_torch.noise.measured import energy
 from dpsgd_torch.samplers.base import Sampler
 
-_FALSE_ALARM = 1e-12  # chance that honest noise fails the check of one step
 _PIECE = 1 << 16  # coordinates that are noised at once, so that they stay in the cache
 
 
@@ -62,8 +60,8 @@ class IndependentGaussian(Noise):
                 fill_normal(release.rng, noise[: len(exact)])
                 noisy = torch.from_numpy(noise[: len(exact)]).to(exact.device).mul_(std)
                 noisy.add_(exact).div_(step).round_().mul_(step)
-                total += _energy(exact)
-                added += _energy(exact.sub_(noisy))
+                total += energy(exact)
+                added += energy(exact.sub_(noisy))
                 grad[start : start + _PIECE] = noisy.div_(release.divisor)
             p.grad = grad.view(p.shape)
         _check_sum_and_noise(math.sqrt(total), added, std, step, coordinates, release)
@@ -76,36 +74,3 @@ class IndependentGaussian(Noise):
 
 
 INDEPENDENT = IndependentGaussian()
-
-
-def _check_sum_and_noise(
-    total: float, added: float, std: float, step: float, coordinates: int, release: Release
-) -> None:
-    """Refuse a sum, or an energy of its noise, other than was planned."""
-    clip_norm = release.plan.clip_norm
-    bound = release.vectors * clip_norm
-    low, high = (math.sqrt(energy) * std for energy in _energy_bounds(coordinates))
-    # Rounding, to the grid and to float64, also moves the noise: all that counts of a lone
-    # coordinate's when it is near 0, or of one far smaller than the sum.
-    rounding = math.sqrt(coordinates) * step + 2.0**-51 * (total + high)
-    low, high = max(0.0, low - rounding), high + rounding
-    if std == 0:  # what rounding to the grid adds
-        high = clip_norm * 1e-6
-    if not (total <= bound and low**2 <= added <= high**2):
-        raise GuaranteeBroken(
-            f"norm of the sum = {total:.6g} (planned ≤ {bound:.6g}), noise energy = {added:.6g} "
-            f"(planned {low**2:.6g} to {high**2:.6g}): nothing was released; report this"
-        )
-
-
-@lru_cache
-def _energy_bounds(coordinates: int) -> tuple[float, float]:
-    """Of a chi-square with one degree of freedom a coordinate."""
-    low, high = 2 * scipy.special.gammaincinv(coordinates / 2, [_FALSE_ALARM, 1 - _FALSE_ALARM])
-    return float(low), float(high)
-
-
-def _energy(values: torch.Tensor) -> float:
-    """The sum of squares, in float64."""
-    flat = values.flatten().double()
-    return float(flat @ flat)

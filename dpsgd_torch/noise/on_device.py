@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from dpsgd_torch.mechanisms.gaussian import FAR, beyond, grid
-from dpsgd_torch.noise import independent
 from dpsgd_torch.noise.base import Release
 from dpsgd_torch.noise.independent import IndependentGaussian
+from dpsgd_torch.noise.measured import check_sum_and_noise
 from dpsgd_torch.noise.philox import KEY, Words, keyed_words
 
 _PIECE = {"cpu": 1 << 16, "cuda": 1 << 22}  # coordinates noised at once: in the cache, or few calls
@@ -59,7 +59,7 @@ class OnDevice(IndependentGaussian):
                 target.copy_(part)
             start += exact.numel()
         total, added = torch.stack(energies).sum(0).tolist() if energies else (0.0, 0.0)
-        independent._check_sum_and_noise(math.sqrt(total), added, std, step, coordinates, release)
+        check_sum_and_noise(math.sqrt(total), added, std, step, coordinates, release)
         for p, gradient in zip(params, made, strict=True):
             p.grad = gradient.view(p.shape)
 

@@ -18,6 +18,7 @@ from accountant import (
     UnsupportedEvent,
 )
 from accountant.events import mechanism
+from accountant.lattice import continuous
 from accountant.rdp.conversion import improved
 from dpsgd_torch.errors import GuaranteeBroken
 
@@ -29,8 +30,8 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
 
     The difference is taken where our ε is smallest on the common grid, the order on which the
     printed figure rests. Opacus prices Gaussian noise, on Poisson samples with one record added
-    or removed, or on all records; for other noise (Laplace noise, exponential mechanism) our own
-    divergences stand in both sums.
+    or removed, or on all records, and discrete Gaussian noise as the continuous that costs no less;
+    for other noise (Laplace noise, exponential mechanism) our own divergences stand in both sums.
 
     Raises:
         UnsupportedEvent: Gaussian noise on records drawn otherwise, which nobody else has priced.
@@ -72,7 +73,7 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
 
 def _theirs(event: Event) -> tuple[float, float] | None:
     """Rate and noise multiplier as Opacus prices them; None where the noise is not its own."""
-    match event:
+    match continuous(event, costlier=True) or event:
         case Gaussian(noise_multiplier=noise):
             return 1.0, noise
         case PoissonSampled(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from accountant import PoissonSampled, dpsgd_event
 from dpsgd_torch.data.units import Indices, UnitRows
 from dpsgd_torch.samplers.base import Batch, Generators, Sampler
+from dpsgd_torch.secure.generator import secure_bits
 
 
 class PoissonSampler(Sampler):
@@ -52,10 +55,17 @@ def poisson_sample(rng: np.random.Generator, records: int, sampling_rate: float)
 
     * Each record joins independently of every other with probability ``sampling_rate``, to
       within 2⁻⁵³ (single precision would misstate a rate of 1e-6 by 6 %).
+    * With a secure generator, 64 bits are compared with ⌊2⁶⁴ q⌋: the probability is that rational,
+      no larger than q and less than 2⁻⁶⁴ below; what is charged is q.
     * The rate is declared; the number of records only bounds the indices and is not divided by.
     * The batch's size is random; an empty batch is a batch.
 
     >>> poisson_sample(np.random.default_rng(0), 1000, 0.004)
     array([ 11, 269, 850, 855, 921])
     """
-    return np.flatnonzero(rng.random(records) < sampling_rate)
+    if (bits := secure_bits(rng)) is None:
+        return np.flatnonzero(rng.random(records) < sampling_rate)
+    if sampling_rate >= 1:
+        return np.arange(records)
+    below = np.uint64(math.floor(Fraction(sampling_rate) * 2**64))
+    return np.flatnonzero(bits.words(records) < below)

@@ -150,7 +150,8 @@ class RunFolder:
         return int(root, 16)
 
     def write_root(self, root: int) -> None:
-        self.write_sealed(_STREAMS, {"root": f"{root:x}"})
+        content = json.dumps(sealed({"root": f"{root:x}"}), indent=2) + "\n"
+        write_durably(self.path / _STREAMS, content.encode(), mode=0o600)
 
     def write_lines(self, name: str, rows: Iterable[Any]) -> None:
         self.write_text(name, "".join(json.dumps(row) + "\n" for row in rows))
@@ -168,11 +169,15 @@ class RunFolder:
         write_durably(self.path / name, text.encode())
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write beside, flush to disk, then rename over: readers see the old file or the new one."""
+def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write beside, flush to disk, then rename over: readers see the old file or the new one.
+
+    Args:
+        mode: of the file from its first byte, but for what the process masks.
+    """
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)  # it might be a link to somewhere else
-    with open(partial, "xb") as file:
+    with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

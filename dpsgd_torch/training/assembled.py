@@ -35,6 +35,7 @@ from dpsgd_torch.training.optimizers import Optimizers, made_optimizer
 from dpsgd_torch.training.physical_size import AUTO, begun_with
 from dpsgd_torch.training.rates import SchedulerFactory, made_scheduler
 from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.secured import secured
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.streams import Streams
@@ -70,12 +71,14 @@ def assembled(
     values: Loss | None = None,
     world: World = ALONE,
     precision: str | Precision = FLOAT32,
+    secure: bool = False,
 ) -> RunState:
     """The state of a run that has not begun; the model is on its device, and in training mode.
 
     Args:
         values: the loss as it is called, where ``loss`` only names it.
         world: the processes that train together; all but the first keep nothing.
+        secure: exact noise, and a cryptographic generator for it and for the samples.
 
     Raises:
         InvalidValue, ModelError, DataError: nothing was charged.
@@ -89,10 +92,19 @@ def assembled(
         checkpoint_every=checkpoint_every,
         seed=seed,
     )
+    if secure:
+        privacy, validation = secured(privacy, validation, seed)
     refuse_wrapped(model)
     with refusing_device(device):
         device = world.device(torch.device(device))
     precision = fitting_precision(precision, device, told=world.is_first)
+    check(
+        not (secure and (precision.is_mixed or compiles)),
+        "secure",
+        True,
+        "charges for the rounding of float32 passes that are not compiled, and of no others",
+        "leave out precision and compile, or secure",
+    )
     data = data_on(device, given_data, "train_tensors")
     test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")
     ids = None if units is None else UnitIds(units, len(data))
@@ -134,7 +146,7 @@ def assembled(
         steering=Steering(made, rate_schedule, held_out, early_stopping, scheduler),
         kept=kept,
         guard=guard,
-        streams=_streams(world, seed),
+        streams=_streams(world, seed, secure),
         folder=_folder(run_dir) if world.is_first else None,
         device=device,
         physical_batch_size=begun_with(physical_batch_size),
@@ -147,9 +159,10 @@ def assembled(
     )
 
 
-def _streams(world: World, seed: int | None) -> Streams:
+def _streams(world: World, seed: int | None, secure: bool) -> Streams:
     """Those of the seed, or of a key that rank 0 draws."""
-    return Streams(seed) if seed is not None else Streams(world.first(lambda: Streams().root))
+    root = world.first(lambda: Streams().root) if seed is None else int(seed)
+    return Streams(root, secure=secure)
 
 
 def _folder(run_dir: str | os.PathLike[str] | RunFolder | None) -> RunFolder | None:

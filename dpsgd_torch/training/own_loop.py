@@ -63,9 +63,9 @@ class Private:
             of one seed are then those of a ``Trainer`` with it. None keys the noise by the losses
             themselves.
         units, rows_per_unit, sampler, run_dir, physical_batch_size: as ``Trainer`` takes them.
-        checkpoint_every, ledger, device, seed, world, precision: likewise. The model that the loop
-            calls in training mode runs in that precision, and gives float32. Autocast that the loop
-            opens itself works too, but for float16, which has no loss scale then.
+        checkpoint_every, ledger, device, seed, secure, world, precision: likewise. The model that
+            the loop calls in training mode runs in that precision, and gives float32. Autocast that
+            the loop opens itself works too, but for float16, which has no loss scale then.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
@@ -102,6 +102,7 @@ class Private:
         ledger: Ledger | None = None,
         device: str | torch.device = "cpu",
         seed: int | None = None,
+        secure: bool = False,
         world: World | None = None,
         precision: str | Precision = "float32",
     ) -> None:
@@ -135,6 +136,7 @@ class Private:
                 early_stopping=None,
                 device=device,
                 seed=seed,
+                secure=secure,
                 world=world,
                 precision=precision,
                 values=lambda inputs, targets: self._story.losses(inputs, targets),

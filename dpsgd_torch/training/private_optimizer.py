@@ -16,6 +16,7 @@ from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.vectors import MARGIN, Vectors, zeros
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
+from dpsgd_torch.secure.generator import secure_bits, secure_generator
 from dpsgd_torch.training.world import ALONE, World
 
 
@@ -199,6 +200,8 @@ def keyed_by(sums: list[torch.Tensor], rng: np.random.Generator) -> np.random.Ge
     told = hashlib.blake2b(key=rng.bytes(32), digest_size=32)
     for total in sums:
         told.update(raw_bytes(total))
+    if secure_bits(rng):
+        return secure_generator(told.digest())
     seed = np.random.SeedSequence(int.from_bytes(told.digest(), "little"), pool_size=8)
     return np.random.Generator(np.random.PCG64DXSM(seed))
 

@@ -30,7 +30,8 @@ def streams_of(run: RunState, asked: dict[str, Any]) -> Streams:
     begun = digest(run.model.state_dict().values())
     heard = [run.heard] if run.heard else []
     context = json.dumps([asked, begun, described_model(run.model), *heard])
-    return Streams(run.streams.root, hashlib.sha256(context.encode()).hexdigest())
+    told = hashlib.sha256(context.encode()).hexdigest()
+    return dataclasses.replace(run.streams, context=told)
 
 
 def write_beginning(run: RunState, asked: dict[str, Any]) -> None:
@@ -83,7 +84,9 @@ def take_up(run: RunState, begun: dict[str, Any]) -> None:
     if run.plan:
         noise = schedule_from_json(kept["noise_multiplier"])
         run.plan = dataclasses.replace(run.plan, noise_multiplier=noise)
-    run.streams = Streams(begun["root"], kept["noise_context"])
+    run.streams = dataclasses.replace(
+        run.streams, root=begun["root"], context=kept["noise_context"]
+    )
 
 
 def refuse_old_copy(ledger: Ledger, folder: RunFolder, step: int, charges: int) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import random
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
+from dpsgd_torch.secure.generator import derived_key, secure_generator
+
 Device = torch.device | str
 NAMES = (
     *("init", "sampling", "slots", "noise", "model", "rows", "validation", "folds"),
     *("augmentation", "canaries", "coins"),
 )
+
+
+class Key(int):
+    """256 bits that were drawn from the operating system for a run, and are no seed of anyone's."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,10 @@ class Streams:
       model or collate function that draws from them does the same when a step is repeated.
     * The key is the secret that the noise rests on; it is kept out of everything published. The
       generators are not cryptographic.
+    * ``secure``: each stream has a key of its own, by BLAKE2b one-way from the root's 256 bits, and
+      what numpy draws (samples, slots, noise) comes from AES-256 in counter mode. torch's and
+      Python's generators, for initial weights and dropout, on which no ε rests, are as ever, each
+      seeded by a key that tells nothing of the others.
 
     >>> streams = Streams(root=7)
     >>> first, again = (streams.numpy("sampling", step=3).random() for _ in range(2))
@@ -48,20 +58,32 @@ class Streams:
     root: int = field(default_factory=lambda: secrets.randbits(256), repr=False)
     context: str = ""
     rank: int = 0  # not of draws that all ranks share
+    secure: bool = False
 
     def _seed(self, name: str, attempt: int, step: int) -> np.random.SeedSequence:
+        if self.secure:
+            told = int.from_bytes(self._derived("seed", name, attempt, step), "big")
+            return np.random.SeedSequence(told, pool_size=8)
         key = [NAMES.index(name), attempt, step]
         key += [self.rank] if self.rank else []
         if name in ("noise", "validation"):
             key += np.frombuffer(hashlib.sha256(self.context.encode()).digest(), np.uint32).tolist()
         return np.random.SeedSequence(self.root, spawn_key=key, pool_size=8)
 
+    def _derived(self, use: str, name: str, attempt: int, step: int) -> bytes:
+        context = self.context if name in ("noise", "validation") else ""
+        return derived_key(self.root, use, name, attempt, step, self.rank, context)
+
     def numpy(self, name: str, *, attempt: int = 0, step: int = 0) -> np.random.Generator:
         """A numpy generator at the start of that stream."""
+        if self.secure:
+            return secure_generator(self._derived("stream", name, attempt, step))
         return np.random.Generator(np.random.PCG64DXSM(self._seed(name, attempt, step)))
 
     def key(self, name: str, *, attempt: int = 0, step: int = 0) -> bytes:
         """256 bits of that stream, from which others draw without knowing the root."""
+        if self.secure:
+            return self._derived("key", name, attempt, step)
         return self._seed(name, attempt, step).generate_state(8).tobytes()
 
     def torch(
@@ -89,7 +111,7 @@ class Streams:
         Ranks, which take different examples, draw by streams of their own.
         """
         if rank:
-            of_rank = Streams(self.root, self.context, rank)
+            of_rank = replace(self, rank=rank)
             with of_rank.model_rng(attempt=attempt, step=step, device=device):
                 yield
             return

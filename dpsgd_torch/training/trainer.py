@@ -83,6 +83,8 @@ class Trainer:
             protects nobody. None draws 256 bits from the operating system.
         precision: of forward and backward passes in training: "float32", "bf16", "fp16" or
             "fp16:4096", a loss scale; see ``Precision``. Scores are computed in float32.
+        secure: noise exact to the last bit, and it and the samples from a cryptographic generator;
+            ``docs/secure.md`` says what is then proven.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
@@ -125,6 +127,7 @@ class Trainer:
         device: str | torch.device = "cpu",
         compile: bool = False,
         seed: int | None = None,
+        secure: bool = False,
         world: World | None = None,
         precision: str | Precision = "float32",
     ) -> None:
@@ -154,6 +157,7 @@ class Trainer:
                 device=device,
                 seed=seed,
                 compiles=compile,
+                secure=secure,
                 world=world,
                 precision=precision,
             )

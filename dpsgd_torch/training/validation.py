@@ -19,6 +19,7 @@ from dpsgd_torch.data.unit_ids import units_of
 from dpsgd_torch.data.units import UnitRows
 from dpsgd_torch.gradients.losses import Loss, per_example
 from dpsgd_torch.gradients.target_ranges import TargetRange
+from dpsgd_torch.mechanisms.discrete import noisy_score_sum, score_event
 from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.evaluation import in_batches, own_batches
@@ -47,6 +48,7 @@ class Validation:
         released: whether the score is released after each epoch; if not, it costs nothing and
             decides nothing, and ``HeldOut.clipped_sum`` is there for a private choice among runs.
         units: the id of each row's unit, or None.
+        secure: whether the noise is that of secure mode; set by whoever trains.
         score: (outputs, targets) → one value a row, lower is better; None takes the loss.
 
     >>> rows = (torch.zeros(10, 2), torch.zeros(10, dtype=torch.int64))
@@ -62,22 +64,30 @@ class Validation:
     released: bool = True
     units: Any = field(default=None, repr=False)
     score: Loss | None = None
+    secure: bool = False
 
     def __post_init__(self) -> None:
         for name in ("noise_multiplier", "bound"):
             value = getattr(self, name)
             check(0 < value < math.inf, f"validation {name}", value, "must be a number > 0")
         check(self.size is None or self.size >= 1, "validation size", self.size, "must be ≥ 1")
+        charged = self.secure and self.released and not self.public
+        rule = "must be declared in secure mode: what is charged rests on it"
+        check(not charged or self.size is not None, "validation size", self.size, rule)
 
     @property
     def event(self) -> Event:
         """What each release costs, unless the rows are public."""
-        return Gaussian(noise_multiplier=self.noise_multiplier)
+        if not self.secure:
+            return Gaussian(noise_multiplier=self.noise_multiplier)
+        assert self.size  # __post_init__ saw to it
+        return score_event(self.noise_multiplier, self.size)
 
     def to_json(self) -> dict[str, Any]:
         """What was declared."""
         names = ("public", "size", "noise_multiplier", "bound", "released")
-        return {name: getattr(self, name) for name in names}
+        told = {name: getattr(self, name) for name in names}
+        return {**told, "secure": True} if self.secure else told
 
 
 class HeldOut:
@@ -90,6 +100,8 @@ class HeldOut:
         ids = np.arange(rows) if asked.units is None else asked.units
         self.units: UnitRows = units_of(ids, rows)
         self.size = asked.size or len(self.units)
+        rule = f"must be at least half of the {len(self.units)} units there are, in secure mode"
+        check(not asked.secure or 2 * self.size >= len(self.units), "size", self.size, rule)
         self.score = loss if asked.score is None else per_example(asked.score, "score")
 
     def within(self, loss: TargetRange | None) -> TargetRange | None:
@@ -142,6 +154,9 @@ def noisy_mean(scores: Any, asked: Validation, size: int, rng: np.random.Generat
     >>> round(noisy_mean(np.array([0.1, 3.0, np.nan]), asked, 10, np.random.default_rng(0)), 6)
     0.11
     """
+    if asked.secure:
+        total = noisy_score_sum(scores / asked.bound, asked.noise_multiplier, rng)
+        return total * asked.bound / size
     std = asked.noise_multiplier * asked.bound
     step = grid(min(asked.bound, std), deviation=std)
     return to_grid(clipped_sum(scores, asked.bound) + std * normal(rng), step) / size

@@ -7,6 +7,8 @@ import textwrap
 from accountant import Relation, event_from_json
 from accountant.statement import describe_event, round_down, round_up
 from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.mechanisms.discrete import CELLS
+from dpsgd_torch.noise.grid import sensitivity_in_cells
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.privacy.plan import PrivacyPlan
 
@@ -21,6 +23,10 @@ _COVERED = [
     "what is released beside the steps and listed above: statistics and the choice of features "
     "(releases.json), validation scores, predictions.csv",
 ]
+_GENERATOR = (
+    "attacks on the pseudo-random generator: keyed with 256 secret bits, but PCG64DXSM is not a "
+    "cryptographic one."
+)
 _NOT_COVERED = [
     "private/: training loss, batch sizes, gradient norms, the key of the random streams. "
     "Publish the folder without it.",
@@ -31,13 +37,26 @@ _NOT_COVERED = [
     "that each example's gradient depends on it alone, which is assumed: it was tried on made-up "
     "rows and on some training rows before the first charge, not proven. (What is measured in each "
     "step: the largest clipped norm, the noise that was added, and that nothing else changed.)",
-    "attacks on the pseudo-random generator: keyed with 256 secret bits, but PCG64DXSM is not a "
-    "cryptographic one.",
+    _GENERATOR,
     "how long steps took and what memory they held: told on the terminal, and in report.html "
     "rounded to two digits.",
     "that the run was not refused: before the first charge the model was tried on some training "
     "rows, and would have been refused had it mixed them, written to itself or raised.",
 ]
+_ASSUMED = [
+    "the last bits of every other record's gradient: that a pass over another batch moves none, "
+    "once clipped, by more than 2^-19 of the clip norm is assumed; that much is charged.",
+    "attacks on AES-256: that its output cannot be told from random bits is assumed.",
+]
+_SECURE = (
+    "Secure mode: samples and noise come from AES-256 in counter mode, under a key of 256 bits of "
+    "the operating system's that lies in private/ alone, so that an interrupted run repeats its "
+    "steps and does not pay twice. The sum was told on a grid of 2^-30 of the clip norm, and the "
+    "noise, {cells:.4g} cells of it, drawn exactly [Canonne, Kamath, Steinke 2020]: its total "
+    "variation distance from the law that was charged is 0. Rounding to the grid, of the sum and "
+    "of every other record's gradient, was charged as sensitivity: {more:.2g} of the clip norm "
+    "beside the record's own."
+)
 
 
 _FEW = 1000  # records
@@ -69,6 +88,7 @@ def statement(
                 f"{config.preset} on {config.dataset}, trained with differential privacy.",
                 _guarantee(spent, plan),
                 _proof(spent),
+                *_secure(plan),
                 _listed("Covered by ε:", _COVERED),
                 _listed("Not covered by ε:", _exceptions(config, plan, has_baseline)),
                 *_remarks(spent, claim, stopped, note, config.precision),
@@ -147,8 +167,18 @@ def _proof(spent: PrivacyGuarantee) -> str:
     )
 
 
+def _secure(plan: PrivacyPlan) -> list[str]:
+    if not plan.noise.secure:
+        return []
+    more = sensitivity_in_cells(plan.sampling) / CELLS - plan.sampling.sensitivity
+    return [_wrap(_SECURE.format(cells=plan.step(0).noise_multiplier * CELLS, more=more))]
+
+
 def _exceptions(config: RunConfig, plan: PrivacyPlan, has_baseline: bool) -> list[str]:
     items = [*_NOT_COVERED[:4], plan.noise.not_covered, *_NOT_COVERED[4:]]
+    if plan.noise.secure:
+        items.remove(_GENERATOR)
+        items += _ASSUMED
     if has_baseline:
         items.insert(
             1,

@@ -16,7 +16,10 @@ from dpsgd_torch.tasks.registry import TASKS
 if TYPE_CHECKING:
     import optuna
 
-_NEVER = {"preset", "dataset", "dp", "epsilon", "noise_multiplier", "seed", "twin", "label_epsilon"}
+_NEVER = {
+    "preset", "dataset", "dp", "epsilon", "noise_multiplier", "secure", "seed", "twin",
+    "label_epsilon",
+}  # fmt: skip
 _SAME = {
     "delta", "dataset_size", "validation", "validation_bound", "features", "privacy_unit",
     "rows_per_unit", "folds", "device",
