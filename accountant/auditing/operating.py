@@ -30,6 +30,10 @@ class Certified(Protocol):
         """The most true positives at a false-positive rate in (0, 1)."""
         ...
 
+    def delta(self, epsilon: float) -> float:
+        """The most of TPR − exp(ε) FPR."""
+        ...
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -41,14 +45,20 @@ class Claim:
     0.02719
     """
 
-    epsilon: float
-    delta: float
+    claimed_epsilon: float
+    claimed_delta: float
 
     def true_positives(self, rate: float) -> float:
         """The most true positives at a false-positive rate in (0, 1)."""
         check(0 < rate < 1, "false_positive_rate", rate, "must lie in (0, 1)")
-        low = self.delta + math.exp(min(self.epsilon, 700.0)) * rate
-        return min(low, 1 - math.exp(-self.epsilon) * max(1 - self.delta - rate, 0.0), 1.0)
+        up = math.exp(min(self.claimed_epsilon, 700.0))
+        rest = max(1 - self.claimed_delta - rate, 0.0)
+        return min(self.claimed_delta + up * rate, 1 - rest / up, 1.0)
+
+    def delta(self, epsilon: float) -> float:
+        """The most of TPR − exp(ε) FPR: below the claimed ε, that of the curve's corner."""
+        up, corner = math.exp(min(self.claimed_epsilon, 700.0)), 1 - self.claimed_delta
+        return self.claimed_delta + max(0.0, up - math.exp(epsilon)) * corner / (1 + up)
 
 
 @dataclass(frozen=True)
