@@ -16,7 +16,7 @@ from dpsgd_torch.audit.attacks.canary import KINDS, make_canaries
 from dpsgd_torch.audit.attacks.models import Design, Job, Tell, code_of, fingerprint, train_all
 from dpsgd_torch.audit.attacks.report import AttackReport
 from dpsgd_torch.audit.attacks.training import Rows, check_signature, found
-from dpsgd_torch.audit.attacks.verdict import centred, likelihood_ratios, of_many, of_one_record
+from dpsgd_torch.audit.attacks.verdict import likelihood_ratios, of_many, of_one_record
 from dpsgd_torch.errors import ConfigError, DataError, shown
 
 ATTACKS = {
@@ -108,12 +108,10 @@ def audit_training(
     if attack == "one-record":
         verdict = of_one_record(scores, coins, claimed, delta, confidence)
     else:
-        (name, values), *_ = scores.items()
+        (_, values), *_ = scores.items()
         if attack == "lira" and values.shape == coins.shape:
             values, coins = likelihood_ratios(values, coins)
             scores = {"likelihood ratio": values}
-        elif values.shape == coins.shape:
-            scores = {name: centred(values)}
         verdict = of_many(scores, coins, claimed, epsilon, delta, confidence)
     return AttackReport(
         train=_named(train), attack=attack, canary=kind, canaries=count, models=models,

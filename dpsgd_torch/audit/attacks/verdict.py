@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accountant.auditing.against import contradicts
+from accountant.auditing.many_models import accuracy_of_models, mu_of_models
 from accountant.auditing.one_run import epsilon_f_dp, epsilon_gaussian, epsilon_one_run
 from accountant.auditing.operating import (
     Certified,
@@ -32,6 +33,7 @@ NORMAL = "assumes a Gaussian trade-off and normal scores of one variance"
 FALSE_ALARM = 1e-3
 """Chance that an audit of an honest mechanism says that its claim is contradicted, at most."""
 
+_SEVERAL = 8  # models, from which their mean shows anything
 _SHARES = {"margin": 0.8, "energy": 0.1, "energy, less": 0.1}
 
 
@@ -122,7 +124,13 @@ def of_many(
     bounds.append(Bound("Gaussian f-DP", shown, GAUSSIAN))
     paid = 1 - (1 - confidence) / len(free)
     best = max(bound(m, r, correct, delta=delta, confidence=paid) for bound in free.values())
-    alarm = contradicts(curve, m, r, correct, significance=FALSE_ALARM)
+    shares = _right_by_model(values, coins)
+    if len(shares) >= _SEVERAL:
+        apart = epsilon_of_mu(mu_of_models(shares, confidence=confidence), delta)
+        bounds.append(Bound(f"mean of {len(shares)} models", apart, GAUSSIAN))
+    surely = accuracy_of_models(shares, confidence=1 - FALSE_ALARM / 2)
+    alarm = contradicts(curve, m, r, correct, significance=FALSE_ALARM / 2)
+    alarm = alarm or surely > (1 + curve.delta(0.0)) / 2
     drawn = operating_points(
         flat[~right],
         flat[right],
@@ -131,6 +139,12 @@ def of_many(
         name=f"{name}, as if canaries were independent",
     )
     return Verdict(bounds, best, drawn, alarm, f"{correct} of {r} guesses at {m} coins were right")
+
+
+def _right_by_model(values: np.ndarray, coins: np.ndarray) -> np.ndarray:
+    """(models,) share of coins guessed right, each by the median of its own model's scores."""
+    middle = np.median(values, axis=1, keepdims=True)
+    return ((values > middle) == coins).mean(1)
 
 
 def likelihood_ratios(values: np.ndarray, coins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,11 +172,6 @@ def likelihood_ratios(values: np.ndarray, coins: np.ndarray) -> tuple[np.ndarray
     ratio = ((tested - without) ** 2 - (tested - with_it) ** 2) / (2 * deviation**2)
     seen = (known.sum(0) > 0) & (known.sum(0) < shadows)
     return np.where(seen, ratio, 0.0), coins[shadows:]
-
-
-def centred(values: np.ndarray) -> np.ndarray:
-    """Each canary's scores less their mean over models: that uses no coin."""
-    return values - values.mean(0) if len(values) >= 4 else values
 
 
 def _statistics(scores: Scores, coins: np.ndarray) -> Iterator[tuple[str, float, np.ndarray]]:
