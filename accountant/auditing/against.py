@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accountant.auditing.one_run import check_guesses, refuted
 from accountant.auditing.operating import Certified
@@ -34,7 +36,7 @@ def contradicts(
     True
     """
     check_guesses(canaries, guesses, correct, 1 - significance)
-    deltas = np.array([curve.delta(float(epsilon)) for epsilon in _EPSILONS])
+    deltas = _deltas(curve)
     ups = np.exp(_EPSILONS)
 
     def least_wrong(right: float) -> float:
@@ -44,3 +46,8 @@ def contradicts(
         return least if math.isfinite(least) else 0.0
 
     return refuted(least_wrong, canaries, guesses, correct, significance)
+
+
+@functools.lru_cache(maxsize=8)
+def _deltas(curve: Certified) -> NDArray[np.float64]:
+    return np.array([curve.delta(float(epsilon)) for epsilon in _EPSILONS])

@@ -81,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 def audit(words: Sequence[str]) -> list[str]:
     """Run the audit that the flags ask for, print it, and return what contradicts the claim."""
+    if {"-h", "--help"} & set(words):  # also right after --command, which takes a value
+        parser().parse_args(["--help"])
     asked = parser().parse_args(words)
     with loading():
         from dpsgd_torch.audit.attacks.attack import audit_training

@@ -199,7 +199,8 @@ def _along(vectors: np.ndarray, coins: np.ndarray) -> np.ndarray:
     residual = first - np.where(known[:, None], first[known].mean(0), first[~known].mean(0))
     spread = residual.std(0) + 1e-12
     t = apart / spread
-    sure = np.abs(t) >= np.quantile(np.abs(t), max(0.0, 1 - 16 / t.size))
+    kept = min(1.0, max(16, half) / t.size)  # of more coordinates than models, the surest
+    sure = np.abs(t) >= np.quantile(np.abs(t), 1 - kept)
     return vectors[half:] @ np.where(sure, apart / spread**2, 0.0)
 
 
