@@ -34,6 +34,8 @@ class Certified(Protocol):
         """The most of TPR − exp(ε) FPR."""
         ...
 
+    def __hash__(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class Claim:
