@@ -27,7 +27,7 @@ a model, from data to a chip:
   train     train a preset with privacy; leaves a folder with report, statement and ledger
   search    choose hyper-parameters on private data, inside one ε
   export    carry a finished run to ONNX, TensorFlow Lite or C for a microcontroller
-  audit     replay a finished run's draws, noise and charges against its guarantee
+  audit     replay a finished run against its guarantee, or attack any training function
   plan      what a step and a run take on 1, 2, 4, … processes, before it is begun
 
 what it costs, before or after:

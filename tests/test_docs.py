@@ -20,6 +20,7 @@ from accountant.cli.flags import parser as accountant_parser
 from dpsgd_torch.app.flags import parse as parse_train
 from dpsgd_torch.app.search.flags import parse as parse_search
 from dpsgd_torch.audit.__main__ import parser as audit_parser
+from dpsgd_torch.audit.command import parser as attack_parser
 from dpsgd_torch.export.__main__ import parser as export_parser
 
 LONG = {"docs/guides/text.md", "docs/huggingface.md"}  # load transformers and peft
@@ -85,6 +86,10 @@ def refused(words: list[str]) -> str:
             return raised(parse_search, rest)
         case ["python", "-m", "dpsgd_torch.export", *rest]:
             return raised(export_parser().parse_args, rest)
+        case ["python", "-m", "dpsgd_torch.audit", "--command", *rest]:
+            return raised(attack_parser().parse_args, ["--command", *rest])
+        case ["dpsgd", "audit", *rest]:
+            return refused(["python", "-m", "dpsgd_torch.audit", *rest])
         case ["python", "-m", "dpsgd_torch.audit", *rest]:
             return raised(audit_parser().parse_args, rest)
         case ["python", "-m", "accountant", *rest]:

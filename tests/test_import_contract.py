@@ -44,6 +44,8 @@ WRONG = {
         ("audit.report", "dpsgd_torch.app.report.page"),
         ("audit.replayed", "dpsgd_torch.export.api"),
         ("audit.draws", "dpsgd_torch.app.config"),
+        ("audit.command", "dpsgd_torch.app.presets"),
+        ("audit.attacks.attack", "dpsgd_torch.app.config"),
     ],
     "data": [
         ("data.tensors", "dpsgd_torch.storage.sealed"),
@@ -175,6 +177,7 @@ ACCOUNTANT = [
     ("cli.peers", "opacus"),
     ("events", "dpsgd_torch"),
     ("auditing.one_run", "accountant.ledger.ledger"),
+    ("auditing.operating", "accountant.tradeoff"),
     ("rdp.curves", "dpsgd_torch.samplers.base"),
     ("rdp.curves", "accountant.pld.accountant"),
     ("events", "accountant.rdp.accountant"),

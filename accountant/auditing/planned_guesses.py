@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import scipy  # which loads its submodules when they are first used
 from scipy.special import ndtr
@@ -12,6 +14,7 @@ from accountant.gaussian import gaussian_epsilon
 _THRESHOLDS = np.linspace(0.0, 4.0, 33)
 
 
+@functools.lru_cache(maxsize=64)
 def guesses_for(canaries: int, *, epsilon: float, delta: float, confidence: float = 0.95) -> int:
     """The number of guesses, even, by which ``epsilon_one_run`` would show most.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from accountant.late import late
 
 if TYPE_CHECKING:
+    from dpsgd_torch.audit.attacks.attack import audit_training
     from dpsgd_torch.audit.canaries import Canaries, audit_run
     from dpsgd_torch.audit.checks import Check
     from dpsgd_torch.audit.replayed import largest_change, replay
@@ -13,6 +14,7 @@ else:
     __getattr__, __dir__ = late(
         __name__,
         {
+            "attacks.attack": "audit_training",
             "canaries": "Canaries audit_run",
             "checks": "Check",
             "replayed": "largest_change replay",
@@ -20,4 +22,12 @@ else:
         },
     )
 
-__all__ = ["AuditReport", "Canaries", "Check", "audit_run", "largest_change", "replay"]
+__all__ = [
+    "AuditReport",
+    "Canaries",
+    "Check",
+    "audit_run",
+    "audit_training",
+    "largest_change",
+    "replay",
+]

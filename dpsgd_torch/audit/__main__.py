@@ -1,4 +1,4 @@
-"""``python -m dpsgd_torch.audit``: replay a finished run, and say what holds."""
+"""``python -m dpsgd_torch.audit``: replay a finished run, or attack a training function."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from dpsgd_torch.audit import command
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.shell import called, in_one_line, loading
 
@@ -23,9 +24,10 @@ def parser() -> argparse.ArgumentParser:
         prog=called("audit"),
         description="Replay a finished run: every step's batch and noise are drawn again from "
         "private/ and held against the law that its ledger charged.",
-        epilog="What is found rests on private/, which no ε covers: it is shown here, and kept in "
-        "private/audit.json alone. Exit status: 0 nothing contradicts the guarantee, 1 something "
-        "does, 2 refused.",
+        epilog=f"{command.FLAG} module:function attacks somebody's own training function instead, "
+        f"of any library; see {called('audit')} {command.FLAG} --help. What a replay finds rests "
+        "on private/, which no ε covers: it is shown here, and kept in private/audit.json alone. "
+        "Exit status: 0 nothing contradicts the guarantee, 1 something does, 2 refused.",
     )
     made.add_argument("run", type=Path, help="the run's folder (of one fold: NAME/fold-1)")
     return made
@@ -36,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     faults: list[str] = []
 
     def story() -> None:
+        words = list(sys.argv[1:] if argv is None else argv)
+        if any(word.partition("=")[0] == command.FLAG for word in words):
+            faults.extend(command.audit(words))
+            return
         options = parser().parse_args(argv)
         with loading():
             from dpsgd_torch.audit.replayed import replay
