@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from accountant import Event, InvalidValue
 from dpsgd_torch.app.settings import (
+    Audit,
     Data,
     Held,
     Machine,
@@ -23,12 +24,12 @@ from dpsgd_torch.tasks.registry import TASKS, kind_of
 if TYPE_CHECKING:
     from dpsgd_torch.privacy.privacy import Privacy
 
-VERSION = 2  # of config.json; 1 had none, and the tasks' knobs among the rest
+VERSION = 3  # of config.json; 1 had none, and the tasks' knobs among the rest
 _DEFAULTS = Knobs()  # of whichever task
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
+class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
     """What determines a run: the groups of ``settings``, and the task's own knobs.
 
     Every field is a flag of ``python -m dpsgd_torch.train``.
@@ -64,6 +65,8 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
                 kind.tabular or value is None, name, value, "is for tabular data (--preset moa)"
             )
         self.refuse_held()
+        alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
+        self.refuse_audit(fits=self.dp and alone)
         require(
             self.label_epsilon is None
             or (not self.dp and self.task.class_labels and self.folds == 1),

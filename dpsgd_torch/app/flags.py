@@ -172,6 +172,8 @@ def _add(
             options["choices"] = field.metadata.get("choices")
             if field.name == "dataset":
                 options["choices"] = tuple(TASKS)
+            if "bare" in field.metadata:
+                options |= {"nargs": "?", "const": field.metadata["bare"]}
             if not options["choices"] and "metavar" not in options:
                 options["metavar"] = options["type"].__name__.upper()
         to.add_argument(_flag(field.name), **options)

@@ -148,6 +148,34 @@ class Held:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audit:
+    """audit"""
+
+    audit: int | None = knob(
+        None,
+        "canaries in this very run, each in or out by its coin: ε from below beside ε from above",
+        rule="count",
+        bare=1000,
+        since=3,
+    )
+
+    def refuse_audit(self, *, fits: bool) -> None:
+        require(
+            self.audit is None or self.audit >= 10,
+            "audit",
+            self.audit,
+            "must be at least 10 canaries; --audit alone puts in 1000",
+        )
+        require(
+            self.audit is None or fits,
+            "audit",
+            self.audit,
+            "needs one private model, each example clipped by itself, on features that are not "
+            "chosen from the data; drop --no-dp, --folds, --microbatches, --select-features",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Optimization:
     """optimizer"""
 
@@ -180,6 +208,7 @@ GROUPS: tuple[type, ...] = (
     Promise,
     Releases,
     Held,
+    Audit,
     Optimization,
     Machine,
 )

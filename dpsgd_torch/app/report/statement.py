@@ -7,6 +7,7 @@ import textwrap
 from accountant import Relation, event_from_json
 from accountant.statement import describe_event, round_down, round_up
 from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.evidence import Audited, evidence
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.privacy.plan import PrivacyPlan
 
@@ -51,6 +52,7 @@ def statement(
     has_baseline: bool,
     note: str = "",
     labels: float | None = None,
+    audited: Audited | None = None,
 ) -> str:
     """The text of statement.txt."""
     if labels is not None:
@@ -67,6 +69,7 @@ def statement(
                 f"{config.preset} on {config.dataset}, trained with differential privacy.",
                 _guarantee(spent, plan),
                 _proof(spent),
+                *([_wrap(evidence(audited, spent))] if audited else []),
                 _listed("Covered by ε:", _COVERED),
                 _listed("Not covered by ε:", _exceptions(config, plan, has_baseline)),
                 *_remarks(spent, claim, stopped, note),
