@@ -42,6 +42,9 @@ def main() -> None:
     parser.add_argument("what", choices=("figures", "clean"))
     parser.add_argument("--seeds", type=int, default=3, help="runs at each ε (3)")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="digits", help="(digits)")
+    parser.add_argument(
+        "--epsilons", type=float, nargs="+", default=[1.0, 3.0, 8.0], help="(1 3 8)"
+    )
     parser.add_argument("--runs", type=int, default=200, help="honest runs (200)")
     parser.add_argument("--canaries", type=int, default=1000, help="in each run (1000)")
     options = parser.parse_args()
@@ -54,7 +57,7 @@ def figures(options: argparse.Namespace) -> None:
     counts = f"{options.canaries} canaries, {options.seeds} seeds"
     print(f"{options.preset}, {counts}, lower bounds at 95 %", flush=True)
     task = mnist_task("mnist", None, 0.5) if options.preset == "mnist-long" else digits_task(0.0)
-    for epsilon in (1.0, 3.0, 8.0):
+    for epsilon in options.epsilons:
         ratios: dict[str, list[float]] = {}
         scores, slower = [], []
         for seed in range(options.seeds):

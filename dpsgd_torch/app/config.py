@@ -118,6 +118,8 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             noise_multiplier=None
             if self.noise_multiplier is None
             else self._schedule(self.noise_multiplier, self.noise_schedule, steps),
+            advantage=self.advantage,
+            tpr_at_fpr=self.tpr_and_fpr(),
             noise_shape=self._schedule(1.0, self.noise_schedule, steps),
             microbatch_size=self.microbatch_size,
             dataset_size=self.dataset_size,

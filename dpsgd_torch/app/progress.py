@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from accountant.statement import round_up
 from dpsgd_torch.app.config import RunConfig
-from dpsgd_torch.app.outcome import Outcome
 from dpsgd_torch.app.evidence import below
+from dpsgd_torch.app.outcome import Outcome
 from dpsgd_torch.training.history import EpochRecord
 from dpsgd_torch.training.loop import Progress
 from dpsgd_torch.training.trainer import Trainer
@@ -81,8 +81,8 @@ class LinePresenter:
         if audited := outcome.audited:
             found = audited.outside
             self._say(
-                f"ε ≥ {below(found.best)} ({found.confidence:.0%}) by the coins of {found.canaries} "
-                "canaries in this very run; who knows every other record found:"
+                f"ε ≥ {below(found.best)} ({found.confidence:.0%}) by the coins of "
+                f"{found.canaries} canaries in this very run; who knows every other record found:"
             )
             self._say(f"local, not covered by ε:\n{audited.inside}")
         name = "report.html" if outcome.history.epochs else "statement.txt"

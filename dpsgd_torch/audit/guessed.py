@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accountant.auditing.many_runs import clopper_pearson
 from accountant.auditing.one_run import epsilon_f_dp, epsilon_gaussian, epsilon_one_run
+from accountant.auditing.operating import OperatingPoint, operating_points
 from accountant.auditing.planned_guesses import guesses_for
 
 BOUNDS: dict[str, Callable[..., float]] = {
@@ -19,7 +19,7 @@ BOUNDS: dict[str, Callable[..., float]] = {
     "Gaussian f-DP": epsilon_gaussian,
 }
 _FREE = ("binomial", "f-DP")  # the bounds that assume nothing of the mechanism
-_RATES = (0.01, 0.1)  # of false positives that points of the trade-off are told at
+_RATES = (0.01, 0.1)  # of false positives, where points of the trade-off are told
 
 Scores = NDArray[np.float64]
 Coins = NDArray[np.bool_]
@@ -39,9 +39,8 @@ class Guessed:
     confidence: float
     bounds: dict[str, float]
     best: float
-    points: tuple[tuple[float, float], ...]
-    """(false positives, true positives) of the same scores, Clopper–Pearson ends: the first high,
-    the second low, all of them at that confidence together where canaries are independent."""
+    points: tuple[OperatingPoint, ...]
+    """Of the same scores; their limits hold where canaries are independent of one another."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as data."""
@@ -80,15 +79,10 @@ def likelihood_ratio(shown: Scores, sigma: float, rate: float) -> Scores:
     return found
 
 
-def _points(scores: Scores, coins: Coins, confidence: float) -> tuple[tuple[float, float], ...]:
-    """Thresholds come from one half of the canaries that are out, rates from all others."""
+def _points(scores: Scores, coins: Coins, confidence: float) -> tuple[OperatingPoint, ...]:
     out, members = scores[~coins], scores[coins]
-    calibrating, tested = out[::2], out[1::2]
-    each = 1 - (1 - confidence) / len(_RATES)
-    found = []
-    for rate in _RATES if min(len(calibrating), len(tested), len(members)) else ():
-        threshold = np.quantile(calibrating, 1 - rate, method="higher")
-        false = clopper_pearson(int((tested > threshold).sum()), len(tested), each)[1]
-        true = clopper_pearson(int((members > threshold).sum()), len(members), each)[0]
-        found.append((false, true))
+    if min(out.size, members.size) < 2:
+        return ()
+    ranks = sorted({max(1, round(rate * out.size)) for rate in _RATES})
+    found = operating_points(out, members, ranks=ranks, confidence=confidence, name="canaries")
     return tuple(found)

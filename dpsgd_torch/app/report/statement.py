@@ -114,7 +114,18 @@ def _guarantee(spent: PrivacyGuarantee, plan: PrivacyPlan) -> str:
         f"{round_up(spent.epsilon)} and δ = {spent.delta!r}, between training sets that differ by "
         f"{_NEIGHBOURS[sampler.relation]} one {unit}{rows}. It holds for "
         f"{spent.steps} charged steps; in each, {sampler.describe()}, {_clip_and_noise(plan)}."
-        f"{sampler.describe_vectors(spent.noise_multiplier)}{_also(spent)}"
+        f"{sampler.describe_vectors(spent.noise_multiplier)}{_also(spent)}{_risk(spent, plan)}"
+    )
+
+
+def _risk(spent: PrivacyGuarantee, plan: PrivacyPlan) -> str:
+    """Where noise was calibrated to a risk in place of ε."""
+    if spent.risk is None:
+        return ""
+    reached = round_up(100 * spent.risk["reached"], 4)
+    return (
+        f" The noise was chosen so that no attacker, who sees every noisy sum and knows all other "
+        f"records, reaches more than {plan.limit}; of what was charged {reached} % is certified."
     )
 
 
