@@ -88,7 +88,10 @@ def calibrate_noise_to_power(
     epsilon, noise = math.log(tpr / fpr) / 2, 1.0
 
     def spent(noise: float) -> float:
-        line = TradeOff(events_at(noise), most_events=most_events).delta(epsilon) + math.expm1(epsilon) * fpr
+        line = (
+            TradeOff(events_at(noise), most_events=most_events).delta(epsilon)
+            + math.expm1(epsilon) * fpr
+        )
         return line / (tpr - fpr)
 
     near, factor = _ROUGH, 4.0

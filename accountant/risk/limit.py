@@ -1,4 +1,4 @@
-"""A bound on any attacker in place of a budget in ε: what noise keeps it, and what would pass it."""
+"""A bound on any attacker, in place of a budget in ε: what noise keeps it, what would pass it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class RiskLimit:
 
     def __post_init__(self) -> None:
         both = (self.advantage is None) == (self.tpr_at_fpr is None)
-        check(not both, "risk", self, "must be advantage or tpr_at_fpr, one of the two")
+        asked = self.advantage, self.tpr_at_fpr
+        check(not both, "risk", asked, "must be advantage or tpr_at_fpr, one of the two")
         if self.advantage is not None:
             rule = "must lie strictly between 0 and 1"
             check(0 < self.advantage < 1, "advantage", self.advantage, rule)

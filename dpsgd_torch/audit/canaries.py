@@ -81,6 +81,7 @@ class Canaries:
         assert run.plan
         steps, m = run.sampling.steps, self.count
         self._run, self._rate = run, _rate(run.plan)
+        self._declared = run.sampling.microbatches  # what a sum is to be divided by
         self._scores, self._joins = np.zeros(m), np.zeros(m)
         self._outside = np.zeros(m)
         self._last = np.zeros(m)
@@ -125,7 +126,7 @@ class Canaries:
         """Score what the release shows along every canary's coordinate."""
         plan, q = optimizer.plan, self._rate
         grads = [p.grad for p in optimizer.params if p.grad is not None]
-        told = values_at(optimizer.params, grads, self.places) * optimizer.microbatches
+        told = values_at(optimizer.params, grads, self.places) * self._declared
         shown = (told - self._before) / plan.clip_norm
         sigma = plan.noise_multiplier
         self._scores += likelihood_ratio(shown, sigma, q)
