@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dpsgd_torch.audit.checks import Check
     from dpsgd_torch.audit.replayed import largest_change, replay
     from dpsgd_torch.audit.report import AuditReport
+    from dpsgd_torch.audit.retraced import retrace
 else:
     __getattr__, __dir__ = late(
         __name__,
@@ -17,7 +18,8 @@ else:
             "checks": "Check",
             "replayed": "largest_change replay",
             "report": "AuditReport",
+            "retraced": "retrace",
         },
     )
 
-__all__ = ["AuditReport", "Canaries", "Check", "audit_run", "largest_change", "replay"]
+__all__ = ["AuditReport", "Canaries", "Check", "audit_run", "largest_change", "replay", "retrace"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -28,15 +29,17 @@ _MOST_VALUES = 4096  # of each step's noise; all of it is drawn by one law
 _PROCESSES = (2, 3, 4, 8)  # that might have shared a seed
 
 
-def batch_checks(sampler: Sampler, streams: Streams, steps: range, attempt: int) -> list[Check]:
-    """Every batch of these steps, drawn again by the run's own sampler, against its law."""
+def batch_checks(
+    sampler: Sampler, streams: Streams, steps: Sequence[tuple[int, int]]
+) -> list[Check]:
+    """Every batch of these (attempt, step), drawn again by the run's sampler, against its law."""
     n, rate = sampler.dataset_size, sampler.rate
     counts = np.zeros(n, np.int64)
     sizes, common = [], []
     apart = _where_processes_would_split(n)
     together = np.zeros(len(apart), np.int64)
     before = np.zeros(n, bool)
-    for step in steps:
+    for attempt, step in steps:
         stream = partial(streams.numpy, attempt=attempt, step=step)
         drawn = np.unique(sampler.draw(stream, step, n, None).rows)
         sizes.append(len(drawn))
@@ -66,15 +69,19 @@ def _where_processes_would_split(n: int) -> list[tuple[Indices, Indices]]:
 
 
 def noise_checks(
-    plan: PrivacyPlan, streams: Streams, steps: range, attempt: int, *, values: int = _MOST_VALUES
+    plan: PrivacyPlan,
+    streams: Streams,
+    steps: Sequence[tuple[int, int]],
+    *,
+    values: int = _MOST_VALUES,
 ) -> list[Check]:
-    """The noise of these steps, added again to sums of nothing, against the planned deviation."""
+    """The noise of these (attempt, step), added again to sums of nothing, against the plan."""
     values = max(8, min(values, _MOST_VALUES))
     param = torch.nn.Parameter(torch.zeros(values, dtype=torch.float64))
     energies, correlations, within = [], [], []
     shares = sorted({share for each in _PROCESSES if (share := values // each) >= 8})
-    before, seen, again = np.zeros(values), set(), 0
-    for step in steps:
+    before, seen = np.zeros(values), set()
+    for attempt, step in steps:
         rng = streams.numpy("noise", attempt=attempt, step=step)
         noise = _noise(plan.noise, plan.step(step), param, rng)
         energies.append(float(noise @ noise))
@@ -82,7 +89,7 @@ def noise_checks(
         before = noise
         within += [_correlation(noise[:share], noise[share : 2 * share]) for share in shares]
         seen.add(noise[:8].tobytes())
-        again = 1 + step - steps.start - len(seen)
+    again = len(steps) - len(seen)
     found = [
         noise_energy(energies, np.full(len(energies), values)),
         noise_fresh(correlations[1:], np.full(len(energies) - 1, values)),
