@@ -112,7 +112,7 @@ def test_what_an_old_run_asked_is_what_it_asks_now(old):
     config = read_config(RunFolder(old / "finished"))
     now = config.to_json()
     flat = {**now, **now.pop("task")}
-    assert now["version"] == 2
+    assert now["version"] == 3
     assert {name: value for name, value in fields.items() if flat.get(name, value) != value} == {}
     assert {*fields} - {*flat} == {"hidden", "features", "loss"}  # knobs of other tasks
 
@@ -128,8 +128,8 @@ def test_a_setting_of_an_earlier_version_that_asked_for_nothing_is_let_pass(old)
         ({"dreams": 3}, "'dreams' = 3 is unknown"),
         ({"delta": "gone"}, "lacks 'delta'"),
         ({"dropout": "gone"}, "lacks 'dropout'"),
-        ({"version": 3}, "version = 3 is unknown"),
-        ({"version": 2}, "lacks 'task'"),
+        ({"version": 4}, "version = 4 is unknown"),
+        ({"version": 3}, "lacks 'task'"),
         ({"dropout": "much"}, "dropout = 'much' has another type"),
     ],
 )

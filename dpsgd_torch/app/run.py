@@ -28,7 +28,6 @@ from dpsgd_torch.app.preprocessing import Preprocessing
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.app.progress import Presenter
 from dpsgd_torch.app.randomized_labels import randomized
-from dpsgd_torch.app.report.attacker import Attacker
 from dpsgd_torch.app.report.page import write_report
 from dpsgd_torch.app.report.promises import Promises
 from dpsgd_torch.app.report.statement import statement
@@ -109,10 +108,9 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         spent = last.privacy_spent() if plan else None
         promises = _promises(config, task, spent, last)
         audited = found_by(canaries, last, folder)
-        attacker = None
+        events = None
         if spent and last.plan:
             events = priced_events(last.plan, last.ledger, watched=spent.watched)
-            attacker = Attacker.of(events, audited.outside.points if audited else ())
         for trainer in trainers:
             assert trainer.folder
             trainer.write_results(trainer.folder, spent, keep_privacy=labels is not None)
@@ -148,8 +146,8 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         predicted,
         promises,
         labels,
-        attacker=attacker,
-        audited=audited,
+        events,
+        audited,
     )
     world.exchange(TOLD)
     present.end(outcome)

@@ -6,6 +6,7 @@ import math
 
 import jinja2
 
+from accountant import Event
 from accountant.statement import round_up
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import Audited, below
@@ -34,12 +35,17 @@ def write_report(
     predicted: Predicted,
     promises: Promises | None,
     label_epsilon: float | None,
-    attacker: Attacker | None = None,
+    events: list[tuple[Event, int]] | None = None,
     audited: Audited | None = None,
 ) -> None:
-    """Write report.html, and private/gradient-norms.svg for a private run."""
+    """Write report.html, and private/gradient-norms.svg for a private run.
+
+    ``events`` is what ε is that of: the page reads an attacker's chances off it.
+    """
     if not history.epochs:
         return
+    points = audited.outside.points if audited else ()
+    attacker = Attacker.of(events, points) if events else None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dpsgd_torch.app.report", "."),
         autoescape=True,
