@@ -10,8 +10,10 @@ import scipy  # which loads its submodules when they are first used
 from accountant.errors import check
 from accountant.events import Event, Relation
 from accountant.pld.accountant import PldAccountant
+from accountant.pld.coarsening import coarser
 
 USUAL_RATES = (0.001, 0.01, 0.1)
+_ROUGHLY = 1e-3  # the same, where noises are told by fewer
 _SOUGHT, _FOUND = 1e-4, 1e-5  # widths of δ, relative: while the best ε is sought, and at it
 _TOLERANCE = 1e-4  # of that ε: what it costs is of second order
 _FURTHEST = 60.0
@@ -27,15 +29,25 @@ class TradeOff:
     * δ(ε) is the upper end of the exact accountant's interval, so no value is below the truth.
     * It holds whichever of the two neighbours the attacker takes for the null hypothesis.
 
+    Args:
+        events: (event, count) pairs of all that was released.
+        most_events: where there are more distinct noises than these, they are told by so many that
+            cost no less, and lines are sought less finely: quick, and still above the truth.
+
     >>> from accountant import Gaussian
     >>> curve = TradeOff([(Gaussian(noise_multiplier=1.0), 1)])
     >>> round(curve.true_positives(0.01), 6), round(curve.advantage, 6)
     (0.092362, 0.382925)
     """
 
-    def __init__(self, events: Iterable[tuple[Event, int]]) -> None:
-        self._accountant = PldAccountant()
-        self._accountant.compose_all(events)
+    def __init__(
+        self, events: Iterable[tuple[Event, int]], *, most_events: int | None = None
+    ) -> None:
+        self._accountant = PldAccountant().compose_all(events)
+        self._finely = most_events is None or len(self.events) <= most_events
+        if most_events is not None and not self._finely:
+            fewer = coarser(self.events, most_events, costlier=True)
+            self._accountant = PldAccountant().compose_all(fewer)
         self._known: dict[float, float] = {}  # ε ≥ 0 → δ
         self._powers: dict[float, float] = {}  # false-positive rate → true positives
 
@@ -51,8 +63,11 @@ class TradeOff:
 
     def delta(self, epsilon: float, width: float = _FOUND) -> float:
         """The most of TPR − exp(ε) FPR, for any real ε."""
+        width = width if self._finely else _ROUGHLY
         if epsilon < 0:
             return -math.expm1(epsilon) + math.exp(epsilon) * self.delta(-epsilon, width)
+        if epsilon in self._known and not self._finely:
+            return self._known[epsilon]
         value = self._accountant.delta(epsilon, width).upper
         self._known[epsilon] = min(value, self._known.get(epsilon, 1.0))
         return value
@@ -71,6 +86,11 @@ class TradeOff:
             self.delta(self.best_epsilon(rate))
             self._powers[rate] = min(min(value for _, value in self._lines(rate)) * _UP, 1.0)
         return self._powers[rate]
+
+    def drawn(self, rate: float) -> float:
+        """The same from what is known already: no lower, and for no work."""
+        self.delta(0.0)
+        return min(min(value for _, value in self._lines(rate)) * _UP, 1.0)
 
     def accuracy(self, prior: float) -> float:
         """Bayes accuracy: the most often a guess is right, members having probability ``prior``.
@@ -113,7 +133,7 @@ class TradeOff:
             lambda x: self.delta(float(x), _SOUGHT) + math.exp(x) * rate,
             bounds=(low, high),
             method="bounded",
-            options={"xatol": _TOLERANCE},
+            options={"xatol": _TOLERANCE if self._finely else _ROUGHLY * (high - low) * 30},
         )
         return float(found.x)
 

@@ -61,8 +61,8 @@ def test_canaries_are_in_the_released_run_and_half_of_them_by_their_coins():
     assert moved[coins].mean() > 0.02 > abs(moved[~coins].mean())  # down the gradient
     assert 60 < canaries.coins.sum() < 140
     assert len(set(canaries.places)) == 200
-    scores = canaries.state_dict()["scores"].numpy()
-    assert scores[canaries.coins].mean() > scores[~canaries.coins].mean() + 1
+    for scores in canaries.state_dict()["scores"].numpy():  # the insider's, the outsider's
+        assert scores[canaries.coins].mean() > scores[~canaries.coins].mean() + 1
 
 
 def test_privacy_json_says_what_was_inserted_and_into_which_run(tmp_path):

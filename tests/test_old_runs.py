@@ -129,7 +129,7 @@ def test_a_setting_of_an_earlier_version_that_asked_for_nothing_is_let_pass(old)
         ({"delta": "gone"}, "lacks 'delta'"),
         ({"dropout": "gone"}, "lacks 'dropout'"),
         ({"version": 4}, "version = 4 is unknown"),
-        ({"version": 2}, "lacks 'task'"),
+        ({"version": 3}, "lacks 'task'"),
         ({"dropout": "much"}, "dropout = 'much' has another type"),
     ],
 )

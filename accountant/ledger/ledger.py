@@ -14,6 +14,7 @@ from accountant.errors import LedgerError, PrivacyError, check, check_delta
 from accountant.events import Event, Relation, count_runs, event_from_json
 from accountant.ledger.budget import Budget
 from accountant.rdp.accountant import RdpAccountant
+from accountant.risk.limit import RiskBudget, RiskLimit
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -48,6 +49,7 @@ class Ledger:
         delta: δ at which the budget is measured.
         budget: the ε not to pass, or None.
         planned: what the whole run means to charge; priced once, it need not be at each step.
+        limit: a bound on any attacker that is not to be passed, in place of ``budget``.
         resumed: the file must already be a ledger: what was lost cannot count as unspent.
 
     >>> from accountant.events import Gaussian
@@ -70,11 +72,17 @@ class Ledger:
         planned: list[tuple[Event, int]] | None = None,
         relation: Relation = Relation.ADD_OR_REMOVE_ONE,
         resumed: bool = False,
+        limit: RiskLimit | None = None,
     ) -> None:
         check_delta(delta)
         check(budget is None or budget > 0, "epsilon", budget, "must be > 0")
         self.delta, self.relation = delta, relation
-        self.budget = Budget(budget, delta, planned) if budget else None
+        check(budget is None or limit is None, "limit", limit, "stands in place of a budget in ε")
+        self.budget: Budget | RiskBudget | None = None
+        if limit is not None:
+            self.budget = RiskBudget(limit, planned or [])
+        elif budget:
+            self.budget = Budget(budget, delta, planned)
         self._where = str(path or ":memory:")
         self._event_ids: dict[Event, int] = {}
         self._part = "training"

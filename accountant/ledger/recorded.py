@@ -74,6 +74,26 @@ def _is_sqlite(path: Path) -> bool:
         return file.read(16) == b"SQLite format 3\0"
 
 
+def read_charges(path: Path, part: str = "training") -> list[tuple[int, int, Event]]:
+    """(attempt, step, event) of all that one part of a run's ledger was charged, as it came.
+
+    Raises:
+        LedgerError: it cannot be read.
+    """
+    try:
+        with _copied(path) as copy:
+            rows = copy.execute(
+                "SELECT attempt, step, json FROM charge JOIN event ON event.id = charge.event "
+                "WHERE part = ? ORDER BY attempt, step",
+                (part,),
+            ).fetchall()
+        return [(attempt, step, event_from_json(json.loads(text))) for attempt, step, text in rows]
+    except (OSError, sqlite3.Error, *_NO_EVENTS) as error:
+        raise LedgerError(
+            f"ledger {path}: cannot be read ({error}); name a run's ledger.sqlite"
+        ) from error
+
+
 @contextlib.contextmanager
 def _copied(path: Path) -> Iterator[sqlite3.Connection]:
     """A copy to read: a running trainer holds the lock on the file itself."""

@@ -27,6 +27,7 @@ from accountant.pld.inverse import delta_by_inverse
 from accountant.pld.one_release import lone_bounds
 from accountant.pld.sums import Sum
 from accountant.rdp.accountant import RdpAccountant
+from accountant.rdp.thinned import rdp_upper
 
 _FAINT = 1e-150  # sensitivity over deviation: its square still is a number
 
@@ -89,8 +90,27 @@ class PldAccountant(Composer):
         narrow = lower == upper or upper - lower <= _absolute(width)(upper) < math.inf
         return EpsilonBounds(lower, upper, narrow)
 
+    def upper(self, delta: float) -> float:
+        """The upper end of ``epsilon(delta)`` alone, for less where events are many or of any kind.
+
+        >>> from accountant.events import Gaussian
+        >>> accountant = PldAccountant().compose(Gaussian(noise_multiplier=2.0))
+        >>> accountant.upper(1e-5) == accountant.epsilon(1e-5).upper
+        True
+        """
+        check_delta(delta)
+        if self._lattice_releases():
+            return self.epsilon(delta).upper
+        if len(self.events) > self.most_events:
+            events = coarser(self.events, self.most_events, costlier=True)
+            more = PldAccountant(width=self.width, most_events=max(self.most_events, len(events)))
+            return more.compose_all(events).upper(delta)
+        return self._interval(delta, _absolute(self.width), thinned=True)[1]
+
     @np.errstate(all="ignore")  # what is no number falls on the safe side
-    def _interval(self, delta: float, width: Callable[[float], float]) -> tuple[float, float]:
+    def _interval(
+        self, delta: float, width: Callable[[float], float], *, thinned: bool = False
+    ) -> tuple[float, float]:
         kinds = _Kinds(self.events)
         if kinds.revealed > 0:
             return (math.inf if kinds.revealed > delta else 0.0), math.inf
@@ -114,7 +134,8 @@ class PldAccountant(Composer):
         if not upper <= 2 * lower or any(
             type(mechanism(e)) is ExponentialMechanism for e, _ in self.events
         ):
-            upper = min(upper, self._by_rdp().epsilon(delta).upper)
+            rdp = rdp_upper if thinned else _rdp_upper
+            upper = min(upper, rdp(self.events, delta))
         return lower, upper
 
     @np.errstate(all="ignore")
@@ -153,7 +174,7 @@ class PldAccountant(Composer):
         except OUT_OF_REACH:
             upper = 1.0
         if upper == 1 and epsilon >= 0:
-            upper = self._by_rdp().delta(epsilon).upper
+            upper = _by_rdp(self.events).delta(epsilon).upper
         if upper > 2 * lower and epsilon >= 0 and kinds.alone is None:
             upper = min(upper, self._total_variation())
         return DeltaBounds(lower, upper)
@@ -162,11 +183,6 @@ class PldAccountant(Composer):
         """δ(0), and so any δ, is at most the sum of what each release has alone."""
         each = ((PldAccountant().compose(event).delta(0.0).upper, n) for event, n in self.events)
         return min(sum(n * alone for alone, n in each) * (1 + 1e-12), 1.0)
-
-    def _by_rdp(self) -> RdpAccountant:
-        accountant = RdpAccountant()
-        accountant.compose_all(self.events)
-        return accountant
 
     def _on_lattice(self, delta: float, width: float | None) -> tuple[float, float]:
         """By ``accountant.lattice``: the gap between the two is part of the width."""
@@ -200,6 +216,14 @@ class PldAccountant(Composer):
             accountant.compose_all(events)
             told.append(accountant)
         return told[0], told[1]
+
+
+def _by_rdp(events: list[tuple[Event, int]]) -> RdpAccountant:
+    return RdpAccountant().compose_all(events)
+
+
+def _rdp_upper(events: list[tuple[Event, int]], delta: float) -> float:
+    return _by_rdp(events).epsilon(delta).upper
 
 
 def _absolute(width: float | None) -> Callable[[float], float]:

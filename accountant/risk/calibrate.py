@@ -20,7 +20,11 @@ _STILL = 1e-3  # of ε: its square is left of the noise
 
 
 def calibrate_noise_to_advantage(
-    advantage: float, events_at: Callable[[float], Events], *, tolerance: float = 1e-6
+    advantage: float,
+    events_at: Callable[[float], Events],
+    *,
+    tolerance: float = 1e-6,
+    most_events: int | None = None,
 ) -> float:
     """The least noise at which no attacker's TPR − FPR exceeds ``advantage``.
 
@@ -28,6 +32,7 @@ def calibrate_noise_to_advantage(
         advantage: in (0, 1).
         events_at: noise multiplier → the (event, count) pairs of the whole run.
         tolerance: relative, of the noise.
+        most_events: as ``TradeOff`` has it: for schedules, quicker and on the side of more noise.
 
     Raises:
         Unreachable: no noise within bounds does.
@@ -41,7 +46,7 @@ def calibrate_noise_to_advantage(
     check(0 < advantage < 1, "advantage", advantage, "must lie strictly between 0 and 1")
 
     def spent(noise: float) -> float:
-        return TradeOff(events_at(noise)).advantage / advantage
+        return TradeOff(events_at(noise), most_events=most_events).advantage / advantage
 
     noise = affordable(spent, 1.0, _BETWEEN, tolerance=tolerance)
     return _checked(spent, noise, f"advantage = {advantage:g}")
@@ -53,6 +58,7 @@ def calibrate_noise_to_power(
     events_at: Callable[[float], Events],
     *,
     tolerance: float = 1e-6,
+    most_events: int | None = None,
 ) -> float:
     """The least noise at which no test of that FPR has a higher TPR.
 
@@ -64,6 +70,7 @@ def calibrate_noise_to_power(
         false_positive_rate: in (0, 1).
         events_at: noise multiplier → the (event, count) pairs of the whole run.
         tolerance: relative, of the noise.
+        most_events: as ``TradeOff`` has it: for schedules, quicker and on the side of more noise.
 
     Raises:
         Unreachable: no noise within bounds does.
@@ -81,13 +88,16 @@ def calibrate_noise_to_power(
     epsilon, noise = math.log(tpr / fpr) / 2, 1.0
 
     def spent(noise: float) -> float:
-        line = TradeOff(events_at(noise)).delta(epsilon) + math.expm1(epsilon) * fpr
+        line = (
+            TradeOff(events_at(noise), most_events=most_events).delta(epsilon)
+            + math.expm1(epsilon) * fpr
+        )
         return line / (tpr - fpr)
 
     near, factor = _ROUGH, 4.0
     for _ in range(_TURNS):
         noise, last = affordable(spent, noise, _BETWEEN, tolerance=near, factor=factor), near
-        better = TradeOff(events_at(noise)).best_epsilon(fpr)
+        better = TradeOff(events_at(noise), most_events=most_events).best_epsilon(fpr)
         moved = abs(better - epsilon)
         if last == tolerance and moved < _STILL:
             break

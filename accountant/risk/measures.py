@@ -67,7 +67,7 @@ class Risk:
 
 
 def risk_of(
-    events: Iterable[tuple[Event, int]],
+    events: Iterable[tuple[Event, int]] | TradeOff,
     *,
     false_positive_rates: Iterable[float] = USUAL_RATES,
     prior: float = 0.5,
@@ -77,7 +77,8 @@ def risk_of(
     """What any attacker gains: ε read as risk.
 
     Args:
-        events: (event, count) pairs of all that was released, as a ledger has them.
+        events: (event, count) pairs of all that was released, as a ledger has them; or the
+            trade-off curve of these.
         false_positive_rates: of membership tests, each in (0, 1).
         prior: probability of membership before the release, in (0, 1).
         chances: to guess a secret without the release, each in (0, 1).
@@ -90,7 +91,8 @@ def risk_of(
     >>> found.between
     'data sets that differ by adding or removing one record'
     """
-    curve, chances = TradeOff(events), list(chances)
+    curve = events if isinstance(events, TradeOff) else TradeOff(events)
+    chances = list(chances)
     for chance in chances:
         check(0 < chance < 1, "chance", chance, "must lie in (0, 1)")
     told = RELATION_WORDS[curve.relation]

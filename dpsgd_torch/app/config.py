@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from accountant import Event, InvalidValue
 from dpsgd_torch.app.settings import (
+    Audit,
     Data,
     Held,
     Machine,
@@ -29,7 +30,7 @@ _DEFAULTS = Knobs()  # of whichever task
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
+class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
     """What determines a run: the groups of ``settings``, and the task's own knobs.
 
     Every field is a flag of ``python -m dpsgd_torch.train``.
@@ -72,6 +73,8 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
                 kind.tabular or value is None, name, value, "is for tabular data (--preset moa)"
             )
         self.refuse_held()
+        alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
+        self.refuse_audit(fits=self.dp and alone)
         require(
             self.label_epsilon is None
             or (not self.dp and self.task.class_labels and self.folds == 1),
@@ -127,6 +130,8 @@ class RunConfig(Machine, Optimization, Held, Releases, Promise, Data):
             noise_multiplier=None
             if self.noise_multiplier is None
             else self._schedule(self.noise_multiplier, self.noise_schedule, steps),
+            advantage=self.advantage,
+            tpr_at_fpr=self.tpr_and_fpr(),
             noise_shape=self._schedule(1.0, self.noise_schedule, steps),
             microbatch_size=self.microbatch_size,
             dataset_size=self.dataset_size,

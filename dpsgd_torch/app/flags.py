@@ -62,7 +62,10 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         given["noise_multiplier"] = None
     if "noise_multiplier" in given and "epsilon" not in given:
         given["epsilon"] = None
-    idle = [name for name in ("epsilon", "noise_multiplier", "twin", "secure") if given.get(name)]
+    if "advantage" in given or "tpr_at_fpr" in given:
+        given = {"epsilon": None, "noise_multiplier": None, **given}
+    asked = ("epsilon", "noise_multiplier", "advantage", "tpr_at_fpr", "twin", "secure")
+    idle = [name for name in asked if given.get(name)]
     if given.get("dp") is False and idle:
         names = ", ".join(map(_flag, idle))
         raise ConfigError(f"dp = False: leaves {names} without effect; drop one or the other")
@@ -172,6 +175,8 @@ def _add(
             options["choices"] = field.metadata.get("choices")
             if field.name == "dataset":
                 options["choices"] = tuple(TASKS)
+            if "bare" in field.metadata:
+                options |= {"nargs": "?", "const": field.metadata["bare"]}
             if not options["choices"] and "metavar" not in options:
                 options["metavar"] = options["type"].__name__.upper()
         to.add_argument(_flag(field.name), **options)

@@ -54,6 +54,11 @@ def refuse_many(config: RunConfig, preprocessing: Preprocessing, world: World) -
         return
     own = "label_epsilon" if config.label_epsilon else ""
     own = own or ("statistics, features or frequencies" if preprocessing.events else "")
+    if config.audit:
+        raise ConfigError(
+            f"audit = {config.audit}: each of {world.size} processes would insert canaries; audit "
+            "a run of one process"
+        )
     if own:
         raise ConfigError(
             f"processes = {world.size}: {own} are released before training by one process alone; "

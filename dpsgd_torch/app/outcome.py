@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpsgd_torch.app.evidence import Audited
 from dpsgd_torch.app.predict import Predicted
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.training.history import History
@@ -21,3 +22,4 @@ class Outcome:
     stopped: str
     predicted: Predicted
     label_epsilon: float | None
+    audited: Audited | None = None

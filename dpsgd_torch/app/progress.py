@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from accountant.statement import round_up
 from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.evidence import below
 from dpsgd_torch.app.outcome import Outcome
 from dpsgd_torch.training.history import EpochRecord
 from dpsgd_torch.training.loop import Progress
@@ -79,6 +80,13 @@ class LinePresenter:
             self._say(f"ε = {outcome.label_epsilon:g} for labels alone; inputs are not protected")
         else:
             self._say("no privacy was asked for, none is promised")
+        if audited := outcome.audited:
+            found = audited.outside
+            self._say(
+                f"ε ≥ {below(found.best)} ({found.confidence:.0%}) by the coins of "
+                f"{found.canaries} canaries in this very run; who knows every other record found:"
+            )
+            self._say(f"local, not covered by ε:\n{audited.inside}")
         name = "report.html" if outcome.history.epochs else "statement.txt"
         self._say(f"look at {outcome.folder / name}")
 
@@ -155,7 +163,10 @@ class JsonPresenter:
 
     def end(self, outcome: Outcome) -> None:
         privacy = outcome.spent.to_json() if outcome.spent else None
-        self._emit("end", run=str(outcome.folder), privacy=privacy, stopped=outcome.stopped)
+        audit = {"audit": outcome.audited.outside.to_json()} if outcome.audited else {}
+        self._emit(
+            "end", run=str(outcome.folder), privacy=privacy, stopped=outcome.stopped, **audit
+        )
 
     def _emit(self, event: str, **fields: Any) -> None:
         print(json.dumps({"event": event, **fields}), flush=True)

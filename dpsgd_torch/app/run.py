@@ -18,6 +18,7 @@ from dpsgd_torch.app.assembly import (
     usable_device,
 )
 from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.evidence import found_by, insert, unfit
 from dpsgd_torch.app.flags import Request
 from dpsgd_torch.app.folds import chosen_units, make_folds, sized
 from dpsgd_torch.app.follow import BEGUN, TOLD, refuse_many, shared
@@ -64,6 +65,7 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
     preprocessing = Preprocessing.of(config, task)
     refuse_many(config, preprocessing, world)
     folds = make_folds(config, task, units, root)
+    unfit(config, task, root)
     plan = plan_of(folds[0], preprocessing)
     if not request.resume:
         begin(folder, config, root, plan)
@@ -85,6 +87,7 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
                 folds = make_folds(config, task, units, root)
             folder.write_json("task.json", task.to_json())
             trainers = make_trainers(folds, task, root, preprocessing, ledger, folder, world)
+            canaries = insert(config, trainers[0])
             for trainer in trainers:
                 start(trainer)
             present.start(config, trainers[0], folder.path)
@@ -105,6 +108,10 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         last = next((t for t in trainers if t.ended), trainers[0])
         spent = last.privacy_spent() if plan else None
         promises = _promises(config, task, spent, last)
+        audited = found_by(canaries, last, folder)
+        events = None
+        if spent and last.plan:
+            events = priced_events(last.plan, last.ledger, watched=spent.watched)
         for trainer in trainers:
             assert trainer.folder
             trainer.write_results(trainer.folder, spent, keep_privacy=labels is not None)
@@ -117,7 +124,7 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
     if len(trainers) > 1:
         folder.write_lines("metrics.jsonl", (r.to_json() for r in history.epochs))
         folder.write_json("privacy.json", figures(spent))
-    outcome = Outcome(folder.path, history, twin, spent, stopped, predicted, labels)
+    outcome = Outcome(folder.path, history, twin, spent, stopped, predicted, labels, audited)
     words = statement(
         config,
         spent,
@@ -127,10 +134,24 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         note=task.note,
         has_baseline=twin is not None,
         labels=labels,
+        audited=audited,
     )
     folder.write_text("statement.txt", words)
     machine = _machine(config, trainers[0])
-    write_report(folder, config, history, twin, spent, words, predicted, promises, labels, machine)
+    write_report(
+        folder,
+        config,
+        history,
+        twin,
+        spent,
+        words,
+        predicted,
+        promises,
+        labels,
+        machine,
+        events,
+        audited,
+    )
     world.exchange(TOLD)
     present.end(outcome)
     return outcome

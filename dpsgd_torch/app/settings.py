@@ -72,6 +72,16 @@ class Promise:
         "budget: alone, the noise is calibrated to it; with --noise-multiplier, a hard stop",
         rule="positive",
     )
+    advantage: float | None = knob(
+        None,
+        "in place of ε: any attacker's true less false positives, not to be passed",
+        since=3,
+    )
+    tpr_at_fpr: str | None = knob(
+        None,
+        "in place of ε: true positives not to be passed at a rate of false ones, as 0.02@0.001",
+        since=3,
+    )
     delta: float = knob(1e-5, "δ of the guarantee; keep it below 1/n")
     secure: bool = knob(
         False,
@@ -89,11 +99,40 @@ class Promise:
     def refuse_promise(self) -> None:
         require(0 < self.delta < 1, "delta", self.delta, "must lie in (0, 1); try --delta 1e-5")
         require(
-            not self.dp or self.noise_multiplier is not None or self.epsilon is not None,
+            not self.dp
+            or not (self.noise_multiplier is None and self.epsilon is None)
+            or not (self.advantage is None and self.tpr_at_fpr is None),
             "noise_multiplier",
             None,
             "a private run needs --noise-multiplier or --epsilon; or pass --no-dp",
         )
+        risks = [r for r in (self.advantage, self.tpr_at_fpr) if r is not None]
+        others = self.noise_multiplier is not None or self.epsilon is not None
+        require(
+            not risks or not (others or len(risks) > 1),
+            "advantage" if self.advantage is not None else "tpr_at_fpr",
+            risks[0] if risks else None,
+            "stands alone, in place of --epsilon and --noise-multiplier; drop the others",
+        )
+        require(
+            self.advantage is None or 0 < self.advantage < 1,
+            "advantage",
+            self.advantage,
+            "must lie strictly between 0 and 1",
+        )
+        self.tpr_and_fpr()
+
+    def tpr_and_fpr(self) -> tuple[float, float] | None:
+        """The two rates of ``tpr_at_fpr``."""
+        if self.tpr_at_fpr is None:
+            return None
+        try:
+            tpr, fpr = map(float, self.tpr_at_fpr.split("@"))
+        except ValueError:
+            tpr, fpr = 0.0, 0.0
+        rule = "must be TPR@FPR with 0 < FPR < TPR < 1; try 0.02@0.001"
+        require(0 < fpr < tpr < 1, "tpr_at_fpr", self.tpr_at_fpr, rule)
+        return tpr, fpr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +200,34 @@ class Held:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audit:
+    """audit"""
+
+    audit: int | None = knob(
+        None,
+        "canaries in this very run, each in or out by its coin: ε from below beside ε from above",
+        rule="count",
+        bare=1000,
+        since=3,
+    )
+
+    def refuse_audit(self, *, fits: bool) -> None:
+        require(
+            self.audit is None or self.audit >= 10,
+            "audit",
+            self.audit,
+            "must be at least 10 canaries; --audit alone puts in 1000",
+        )
+        require(
+            self.audit is None or fits,
+            "audit",
+            self.audit,
+            "needs one private model, each example clipped by itself, on features that are not "
+            "chosen from the data; drop --no-dp, --folds, --microbatches, --select-features",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Optimization:
     """optimizer"""
 
@@ -201,6 +268,7 @@ GROUPS: tuple[type, ...] = (
     Promise,
     Releases,
     Held,
+    Audit,
     Optimization,
     Machine,
 )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dpsgd_torch.audit.checks import Check
     from dpsgd_torch.audit.replayed import largest_change, replay
     from dpsgd_torch.audit.report import AuditReport
+    from dpsgd_torch.audit.retraced import retrace
 else:
     __getattr__, __dir__ = late(
         __name__,
@@ -19,6 +20,7 @@ else:
             "checks": "Check",
             "replayed": "largest_change replay",
             "report": "AuditReport",
+            "retraced": "retrace",
         },
     )
 
@@ -30,4 +32,5 @@ __all__ = [
     "audit_training",
     "largest_change",
     "replay",
+    "retrace",
 ]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from accountant import PoissonSampled
 from accountant.auditing.measured import Measurements, epsilon_as_measured
-from accountant.auditing.one_run import epsilon_f_dp, epsilon_gaussian, epsilon_one_run
-from accountant.auditing.planned_guesses import guesses_for
 from accountant.errors import check
 from dpsgd_torch.audit.checks import Check, canary_height, equal_rates, noise_energy, noise_fresh
 from dpsgd_torch.audit.diracs import Diracs, values_at
+from dpsgd_torch.audit.guessed import Guessed, guessed, likelihood_ratio
 from dpsgd_torch.audit.report import AuditReport
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
@@ -26,7 +24,6 @@ from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.trainer import Trainer
 
 _LONG = 1000.0  # a canary's gradient before the clip, in clip norms
-_FREE = ("binomial", "f-DP")  # the bounds that assume nothing of the mechanism
 
 
 class Audited(Protocol):
@@ -46,8 +43,10 @@ class Canaries:
       draw. Coins, coordinates and draws come from the run's streams.
     * Real records lose nothing of their ε: canaries are made without looking at any. The model
       pays: up to ``count`` coordinates are pushed about.
-    * The attacker knows all records, and sees every noisy sum; a canary's score is the log of the
-      likelihood ratio of all that its coordinate showed.
+    * Two attackers see every noisy sum and score a canary by the log of the likelihood ratio of all
+      that its coordinate showed. The *insider* (``report``) knows all records too, and so the
+      noise: what comes of its scores is no part of what ε covers. The *outsider* (``outside``)
+      knows the canaries alone: its findings are computed from what ε covers, and may be published.
 
     Args:
         count: how many canaries there are coins for, m.
@@ -82,7 +81,9 @@ class Canaries:
         assert run.plan
         steps, m = run.sampling.steps, self.count
         self._run, self._rate = run, _rate(run.plan)
+        self._declared = run.sampling.microbatches  # what a sum is to be divided by
         self._scores, self._joins = np.zeros(m), np.zeros(m)
+        self._outside = np.zeros(m)
         self._last = np.zeros(m)
         self._steps = np.zeros((steps, 5))  # quiet values, energy, correlation, joined, their sum
         self._joined: Indices = np.zeros(0, np.int64)
@@ -125,12 +126,11 @@ class Canaries:
         """Score what the release shows along every canary's coordinate."""
         plan, q = optimizer.plan, self._rate
         grads = [p.grad for p in optimizer.params if p.grad is not None]
-        told = values_at(optimizer.params, grads, self.places) * optimizer.microbatches
+        told = values_at(optimizer.params, grads, self.places) * self._declared
         shown = (told - self._before) / plan.clip_norm
         sigma = plan.noise_multiplier
-        ratio = (2 * shown - 1) / (2 * sigma**2)
-        away = np.log1p(-q) if q < 1 else -np.inf
-        self._scores += np.logaddexp(away, np.log(q) + ratio)
+        self._scores += likelihood_ratio(shown, sigma, q)
+        self._outside += likelihood_ratio(told / plan.clip_norm, sigma, q)
         quiet = np.ones(self.count, bool)
         quiet[self._joined] = False
         noise = np.where(quiet, shown / sigma, 0.0)
@@ -156,27 +156,14 @@ class Canaries:
         )
 
     def report(self, trainer: Audited) -> AuditReport:
-        """The lower bounds beside the certified ε, and what was tested along the way.
+        """The insider's lower bounds beside the certified ε, and what was tested along the way.
 
         The number of guesses follows from the certified ε alone. ``best`` is the best of the bounds
         that assume nothing, each at the confidence that pays for having looked at both.
         """
-        spent, m = trainer.privacy_spent(), self.count
-        r = guesses_for(m, epsilon=spent.epsilon, delta=spent.delta, confidence=self.confidence)
-        coins, order = self.coins, np.argsort(self._scores, kind="stable")
-        half = r // 2
-        right = int(coins[order[m - half :]].sum() + half - coins[order[:half]].sum())
-        bounds: dict[str, Callable[..., float]] = {
-            "binomial": epsilon_one_run,
-            "f-DP": epsilon_f_dp,
-            "Gaussian f-DP": epsilon_gaussian,
-        }
-        alone = {
-            name: bound(m, r, right, delta=spent.delta, confidence=self.confidence)
-            for name, bound in bounds.items()
-        }
-        paid = 1 - (1 - self.confidence) / len(_FREE)
-        best = max(bounds[n](m, r, right, delta=spent.delta, confidence=paid) for n in _FREE)
+        spent = trainer.privacy_spent()
+        found = self._guessed(self._scores, spent)
+        alone = dict(found.bounds)
         if (seen := self._measured()) is not None:
             measured = epsilon_as_measured(seen, delta=spent.delta, confidence=self.confidence)
             alone["mechanism as measured"] = measured
@@ -185,11 +172,28 @@ class Canaries:
             epsilon=spent.epsilon,
             delta=spent.delta,
             confidence=self.confidence,
-            canaries=m,
-            guesses=r,
-            correct=right,
+            canaries=found.canaries,
+            guesses=found.guesses,
+            correct=found.correct,
             bounds=alone,
-            best=best,
+            best=found.best,
+        )
+
+    def outside(self, spent: PrivacyGuarantee) -> Guessed:
+        """What the outsider found: noisy sums and the canaries' coins alone, so ε covers it."""
+        return self._guessed(self._outside, spent)
+
+    def figures(self, spent: PrivacyGuarantee) -> dict[str, Any]:
+        """The outsider's findings, for what is published."""
+        return self.outside(spent).to_json()
+
+    def _guessed(self, scores: np.ndarray, spent: PrivacyGuarantee) -> Guessed:
+        return guessed(
+            scores,
+            self.coins,
+            epsilon=spent.epsilon,
+            delta=spent.delta,
+            confidence=self.confidence,
         )
 
     def _taken(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -237,13 +241,15 @@ class Canaries:
         return {n: torch.from_numpy(a.copy()) for n, a in self._arrays().items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        self._scores, self._joins, self._last, self._steps = (
+        """What ``state_dict`` gave; older runs had no outsider, who then starts anew."""
+        scores, self._joins, self._last, self._steps = (
             state[name].numpy().copy() for name in self._arrays()
         )
+        self._scores, self._outside = scores if scores.ndim == 2 else (scores, 0 * scores)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {
-            "scores": self._scores,
+            "scores": np.stack([self._scores, self._outside]),  # insider's, outsider's
             "joins": self._joins,
             "last": self._last,
             "steps": self._steps,

@@ -107,6 +107,24 @@ def overlaps(common: ArrayLike, sizes: ArrayLike, rate: float) -> Check:
     )
 
 
+def joined_apart(together: ArrayLike, pairs: ArrayLike, rate: float) -> Check:
+    """Records that lie where processes would split them join apart: pairs are binomial of q²."""
+    together, pairs = np.asarray(together), np.asarray(pairs)
+    law = scipy.stats.binom(pairs, rate * rate)
+    each = two_sided(law.cdf(together), law.sf(together - 1))
+    return Check(
+        "records join independently of one another",
+        least(each),
+        f"{int(together.sum())} pairs together, {float((pairs * rate * rate).sum()):.1f} expected",
+    )
+
+
+def noise_apart(correlations: ArrayLike, values: ArrayLike) -> Check:
+    """Within a step no part of the noise is another's, as where processes share a seed."""
+    found = noise_fresh(correlations, values)
+    return Check("every value's noise is its own", found.p_value, found.found)
+
+
 def canary_height(off: float, spread: float, count: float) -> Check:
     """A canary shows as one clip norm: the sum of what it is off by is normal."""
     z = off / spread if spread else 0.0

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dpsgd_torch.audit.checks import (
     Check,
     batch_sizes,
     equal_rates,
+    joined_apart,
+    noise_apart,
     noise_energy,
     noise_fresh,
     overlaps,
 )
+from dpsgd_torch.data.units import Indices
 from dpsgd_torch.noise.base import Noise, Release, StepPlan
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.training.streams import Streams
 
 _MOST_VALUES = 4096  # of each step's noise; all of it is drawn by one law
+_PROCESSES = (2, 3, 4, 8)  # that might have shared a seed
 
 
-def batch_checks(sampler: Sampler, streams: Streams, steps: range, attempt: int) -> list[Check]:
-    """Every batch of these steps, drawn again by the run's own sampler, against its law."""
+def batch_checks(
+    sampler: Sampler, streams: Streams, steps: Sequence[tuple[int, int]]
+) -> list[Check]:
+    """Every batch of these (attempt, step), drawn again by the run's sampler, against its law."""
     n, rate = sampler.dataset_size, sampler.rate
     counts = np.zeros(n, np.int64)
     sizes, common = [], []
+    apart = _where_processes_would_split(n)
+    together = np.zeros(len(apart), np.int64)
     before = np.zeros(n, bool)
-    for step in steps:
+    for attempt, step in steps:
         stream = partial(streams.numpy, attempt=attempt, step=step)
         drawn = np.unique(sampler.draw(stream, step, n, None).rows)
         sizes.append(len(drawn))
@@ -37,38 +47,61 @@ def batch_checks(sampler: Sampler, streams: Streams, steps: range, attempt: int)
         counts[drawn] += 1
         before = np.zeros(n, bool)
         before[drawn] = True
+        together += [int((before[one] & before[other]).sum()) for one, other in apart]
     if rate == 1:
         return []
     return [
         batch_sizes(sizes, n, rate),
         equal_rates(counts, len(steps), rate),
         overlaps(common[1:], sizes[:-1], rate),
+        joined_apart(together, [len(one) * len(steps) for one, _ in apart], rate),
     ]
 
 
+def _where_processes_would_split(n: int) -> list[tuple[Indices, Indices]]:
+    """Disjoint pairs of records at one place of two processes' shares, dealt out or cut."""
+    found = []
+    for processes in _PROCESSES:
+        if share := n // processes:
+            dealt, cut = processes * np.arange(share), np.arange(share)
+            found += [(dealt, dealt + 1), (cut, cut + share)]
+    return found
+
+
 def noise_checks(
-    plan: PrivacyPlan, streams: Streams, steps: range, attempt: int, *, values: int = _MOST_VALUES
+    plan: PrivacyPlan,
+    streams: Streams,
+    steps: Sequence[tuple[int, int]],
+    *,
+    values: int = _MOST_VALUES,
 ) -> list[Check]:
-    """The noise of these steps, added again to sums of nothing, against the planned deviation."""
+    """The noise of these (attempt, step), added again to sums of nothing, against the plan."""
     values = max(8, min(values, _MOST_VALUES))
     param = torch.nn.Parameter(torch.zeros(values, dtype=torch.float64))
-    energies, correlations = [], []
-    before, seen, again = np.zeros(values), set(), 0
-    for step in steps:
+    energies, correlations, within = [], [], []
+    shares = sorted({share for each in _PROCESSES if (share := values // each) >= 8})
+    before, seen = np.zeros(values), set()
+    for attempt, step in steps:
         rng = streams.numpy("noise", attempt=attempt, step=step)
         noise = _noise(plan.noise, plan.step(step), param, rng)
         energies.append(float(noise @ noise))
-        lengths = np.linalg.norm(noise) * np.linalg.norm(before)
-        correlations.append(float(noise @ before / lengths) if lengths else 0.0)
+        correlations.append(_correlation(noise, before))
         before = noise
+        within += [_correlation(noise[:share], noise[share : 2 * share]) for share in shares]
         seen.add(noise[:8].tobytes())
-        again = 1 + step - steps.start - len(seen)
+    again = len(steps) - len(seen)
     found = [
         noise_energy(energies, np.full(len(energies), values)),
         noise_fresh(correlations[1:], np.full(len(energies) - 1, values)),
     ]
+    found.append(noise_apart(within, np.tile(shares, len(energies))))
     words = "none of an earlier step's" if not again else f"{again} of an earlier step's"
     return [*found, Check("no noise is used twice", float(not again), words)]
+
+
+def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    lengths = np.linalg.norm(one) * np.linalg.norm(other)
+    return float(one @ other / lengths) if lengths else 0.0
 
 
 def _noise(

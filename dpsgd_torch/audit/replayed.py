@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from accountant import Event
 from accountant.errors import check
-from accountant.ledger.recorded import read_events
+from accountant.ledger.recorded import read_charges, read_events
 from dpsgd_torch.audit.canaries import Audited
 from dpsgd_torch.audit.checks import Check
 from dpsgd_torch.audit.draws import batch_checks, noise_checks
@@ -32,15 +33,15 @@ from dpsgd_torch.training.streams import Streams
 
 _ROUNDING = 1e-4  # of passes over batches of different length, in float32
 _NOT_CHECKED = (
-    "the sums themselves: a folder holds neither the rows nor the model's code; "
-    "dpsgd_torch.audit.largest_change(trainer) recomputes them where these are at hand",
-    "noise added to the weights in the run itself: only what its streams give is drawn again",
+    "the sums themselves, and the noise in the weights: a folder holds neither the rows nor the "
+    "model's code; dpsgd_torch.audit.retrace(make, run) recomputes both where these are at hand",
 )
 
 
 def replay(folder: RunFolder) -> AuditReport:
     """Every step's batch and noise drawn again from ``private/``, and the ledger counted.
 
+    Every attempt is: what was drawn anew after a crash, too, and none may share another's noise.
     Each check is exact, and corrected for its number of steps or records; an honest run fails one
     in a million times.
 
@@ -53,16 +54,17 @@ def replay(folder: RunFolder) -> AuditReport:
     streams = Streams(folder.read_root(), kept["noise_context"], secure=plan.noise.secure)
     done, values = _reached(folder)
     check(done >= 2, "steps", done, "too few to be tested", "name a run that has trained")
-    steps, charged = range(done), _charged(folder)
-    attempts = charged.total() - done
+    ledger, part = _ledger(folder)
+    charged = read_charges(ledger, part)
+    drawn = [(attempt, step) for attempt, step, _ in charged]
     checks = [_charges(plan, charged, done)]
-    checks += batch_checks(plan.sampling, streams, steps, 0)
-    checks += noise_checks(plan, streams, steps, 0, values=values)
+    checks += batch_checks(plan.sampling, streams, drawn)
+    checks += noise_checks(plan, streams, drawn, values=values)
     not_checked = list(_NOT_CHECKED)
-    if attempts > 0:
+    beside = sum(count for _, count in read_events(ledger)) - len(charged)
+    if beside > 0:
         not_checked.append(
-            f"the {attempts} charges beyond one a step: those of steps drawn anew after a crash, "
-            "or of statistics, selection and validation"
+            f"{beside} charges of other parts: statistics, selection, validation or other folds"
         )
     return AuditReport(checks=checks, not_checked=not_checked)
 
@@ -159,13 +161,18 @@ def _reached(folder: RunFolder) -> tuple[int, int]:
     return int(found[-1].name.partition("-")[2]), values
 
 
-def _charged(folder: RunFolder) -> Counter[Any]:
-    return Counter(dict(read_events(folder.ledger)))
+def _ledger(folder: RunFolder) -> tuple[Path, str]:
+    """Of a fold's folder, the whole run's ledger and the fold's part of it."""
+    if folder.ledger.exists() or not (folder.path.parent / folder.ledger.name).exists():
+        return folder.ledger, "training"
+    return folder.path.parent / folder.ledger.name, folder.path.name
 
 
-def _charges(plan: PrivacyPlan, charged: Counter[Any], done: int) -> Check:
-    """The ledger holds each step's event, as often as it was taken."""
-    wanted = Counter(plan.event(step) for step in range(done))
-    missing = sum(max(0, count - charged[event]) for event, count in wanted.items())
-    words = f"{charged.total()} charges for {done} steps" + (f", {missing} missing" * (missing > 0))
-    return Check("every step is charged as what was planned", float(not missing), words)
+def _charges(plan: PrivacyPlan, charged: list[tuple[int, int, Event]], done: int) -> Check:
+    """Each step that was taken is charged, and each charge is that of its step."""
+    missing = len(set(range(done)) - {step for _, step, _ in charged})
+    others = sum(event != plan.event(step) for _, step, event in charged)
+    words = f"{len(charged)} charges for {done} steps" + f", {missing} missing" * (missing > 0)
+    words += f", {others} of another price" * (others > 0)
+    held = not missing and not others
+    return Check("every step is charged as what was planned", float(held), words)

@@ -25,7 +25,8 @@ class PrivacyGuarantee:
     ``charges`` counts what is in the ledger and ``steps`` those for a step of training (one paid
     twice counts twice); ``also`` is what was released besides. ``watched``: training ended by what
     was seen, and ε is that of all that was planned. ``extended``: more was planned after results
-    were seen; with a budget, which was fixed before, ε is the budget.
+    were seen; with a budget, which was fixed before, ε is the budget. ``risk``: where noise was
+    calibrated to a risk, what was asked and what is certified of the ledger.
     """
 
     epsilon: float
@@ -58,6 +59,7 @@ class PrivacyGuarantee:
     watched: bool = False
     noise: str = INDEPENDENT.name
     extended: bool = False
+    risk: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with ∞ and NaN as null, which JSON has no word for."""
@@ -66,6 +68,8 @@ class PrivacyGuarantee:
             del fields["noise"]  # as when there was no other
         if not self.extended:
             del fields["extended"]
+        if self.risk is None:
+            del fields["risk"]
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in fields.items()
@@ -115,6 +119,12 @@ def privacy_spent(
     # Where the budget would have stopped the run was fixed beforehand: no more could be spent.
     most = plan.budget if watched and plan.budget else bounds.upper
     least = plan.budget if extended and plan.budget else 0.0
+    risk = None
+    if plan.limit:
+        reached = plan.limit.reached(accountant.events)
+        if watched:  # no more could be spent
+            reached = min(reached, plan.limit.most)
+        risk = {"asked": plan.limit.to_json(), "reached": reached}
     return PrivacyGuarantee(
         epsilon=max(min(bounds.upper, most), least),
         epsilon_lower=min(bounds.lower, most),
@@ -146,6 +156,7 @@ def privacy_spent(
         watched=watched,
         noise=plan.noise.name,
         extended=extended,
+        risk=risk,
     )
 
 

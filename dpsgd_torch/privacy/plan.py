@@ -8,6 +8,7 @@ from pathlib import Path
 
 from accountant import Event, Ledger, UnsupportedEvent, count_runs
 from accountant.errors import check, check_delta
+from accountant.risk.limit import RiskLimit
 from dpsgd_torch.noise.base import Noise, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.samplers.base import Sampler
@@ -45,6 +46,7 @@ class PrivacyPlan:
     also: tuple[tuple[Event, int], ...] = ()
     runs: int = 1
     noise: Noise = INDEPENDENT
+    limit: RiskLimit | None = None
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -93,7 +95,8 @@ class PrivacyPlan:
             path,
             delta=self.delta,
             budget=self.budget,
-            planned=self.events() if self.budget else None,
+            planned=self.events() if self.budget or self.limit else None,
+            limit=self.limit,
             relation=self.sampling.relation,
             resumed=resumed,
         )
@@ -102,8 +105,13 @@ class PrivacyPlan:
         """This plan with its noise scaled, at every step alike, to cost ``epsilon``."""
         from accountant import calibrate_noise  # with numpy and scipy: after --help
 
-        def scaled(factor: float) -> PrivacyPlan:
-            noise = self.noise_multiplier.scaled(factor)
-            return dataclasses.replace(self, noise_multiplier=noise)
+        return self._scaled(
+            calibrate_noise(epsilon, self.delta, lambda factor: self._scaled(factor).events())
+        )
 
-        return scaled(calibrate_noise(epsilon, self.delta, lambda f: scaled(f).events()))
+    def within(self, limit: RiskLimit) -> PrivacyPlan:
+        """This plan with its noise scaled so that no attacker passes ``limit``."""
+        return self._scaled(limit.calibrate(lambda factor: self._scaled(factor).events()))
+
+    def _scaled(self, factor: float) -> PrivacyPlan:
+        return dataclasses.replace(self, noise_multiplier=self.noise_multiplier.scaled(factor))

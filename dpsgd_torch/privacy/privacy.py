@@ -12,6 +12,7 @@ from typing import Any
 
 from accountant import Event, dpsgd_steps
 from accountant.errors import check, check_delta
+from accountant.risk.limit import RiskLimit
 from accountant.statement import weak_delta
 from dpsgd_torch.noise.base import Noise
 from dpsgd_torch.noise.independent import INDEPENDENT
@@ -45,6 +46,8 @@ class Privacy:
         also: other releases that the same budget pays, each with its count: statistics, selection,
             validation. They are charged by whoever makes them, to parts of the same ledger.
         noise: the kind of noise; independent in each step by default.
+        advantage: in place of epsilon, any attacker's TPR − FPR that is not to be passed.
+        tpr_at_fpr: the same for true positives at a rate of false ones, as (0.02, 0.001).
         runs: how many runs like this one share the budget, as the folds of a cross-validation do.
 
     Raises:
@@ -65,6 +68,8 @@ class Privacy:
     also: tuple[tuple[Event, int], ...] = ()
     runs: int = 1
     noise: Noise = INDEPENDENT
+    advantage: float | None = None
+    tpr_at_fpr: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -75,12 +80,26 @@ class Privacy:
             if isinstance(value, int | float):
                 check(0 < value < math.inf, name, value, "must be a number > 0")
         check(
-            noise is not None or epsilon is not None,
+            noise is not None or epsilon is not None or self.limit is not None,
             "privacy",
             self,
             "names neither epsilon nor noise_multiplier",
             "give a budget, a noise or both",
         )
+        check(
+            self.limit is None or (noise is None and epsilon is None),
+            "privacy",
+            self.limit,
+            "stands in place of epsilon and noise_multiplier",
+            "drop these, or the risk",
+        )
+
+    @property
+    def limit(self) -> RiskLimit | None:
+        """The risk that is not to be passed, where one stands in place of ε."""
+        if self.advantage is None and self.tpr_at_fpr is None:
+            return None
+        return RiskLimit(advantage=self.advantage, tpr_at_fpr=self.tpr_at_fpr)
 
     def to_json(self) -> dict[str, Any]:
         """What was asked, with schedules written out."""
@@ -91,6 +110,9 @@ class Privacy:
         }
         if self.noise == INDEPENDENT:
             del written["noise"]  # as when there was no other
+        for name in ("advantage", "tpr_at_fpr"):
+            if written[name] is None:
+                del written[name]
         also = [{**event.to_json(), "count": count} for event, count in self.also]
         return {**written, "also": also}
 
@@ -116,7 +138,10 @@ def _plan(privacy: Privacy, sampling: Sampler, also: tuple[tuple[Event, int], ..
         also=(*privacy.also, *((event, count * runs) for event, count in also)),
         runs=runs,
         noise=privacy.noise,
+        limit=privacy.limit,
     )
+    if privacy.limit is not None:
+        return plan.within(privacy.limit)
     if privacy.noise_multiplier is None and privacy.epsilon is not None:
         return plan.calibrated(privacy.epsilon)
     return plan

@@ -34,8 +34,8 @@ def knob(default: Any, help: str, **options: Any) -> Any:
 
     Args:
         options: ``choices``; ``rule``, "count", "count or auto", "positive" or "fraction" where it
-            is not None; ``since``, the version of config.json that first had it, 1 unless said: in
-            older ones the default stands for it.
+            is not None; ``bare``, what the flag means without a value; ``since``, the version of
+            config.json that first had it, 1 unless said: in older ones the default stands for it.
     """
     return dataclasses.field(default=default, metadata={"help": help, **options})
 

@@ -35,9 +35,10 @@ def extend(run: RunState, epochs: float, *, shared: bool) -> None:
     check(epochs > 0, "epochs", epochs, "must be a number > 0")
     was = run.sampling
     if run.privacy and run.privacy.noise_multiplier is None:
+        cost = f"ε = {run.privacy.epsilon:g}" if run.privacy.epsilon else str(run.privacy.limit)
         raise RunError(
-            f"epochs = {epochs:g}: the noise was calibrated so that {was.steps} steps cost ε = "
-            f"{run.privacy.epsilon:g}, which leaves none for more; begin a run of more epochs, or "
+            f"epochs = {epochs:g}: the noise was calibrated so that {was.steps} steps cost "
+            f"{cost}, which leaves none for more; begin a run of more epochs, or "
             "give noise_multiplier, and epsilon as its limit"
         )
     if run.stopped:

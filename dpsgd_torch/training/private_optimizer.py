@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.secure.generator import secure_bits, secure_generator
 from dpsgd_torch.training.world import ALONE, World
+
+if TYPE_CHECKING:
+    from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 
 
 def refuse_long_sums(batch_size: int, physical_batch_size: int, ranks: int = 1) -> None:
@@ -63,6 +66,9 @@ class Inserted(Protocol):
 
     def describe(self) -> str:
         """What was inserted, as sentences for the statement; public."""
+
+    def figures(self, spent: PrivacyGuarantee) -> dict[str, Any]:
+        """What was found by those who see what is released, no more; public."""
 
 
 class PrivateOptimizer:

@@ -203,8 +203,10 @@ class Session:
         content = tensors_to_bytes(released_tensors(self.state.model))
         write_durably(folder.path / "model.safetensors", content)
         if not keep_privacy:
-            inserted = self.state.inserted
-            audited = {"audit": inserted.describe()} if inserted else {}
+            audited: dict[str, object] = {}
+            if (inserted := self.state.inserted) and spent:
+                told = inserted.figures(spent)
+                audited = {"audit": inserted.describe(), "audit_outside": told}
             if self.state.precision.is_mixed:
                 audited["precision"] = str(self.state.precision)
             folder.write_json("privacy.json", {**figures(spent), **audited})

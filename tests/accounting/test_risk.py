@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,3 +246,27 @@ def test_a_rare_record_is_no_more_at_risk_than_how_often_it_is_there(event, coun
     advantage = TradeOff([(event, count)]).advantage
     assert advantage <= count * alone * (1 + 2e-5)
     assert advantage >= alone * ROUNDING
+
+
+def peers(kind):
+    path = Path(__file__).parent.parent / "golden" / "peer_values.jsonl"
+    rows = map(json.loads, path.read_text().splitlines())
+    return [row for row in rows if row["kind"] == kind]
+
+
+def run_of(row, noise):
+    event = PoissonSampled(sampling_rate=row["q"], event=Gaussian(noise_multiplier=noise))
+    return [(event, row["steps"])]
+
+
+@pytest.mark.parametrize("row", peers("noise_for_advantage"), ids=lambda row: row["id"])
+def test_noise_for_an_advantage_is_a_peers(row):
+    found = calibrate_noise_to_advantage(row["advantage"], lambda noise: run_of(row, noise))
+    assert found == pytest.approx(row["value"], rel=5e-4)
+    assert TradeOff(run_of(row, found)).advantage <= row["advantage"]
+
+
+def test_true_positives_at_a_rate_are_a_peers():
+    (row,) = peers("true_positives")
+    found = TradeOff(run_of(row, row["sigma"])).true_positives(row["fpr"])
+    assert found == pytest.approx(row["value"], rel=1e-3)

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import jinja2
 
+from accountant import Event
 from accountant.statement import round_up
 from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.evidence import Audited, below
 from dpsgd_torch.app.predict import Predicted
+from dpsgd_torch.app.report.attacker import Attacker
 from dpsgd_torch.app.report.plots import (
     calibration,
     curves,
@@ -34,10 +37,17 @@ def write_report(
     promises: Promises | None,
     label_epsilon: float | None,
     machine: Sequence[tuple[str, str]] = (),
+    events: list[tuple[Event, int]] | None = None,
+    audited: Audited | None = None,
 ) -> None:
-    """Write report.html, and private/gradient-norms.svg for a private run."""
+    """Write report.html, and private/gradient-norms.svg for a private run.
+
+    ``events`` is what ε is that of: the page reads an attacker's chances off it.
+    """
     if not history.epochs:
         return
+    points = audited.outside.points if audited else ()
+    attacker = Attacker.of(events, points) if events else None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dpsgd_torch.app.report", "."),
         autoescape=True,
@@ -47,7 +57,7 @@ def write_report(
     )
     page = environment.get_template("page.html").render(
         config=config,
-        figures=_figures(history, twin, spent, predicted),
+        figures=_figures(history, twin, spent, predicted, audited),
         pictures=_pictures(history, twin, spent, predicted, promises),
         promises=promises,
         rows=history.epochs,
@@ -58,6 +68,7 @@ def write_report(
         round_up=round_up,
         label_epsilon=label_epsilon,
         machine=machine,
+        attacker=attacker,
     )
     folder.write_text("report.html", page)
     counts = [row["norm_counts"] for row in history.private]
@@ -86,7 +97,11 @@ def _pictures(
 
 
 def _figures(
-    history: History, twin: History | None, spent: PrivacyGuarantee | None, predicted: Predicted
+    history: History,
+    twin: History | None,
+    spent: PrivacyGuarantee | None,
+    predicted: Predicted,
+    audited: Audited | None,
 ) -> list[tuple[str, str]]:
     """The few numbers a reader looks for first."""
     last = history.epochs[-1].test
@@ -101,7 +116,10 @@ def _figures(
     if predicted.log_loss is not None:
         figures.append(("test log loss", f"{predicted.log_loss:.5f}"))
     if spent:
-        figures.append(("ε", round_up(spent.epsilon)))
+        figures.append(("ε ≤, certified" if audited else "ε", round_up(spent.epsilon)))
+        if audited:
+            confidence = f"{audited.outside.confidence:.0%}"
+            figures.append((f"ε ≥, audited ({confidence})", below(audited.outside.best)))
         figures.append(("δ", repr(spent.delta)))
         agreement = spent.agreement
         if math.isfinite(agreement):

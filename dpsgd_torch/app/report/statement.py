@@ -7,6 +7,7 @@ import textwrap
 from accountant import Relation, event_from_json
 from accountant.statement import describe_event, round_down, round_up
 from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.evidence import Audited, evidence
 from dpsgd_torch.mechanisms.discrete import CELLS
 from dpsgd_torch.noise.grid import sensitivity_in_cells
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
@@ -72,6 +73,7 @@ def statement(
     has_baseline: bool,
     note: str = "",
     labels: float | None = None,
+    audited: Audited | None = None,
 ) -> str:
     """The text of statement.txt."""
     if labels is not None:
@@ -89,6 +91,7 @@ def statement(
                 _guarantee(spent, plan),
                 _proof(spent),
                 *_secure(plan),
+                *([_wrap(evidence(audited, spent))] if audited else []),
                 _listed("Covered by ε:", _COVERED),
                 _listed("Not covered by ε:", _exceptions(config, plan, has_baseline)),
                 *_remarks(spent, claim, stopped, note, config.precision),
@@ -133,7 +136,18 @@ def _guarantee(spent: PrivacyGuarantee, plan: PrivacyPlan) -> str:
         f"{round_up(spent.epsilon)} and δ = {spent.delta!r}, between training sets that differ by "
         f"{_NEIGHBOURS[sampler.relation]} one {unit}{rows}. It holds for "
         f"{spent.steps} charged steps; in each, {sampler.describe()}, {_clip_and_noise(plan)}."
-        f"{sampler.describe_vectors(spent.noise_multiplier)}{_also(spent)}"
+        f"{sampler.describe_vectors(spent.noise_multiplier)}{_also(spent)}{_risk(spent, plan)}"
+    )
+
+
+def _risk(spent: PrivacyGuarantee, plan: PrivacyPlan) -> str:
+    """Where noise was calibrated to a risk in place of ε."""
+    if spent.risk is None:
+        return ""
+    reached = round_up(100 * spent.risk["reached"], 4)
+    return (
+        f" The noise was chosen so that no attacker, who sees every noisy sum and knows all other "
+        f"records, reaches more than {plan.limit}; of what was charged {reached} % is certified."
     )
 
 
