@@ -79,12 +79,12 @@ def goal(options: argparse.Namespace) -> None:
 CASES = (  # training, records, claimed rate and steps, noise, score that is declared for it, models
     ("opacus_much_noise", 500, 1 / 10, 10, 1.0, "step_energy", 64),
     ("ours_much_noise", 500, 50 / 500, 10, 1.0, "step_energy", 64),
-    ("opacus_shuffled", 510, 1 / 11, 11, 0.3, "strongest_step", 240),
-    ("opacus", 510, 1 / 11, 11, 0.3, "strongest_step", 240),
-    ("ours", 510, 50 / 510, 11, 0.3, "strongest_step", 240),
-    ("ours_half", 510, 50 / 510, 11, 0.3, "strongest_step", 240),
+    ("opacus_shuffled", 510, 1 / 11, 11, 0.2, "strongest_step", 240),
+    ("opacus", 510, 1 / 11, 11, 0.2, "strongest_step", 240),
+    ("ours", 510, 50 / 510, 11, 0.2, "strongest_step", 240),
+    ("ours_half", 510, 50 / 510, 11, 0.2, "strongest_step", 240),
     ("opacus_just_below", 516, 1 / 11, 11, 1.0, "less_energy", 240),
-    ("opacus_rand_on_empty", 30, 1 / 30, 30, 0.3, "strongest_step", 240),
+    ("opacus_rand_on_empty", 30, 1 / 30, 30, 0.2, "strongest_step", 240),
 )
 
 

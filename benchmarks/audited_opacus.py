@@ -42,7 +42,7 @@ class Released(Callback):
         return [after - before for before, after in zip(self.seen, self.seen[1:], strict=False)]
 
 
-def ours(data, seed, noise=0.3, batch=BATCH):
+def ours(data, seed, noise=0.2, batch=BATCH):
     model = zero_model()
     released = Released(model)
     Trainer(
@@ -65,10 +65,10 @@ def ours_much_noise(data, seed):
 
 def ours_half(data, seed):
     """Planted: half the noise that is claimed."""
-    return ours(data, seed, noise=0.15)
+    return ours(data, seed, noise=0.1)
 
 
-def opacus(data, seed, noise=0.3, batch=BATCH, **settings):
+def opacus(data, seed, noise=0.2, batch=BATCH, **settings):
     """The loop as Opacus's guide has it, one epoch."""
     torch.manual_seed(seed)
     model = zero_model()
