@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-PATIENCE = 120
+PATIENCE = 300
 
 
 def begun(script: str, size: int, *, timeout: float = 60.0, **also: str) -> list[subprocess.Popen]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from accountant.errors import check
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.checked import data_on
 from dpsgd_torch.data.tensors import refusing_device

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from accountant import PrivacyError
 from dpsgd_torch.errors import RunError, told
+from dpsgd_torch.training.between_ranks import kind_and_words, known, made
 from dpsgd_torch.training.last_words import saying_last_words
 from dpsgd_torch.training.process_group import Lines, connected, lines_of
 
@@ -125,7 +126,7 @@ class World:
         self._refuse_failed(said)
         others = [r for r, one in enumerate(said) if one["at"] != said[0]["at"]]
         if others:
-            raise _known(
+            raise known(
                 RunError(
                     f"rank {others[0]}: is at {said[others[0]]['at']!r}, and rank 0 at "
                     f"{said[0]['at']!r}; let all ranks run one program on the same arguments"
@@ -143,7 +144,7 @@ class World:
                 value = make()
             except PrivacyError as error:
                 self._gather({"error": [type(error).__name__, str(error)], "of all": True})
-                raise _known(error)  # noqa: B904  the same one
+                raise known(error)  # noqa: B904  the same one
         return self.exchange(what, value)[0]
 
     def first_bytes(self, make: Callable[[], bytes]) -> bytes:
@@ -164,7 +165,7 @@ class World:
         for rank, theirs in enumerate(all_of_them):
             for name, value in theirs.items():
                 if value != all_of_them[0].get(name):
-                    raise _known(
+                    raise known(
                         RunError(
                             f"rank {rank}: its {name.replace('_', ' ')} differs from rank 0's, at "
                             f"{what}; give every rank the same data, model, arguments and versions"
@@ -203,15 +204,15 @@ class World:
             return error
         if isinstance(error, KeyboardInterrupt):
             error = RunError(f"interrupted {error}".strip() + f"; {_GO_ON}")
-        kind, message = _kind_and_words(error)
+        kind, message = kind_and_words(error)
         self.lines.tell({"rank": self.rank, "error": [kind, message]})
         if isinstance(error, PrivacyError):
-            error = _made(kind, f"rank {self.rank}: {error}", like=error).with_traceback(
+            error = made(kind, f"rank {self.rank}: {error}", like=error).with_traceback(
                 error.__traceback__
             )
         if isinstance(error, Exception):
             self._over = error
-        return _known(error)
+        return known(error)
 
     def joined(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) all ranks' values one after the other, in the order of ranks."""
@@ -258,16 +259,16 @@ class World:
         """Tell the others, wherever they wait; returns what to raise here."""
         if isinstance(error, OSError | sqlite3.Error):  # a full disk: no fault of the program's
             error = RunError(f"{told(error)}; {_GO_ON}")
-        kind, message = _kind_and_words(error)
+        kind, message = kind_and_words(error)
         mine = [kind, message]
         try:
             said = self._gather({"error": mine})
         except PrivacyError as lost:  # they are gone
-            return lost if self._stop else _known(error)
+            return lost if self._stop else known(error)
         alike = all(one.get("error") == mine for one in said)
         if alike or not isinstance(error, PrivacyError):
-            return _known(error)
-        return _known(_made(kind, f"rank {self.rank}: {error}", like=error))
+            return known(error)
+        return known(made(kind, f"rank {self.rank}: {error}", like=error))
 
     def _gather(self, message: Mapping[str, Any]) -> list[dict[str, Any]]:
         content = json.dumps(message).encode()
@@ -279,7 +280,7 @@ class World:
             if "error" in one:
                 kind, message = one["error"]
                 of_all = one.get("of all")
-                raise _known(_made(kind, message if of_all else f"rank {rank}: {message}"))
+                raise known(made(kind, message if of_all else f"rank {rank}: {message}"))
 
     def _heard(self, say: Callable[[], T]) -> T:
         """A collective that ends in an error of ours where a rank does not take part."""
@@ -310,14 +311,14 @@ class World:
         word = self._lines.word()
         if word and word["rank"] != self.rank:
             kind, message = word["error"]
-            self._over = _known(_made(kind, f"rank {word['rank']}: {message}"))
+            self._over = known(made(kind, f"rank {word['rank']}: {message}"))
             raise self._over
 
     def _lost(self, error: Exception | None = None) -> Exception:
         gone = sorted(self.missing - {-1})
         who = f"rank {', '.join(map(str, gone))}" if gone else "a rank"
         why = "" if gone else f" ({told(error)})" if error else ""
-        return _known(
+        return known(
             RunError(
                 f"{who}: is gone, or said nothing for {self._lines.timeout:g} s{why}; {_GO_ON}"
             )
@@ -325,32 +326,3 @@ class World:
 
 
 ALONE = World()
-
-
-E = TypeVar("E", bound=BaseException)
-
-
-def _kind_and_words(error: BaseException) -> tuple[str, str]:
-    """What the others are told: the class, where it is ours, and one line."""
-    ours = isinstance(error, PrivacyError)
-    return (type(error).__name__, str(error)) if ours else ("RunError", told(error))
-
-
-def _known(error: E) -> E:
-    error.known_to_all = True  # type: ignore[attr-defined]
-    return error
-
-
-def _made(kind: str, message: str, like: Exception | None = None) -> Exception:
-    """An error of ours by the name of its class."""
-    found = type(like) if like else _kinds().get(kind, RunError)
-    return found(message)
-
-
-def _kinds() -> dict[str, type[PrivacyError]]:
-    found, left = dict[str, type[PrivacyError]](), [PrivacyError]
-    while left:
-        kind = left.pop()
-        found[kind.__name__] = kind
-        left += kind.__subclasses__()
-    return found

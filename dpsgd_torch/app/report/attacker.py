@@ -62,6 +62,7 @@ class _Drawn:
 
     def __init__(self, curve: TradeOff) -> None:
         self.true_positives = curve.drawn
+        self.delta = curve.delta
 
 
 def percent(value: float) -> str:
