@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 TABLES = ("pandas", "opendp", "sklearn")
 MODELS = ("transformers", "timm", "peft")
 EXPORT = ("onnx", "onnxscript", "onnxruntime", "flatbuffers", "unicorn")
-EXTRAS = (*TABLES, *MODELS, *EXPORT, "optuna")
+EXTRAS = (*TABLES, *MODELS, *EXPORT, "cryptography", "optuna")
 APPLICATION = ("matplotlib", "jinja2", "rich", "platformdirs", "torchvision")
 OWN_MODEL = """
 import torch
@@ -57,6 +57,7 @@ def test_a_preset_is_trained_and_reported_without_extras(tmp_path):
         ("sklearn", "tables", ["dpsgd_torch.train", "--preset", "digits"]),
         ("opendp", "tables", ["dpsgd_torch.train", "--preset", "moa", "--epochs", 1]),
         ("transformers", "models", ["dpsgd_torch.train", "--preset", "text"]),
+        ("cryptography", "secure", ["dpsgd_torch.train", "--preset", "digits", "--secure"]),
         ("onnx", "export", ["dpsgd_torch.export.__main__", "run", "--to", "c"]),
     ],
 )
