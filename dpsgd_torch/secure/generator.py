@@ -106,9 +106,7 @@ def _encryptor(key: bytes) -> Any:
     try:
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
     except ImportError as error:
-        raise InvalidValue(
-            f"cryptography: is missing ({error}); pip install 'dpsgd_torch[secure]'"
-        ) from error
+        raise InvalidValue("cryptography: is missing; pip install 'dpsgd_torch[secure]'") from error
     return Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
 
 
