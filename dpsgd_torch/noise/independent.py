@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ import torch
 
 from accountant import Event
 from dpsgd_torch.errors import GuaranteeBroken
-from dpsgd_torch.mechanisms.gaussian import fill_normal, grid
+from dpsgd_torch.mechanisms.gaussian import Floats, fill_normal, grid
 from dpsgd_torch.noise.base import Noise, Release, StepPlan
 from dpsgd_torch.samplers.base import Sampler
 
@@ -60,13 +61,11 @@ class IndependentGaussian(Noise):
             for start in range(0, p.numel(), _PIECE):
                 exact = flat[start : start + _PIECE].double()
                 fill_normal(release.rng, noise[: len(exact)])
-                noisy = torch.from_numpy(noise[: len(exact)]).to(exact.device).mul_(std)
-                noisy.add_(exact).div_(step).round_().mul_(step)
-                total += _energy(exact)
-                added += _energy(exact.sub_(noisy))
+                noisy, energies = noised(exact, noise[: len(exact)], std, step)
+                total, added = total + energies.of_sum, added + energies.of_noise
                 grad[start : start + _PIECE] = noisy.div_(release.divisor)
             p.grad = grad.view(p.shape)
-        _check_sum_and_noise(math.sqrt(total), added, std, step, coordinates, release)
+        refuse_unplanned(Energies(total, added), std, step, coordinates, release)
 
     def describe(self, first: StepPlan, last: StepPlan) -> str:
         words = f"Gaussian noise of {first.noise_multiplier:.6g} times that norm was added"
@@ -78,11 +77,34 @@ class IndependentGaussian(Noise):
 INDEPENDENT = IndependentGaussian()
 
 
-def _check_sum_and_noise(
-    total: float, added: float, std: float, step: float, coordinates: int, release: Release
+@dataclass(frozen=True)
+class Energies:
+    """Sums of squares: of what was to be hidden, and of the noise that hides it."""
+
+    of_sum: float
+    of_noise: float
+
+
+def noised(
+    exact: torch.Tensor, standard: Floats, std: float, step: float
+) -> tuple[torch.Tensor, Energies]:
+    """Float64 values plus ``std`` times the ``standard`` ones, on the grid; they are used up."""
+    noisy = torch.from_numpy(standard).to(exact.device).mul_(std)
+    noisy.add_(exact).div_(step).round_().mul_(step)
+    of_sum = _energy(exact)
+    return noisy, Energies(of_sum, _energy(exact.sub_(noisy)))
+
+
+def refuse_unplanned(
+    found: Energies, std: float, step: float, coordinates: int, release: Release
 ) -> None:
-    clip_norm = release.plan.clip_norm
-    bound = release.vectors * clip_norm
+    """Refuse a release whose sum is longer than so many clipped vectors', or noise another.
+
+    Raises:
+        GuaranteeBroken: nothing may be released.
+    """
+    clip_norm, added = release.plan.clip_norm, found.of_noise
+    total, bound = math.sqrt(found.of_sum), release.vectors * clip_norm
     low, high = (math.sqrt(energy) * std for energy in _energy_bounds(coordinates))
     # Rounding, to the grid and to float64, also moves the noise: all that counts of a lone
     # coordinate's when it is near 0, or of one far smaller than the sum.
