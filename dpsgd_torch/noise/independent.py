@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 
 from accountant import Event
-from dpsgd_torch.mechanisms.gaussian import fill_normal, grid
+from dpsgd_torch.mechanisms.gaussian import Floats, fill_normal, grid
 from dpsgd_torch.noise.base import Noise, Release, StepPlan
-from dpsgd_torch.noise.measured import check_sum_and_noise as _check_sum_and_noise
-from dpsgd_torch.noise.measured import energy
+from dpsgd_torch.noise.measured import check_sum_and_noise, energy
 from dpsgd_torch.samplers.base import Sampler
 
 _PIECE = 1 << 16  # coordinates that are noised at once, so that they stay in the cache
@@ -58,13 +58,11 @@ class IndependentGaussian(Noise):
             for start in range(0, p.numel(), _PIECE):
                 exact = flat[start : start + _PIECE].double()
                 fill_normal(release.rng, noise[: len(exact)])
-                noisy = torch.from_numpy(noise[: len(exact)]).to(exact.device).mul_(std)
-                noisy.add_(exact).div_(step).round_().mul_(step)
-                total += energy(exact)
-                added += energy(exact.sub_(noisy))
+                noisy, energies = noised(exact, noise[: len(exact)], std, step)
+                total, added = total + energies.of_sum, added + energies.of_noise
                 grad[start : start + _PIECE] = noisy.div_(release.divisor)
             p.grad = grad.view(p.shape)
-        _check_sum_and_noise(math.sqrt(total), added, std, step, coordinates, release)
+        refuse_unplanned(Energies(total, added), std, step, coordinates, release)
 
     def describe(self, first: StepPlan, last: StepPlan) -> str:
         words = f"Gaussian noise of {first.noise_multiplier:.6g} times that norm was added"
@@ -74,3 +72,33 @@ class IndependentGaussian(Noise):
 
 
 INDEPENDENT = IndependentGaussian()
+
+
+@dataclass(frozen=True)
+class Energies:
+    """Sums of squares: of what was to be hidden, and of the noise that hides it."""
+
+    of_sum: float
+    of_noise: float
+
+
+def noised(
+    exact: torch.Tensor, standard: Floats, std: float, step: float
+) -> tuple[torch.Tensor, Energies]:
+    """Float64 values plus ``std`` times the ``standard`` ones, on the grid; they are used up."""
+    noisy = torch.from_numpy(standard).to(exact.device).mul_(std)
+    noisy.add_(exact).div_(step).round_().mul_(step)
+    of_sum = energy(exact)
+    return noisy, Energies(of_sum, energy(exact.sub_(noisy)))
+
+
+def refuse_unplanned(
+    found: Energies, std: float, step: float, coordinates: int, release: Release
+) -> None:
+    """Refuse a release whose sum is longer than so many clipped vectors', or noise another.
+
+    Raises:
+        GuaranteeBroken: nothing may be released.
+    """
+    total = math.sqrt(found.of_sum)
+    check_sum_and_noise(total, found.of_noise, std, step, coordinates, release)
