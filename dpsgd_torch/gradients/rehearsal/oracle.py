@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -97,9 +98,16 @@ class Oracle:
                 raise unreached(name)
 
     def differing(
-        self, reference: Gradient, given: Gradient, scale: float = 0.0, *, alike: bool = False
+        self,
+        reference: Gradient,
+        given: Iterable[torch.Tensor],
+        scale: float = 0.0,
+        *,
+        alike: bool = False,
     ) -> tuple[str, float] | None:
         """The first parameter whose gradients differ beyond rounding, and by how much of it.
+
+        Of ``given`` a parameter at a time is held.
 
         Args:
             scale: of what was added up, where it is more than the sum.
