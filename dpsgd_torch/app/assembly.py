@@ -139,6 +139,7 @@ def make_trainer(
         device=usable_device(config.device),
         seed=own_root(root, fold.name),
         world=world,
+        shard=config.shard and config.dp,
     )
 
 

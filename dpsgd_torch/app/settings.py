@@ -172,6 +172,11 @@ class Machine:
         100, "steps between checkpoints, besides each epoch's end", rule="count"
     )
     device: str = knob("cpu", "cpu, cuda, …")
+    shard: bool = knob(
+        False,
+        "of several processes (torchrun) each holds a part of parameters, sums, noise and optimizer"
+        " state alone",
+    )
     seed: int | None = knob(None, "repeatable run; whoever knows the seed can subtract the noise")
 
 

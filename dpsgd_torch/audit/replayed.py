@@ -19,6 +19,9 @@ from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients.methods import per_example_gradients
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
+from dpsgd_torch.noise.base import Noise
+from dpsgd_torch.noise.blocks import BLOCKS
+from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Constant, schedule_from_json
@@ -125,7 +128,10 @@ def _plan(folder: RunFolder, kept: dict[str, Any]) -> PrivacyPlan:
     if not asked.get("privacy"):
         raise RunError(f"run {folder.path}: is not private, so nothing is to be audited")
     sampling = asked["sampling"]
-    if "sampler" in sampling or "noise" in asked["privacy"]:
+    noise = asked["privacy"].get("noise", {"noise": INDEPENDENT.name})
+    kinds: dict[str, Noise] = {each.name: each for each in (INDEPENDENT, BLOCKS)}
+    drawn = kinds.get(noise.get("noise"))
+    if "sampler" in sampling or drawn is None:
         raise RunError(
             f"run {folder.path}: has a sampler or noise of its own kind; replay draws Poisson "
             "samples and independent noise"
@@ -136,6 +142,7 @@ def _plan(folder: RunFolder, kept: dict[str, Any]) -> PrivacyPlan:
         clip_norm=schedule_from_json(clip) if isinstance(clip, dict) else Constant(clip),
         noise_multiplier=schedule_from_json(kept["noise_multiplier"]),
         delta=asked["privacy"]["delta"],
+        noise=drawn,
     )
 
 

@@ -32,6 +32,7 @@ from dpsgd_torch.training.optimizers import Optimizers, made_optimizer
 from dpsgd_torch.training.physical_size import AUTO, begun_with
 from dpsgd_torch.training.rates import SchedulerFactory, made_scheduler
 from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.shards import Shards, sharded_privacy
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.streams import Streams
@@ -65,12 +66,14 @@ def assembled(
     seed: int | None,
     values: Loss | None = None,
     world: World = ALONE,
+    shard: bool = False,
 ) -> RunState:
     """The state of a run that has not begun; the model is on its device, and in training mode.
 
     Args:
         values: the loss as it is called, where ``loss`` only names it.
         world: the processes that train together; all but the first keep nothing.
+        shard: whether each of them holds a part of the model alone.
 
     Raises:
         InvalidValue, ModelError, DataError: nothing was charged.
@@ -85,6 +88,7 @@ def assembled(
         seed=seed,
     )
     refuse_wrapped(model)
+    privacy = sharded_privacy(privacy, early_stopping) if shard else privacy
     device = world.device(torch.device(device))
     data = data_on(device, given_data, "train_tensors")
     test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")
@@ -134,6 +138,7 @@ def assembled(
         picks_size=physical_batch_size == AUTO,
         checkpoint_every=checkpoint_every,
         world=world,
+        shards=Shards(model, made, world) if shard and not world.is_alone else None,
     )
 
 

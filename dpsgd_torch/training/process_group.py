@@ -99,6 +99,23 @@ class Lines:
             for tensor, part in zip(alike, flat.split([t.numel() for t in alike]), strict=True):
                 tensor.copy_(part.view(tensor.shape))
 
+    def joined(self, mine: torch.Tensor) -> torch.Tensor:
+        """(ranks, n): each rank's n values, in the order of ranks."""
+        found = mine.new_empty(self.size * mine.numel())
+        # torch 2.13 warns of the name that older ones have
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        gather(found, mine, group=self._of(mine.device))
+        return found.view(self.size, -1)
+
+    def sent(
+        self, values: torch.Tensor, outgoing: list[int], incoming: list[int]
+    ) -> list[torch.Tensor]:
+        """What each rank sent here, where ``values`` holds what goes to each in turn."""
+        found = values.new_empty(sum(incoming))
+        group = self._of(values.device)
+        dist.all_to_all_single(found, values, incoming, outgoing, group=group)
+        return list(found.split(incoming))
+
     def summed(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Sums over ranks in float64, complete on rank 0, where the order is that of ranks.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from dpsgd_torch.data.base import Batch
+from dpsgd_torch.data.tensors import give_back
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.gradients.methods import Method, choose
@@ -45,6 +46,7 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
         ModelError, DataError: what failed, and on what.
     """
     try_model(run)
+    give_back()
     within = TargetRange.of(run.given_loss)
     met = met_rows(run, within)
     check_rows(met, run.model, run.loss, within, at_once(run), learns=True)
@@ -52,7 +54,11 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     size = at_once(run)
     try_training(run.model, run.loss, met.rows, size)
     try_scores(run.model, run.scores, run.test, held_out, size, within)
-    try_optimizer(run.model, run.optimizer, kept=run.folder is not None)
+    give_back()
+    if run.shards:
+        run.shards.take()
+    try_optimizer(run.shards or run.model, run.optimizer, kept=run.folder is not None)
+    give_back()
     return method
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, overload
 
 import torch
 from torch import nn
 
+from accountant import PrivacyError
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.trees import Forward, call
 from dpsgd_torch.data.units import UnitRows
@@ -26,10 +30,13 @@ from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import Inserted, trained_by
-from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.released_state import ReleaseGuard, Watched
+from dpsgd_torch.training.shards import Shards
 from dpsgd_torch.training.steering import Steering
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.world import ALONE, World
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -62,6 +69,8 @@ class RunState:
     forward: Forward = call
     kept: Kept = field(default_factory=Kept)
     world: World = ALONE  # whoever trains with it; all but rank 0 have no folder
+    shards: Shards | None = None  # the parts that this rank holds, where each holds some
+    keeps: bool = False  # whether rank 0 has a folder
     inserted: Inserted | None = None
     heard: str = ""  # a digest of losses, where nothing else tells them from another loop's
 
@@ -79,6 +88,60 @@ class RunState:
     @property
     def attempt(self) -> int:
         return self.charges.attempt
+
+    @property
+    def watched(self) -> Watched:
+        """What a step moves: the model, or the parts of it that this rank holds."""
+        return self.shards if self.shards and self.shards.are_apart else self.model
+
+    def accept(self) -> int:
+        """Take what all ranks hold as released; returns one checksum, for the ledger."""
+        own = self.guard.accept()
+        if not (self.shards and self.shards.are_apart):
+            return own
+        return zlib.crc32(json.dumps(self.world.exchange("what is released", own)).encode())
+
+    @contextlib.contextmanager
+    def phase(self) -> Iterator[None]:
+        """Around what runs the model, on all ranks, also those that do not run it."""
+        with self.shards.phase() if self.shards else contextlib.nullcontext():
+            yield
+
+    def first_with_model(self, make: Callable[[], T], what: str) -> T:
+        """What rank 0 makes of the model, JSON, for all; what it refuses is refused by all."""
+        if not (self.shards and self.shards.are_apart):
+            return self.world.first(make, what)
+        made: list[T] = []
+        refused: list[PrivacyError] = []
+        with self.phase():
+            if self.world.is_first:
+                try:
+                    made.append(make())
+                except PrivacyError as error:
+                    refused.append(error)
+
+        def told() -> T:
+            if refused:
+                raise refused[0]
+            return made[0]
+
+        return self.world.first(told, what)
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Around steps: ranks hold parts where they were asked to, and all of it afterwards.
+
+        After an error they stay apart: others may be gone.
+        """
+        if self.shards is None:
+            yield
+            return
+        self.shards.take_apart()
+        self.guard.watch(self.shards)
+        yield
+        self.guard.check(self.done)
+        self.shards.put_together()
+        self.guard.watch(self.model)
 
     def begin_attempt(self, *, environment: str, repeatable: bool) -> None:
         """Go on with the last attempt or begin another, and with it what the noise carries."""
@@ -104,9 +167,6 @@ class RunState:
         """The epochs so far, public and private parts apart."""
         folder.write_lines("metrics.jsonl", (r.to_json() for r in self.history.epochs))
         folder.write_lines("private/metrics.jsonl", self.history.private)
-
-
-T = TypeVar("T")
 
 
 class HasState(Protocol):

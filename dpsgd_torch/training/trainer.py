@@ -75,6 +75,8 @@ class Trainer:
         callbacks: told of each step and epoch (``training.callbacks.Callback``), as loggers are.
         device: where to train; on the CPU an interrupted run repeats bit for bit.
         world: the processes that train this run together; None: those that torchrun began.
+        shard: of several processes, each holds a part of parameters, sums, noise and optimizer
+            state alone while steps are taken, and noise is drawn by blocks, whoever draws it.
         seed: makes the run reproducible, also for an attacker who knows it: a published one
             protects nobody. None draws 256 bits from the operating system.
 
@@ -119,6 +121,7 @@ class Trainer:
         device: str | torch.device = "cpu",
         seed: int | None = None,
         world: World | None = None,
+        shard: bool = False,
     ) -> None:
         self.callbacks, self._fitted = callbacks_in(callbacks), False
         world = World.of_environment() if world is None else world
@@ -146,6 +149,7 @@ class Trainer:
                 device=device,
                 seed=seed,
                 world=world,
+                shard=shard,
             )
             self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
             if state.plan:
