@@ -57,7 +57,7 @@ class Unit:
             for cut, at in zip(self.cuts, self._at, strict=False)
         ]
         self.flat.untyped_storage().resize_(0)
-        self.whole = self.written = False
+        self.whole = self.written = self.differs = False
         self.nbytes = sum(cut.size * cut.p.element_size() for cut in cuts)
 
     def places(self) -> Iterable[int]:
@@ -79,7 +79,7 @@ class Unit:
             if not cut.p.untyped_storage().resizable():  # numpy, or a file, has had it
                 cut.p.data = torch.empty_like(cut.p.detach())
             cut.p.untyped_storage().resize_(0)
-        self.whole = self.written = False
+        self.whole = self.written = self.differs = False
 
     def have(self) -> None:
         """Have the parameters' memory again, with anything in it."""
@@ -99,6 +99,14 @@ class Unit:
         return all(
             torch.equal(_memory(cut.p)[cut.of(self._rank)], shard.detach())
             for cut, shard in zip(self.cuts, self.shards, strict=True)
+        )
+
+    def is_as_gathered(self, gathered: torch.Tensor) -> bool:
+        """Whether what is whole is what all ranks hold."""
+        return all(
+            torch.equal(_memory(cut.p)[cut.of(rank)], row[at : at + cut.length(rank)])
+            for cut, at in zip(self.cuts, self._at, strict=False)
+            for rank, row in enumerate(gathered)
         )
 
 

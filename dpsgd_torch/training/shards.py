@@ -144,9 +144,13 @@ class Shards:
         give_back()
         with _Touch(self):
             yield
+        for unit in self._held.values():
+            if unit.written:
+                self._round(["gather", unit.number])
         while any(want != _DONE for want in self._round(_DONE)):
             pass
-        written = [unit for unit in self._held.values() if not unit.is_as_taken()]
+        held = self._held.values()
+        written = [unit for unit in held if unit.differs or not unit.is_as_taken()]
         self._let_go()
         give_back()
         if written:
@@ -240,7 +244,9 @@ class Shards:
 
     def _gather(self, unit: Unit, *, wanted: bool) -> None:
         gathered = self.world.joined(unit.flat)
-        if wanted:
+        if wanted and unit.whole:  # once more, since it was written to
+            unit.differs = not unit.is_as_gathered(gathered)
+        elif wanted:
             unit.put(gathered)
 
     def _add(

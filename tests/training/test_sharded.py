@@ -262,3 +262,23 @@ for wrap in (lambda m: fully_shard(m, mesh=mesh),
         assert first.startswith("ModelError parameter 0.weight = DTensor")
         assert second.startswith("ModelError parameter 4.weight = DTensor")
         assert all("with shard=True, and run under torchrun" in line for line in (first, second))
+
+
+def test_what_reads_parameters_behind_torchs_back_is_refused_before_anything_is_charged():
+    script = """
+from torch import nn
+from sharded_runs import made
+class Behind(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(36, 3)
+    def forward(self, x):
+        return self.inner(x.flatten(1)) + 0 * float(self.inner.bias.detach().numpy().sum())
+try:
+    made(world, model=Behind())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    for out in run(script, 2):
+        assert out.startswith("ModelError model: ")
+        assert "leave shard out" in out
