@@ -142,6 +142,7 @@ def make_trainer(
         secure=config.secure,
         world=world,
         precision=config.precision,
+        shard=config.shard and config.dp,
     )
 
 

@@ -260,6 +260,11 @@ class Machine:
     compile: bool = knob(
         False, "compile passes, norms and sums before the run begins, where they can be", since=3
     )
+    shard: bool = knob(
+        False,
+        "of several processes (torchrun) each holds a part of parameters, sums, noise and optimizer"
+        " state alone",
+    )
     seed: int | None = knob(None, "repeatable run; whoever knows the seed can subtract the noise")
 
 

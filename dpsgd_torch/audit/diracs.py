@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +38,13 @@ class Diracs:
     def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
         return (sums := zeros(self._params)), self.add_to(sums, factors, within)
 
+    def one_by_one(
+        self, factors: torch.Tensor, within: float, *, keep: bool = False
+    ) -> Iterator[tuple[torch.Tensor, float]]:
+        del keep  # there are few
+        for total in self.totals(factors, within)[0]:
+            yield total, 0.0
+
     def norm(self, slot: int) -> float:
         del slot
         return self._height
@@ -47,6 +54,9 @@ class Diracs:
         for total, inside, at in _split(self._params, self._places[slot : slot + 1]):
             written[total].view(-1)[at[inside]] = self._height
         return [part.view(-1) for part in written]
+
+    def written(self, slot: int) -> Iterator[torch.Tensor]:
+        return iter(self.vector(slot))
 
     def norms_told(self, slot: int) -> list[float]:
         return [float(part.norm()) for part in self.vector(slot)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from dpsgd_torch.gradients.vectors import Vectors
@@ -24,11 +26,19 @@ class Unscaled:
     def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
         return self._vectors.totals(factors.double() / self._scale, within)
 
+    def one_by_one(
+        self, factors: torch.Tensor, within: float, *, keep: bool = False
+    ) -> Iterator[tuple[torch.Tensor, float]]:
+        return self._vectors.one_by_one(factors.double() / self._scale, within, keep=keep)
+
     def norm(self, slot: int) -> float:
         return self._vectors.norm(slot) / self._scale
 
     def vector(self, slot: int) -> list[torch.Tensor]:
-        return [part / self._scale for part in self._vectors.vector(slot)]
+        return list(self.written(slot))
+
+    def written(self, slot: int) -> Iterator[torch.Tensor]:
+        return (part / self._scale for part in self._vectors.written(slot))
 
     def norms_told(self, slot: int) -> list[float]:
         return [told / self._scale for told in self._vectors.norms_told(slot)]

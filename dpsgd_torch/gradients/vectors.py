@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -45,11 +45,23 @@ class Vectors(Protocol):
         A sum is float32 where that holds all there is of it: within the error allowed.
         """
 
+    def one_by_one(
+        self, factors: torch.Tensor, within: float, *, keep: bool = False
+    ) -> Iterator[tuple[torch.Tensor, float]]:
+        """``totals`` a parameter at a time, and the square of what was rounded away in each.
+
+        Args:
+            keep: the vectors are not used up.
+        """
+
     def norm(self, slot: int) -> float:
         """One slot's norm, computed again in float64."""
 
     def vector(self, slot: int) -> list[torch.Tensor]:
         """One slot's vector written out in float64, a flat tensor a parameter."""
+
+    def written(self, slot: int) -> Iterator[torch.Tensor]:
+        """The same, a parameter at a time."""
 
     def norms_told(self, slot: int) -> list[float]:
         """What ``norms`` took one slot's norm in each parameter to be."""
@@ -120,11 +132,24 @@ class Stored:
     def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
         return (sums := zeros(self._params)), self.add_to(sums, factors)
 
+    def one_by_one(
+        self, factors: torch.Tensor, within: float, *, keep: bool = False
+    ) -> Iterator[tuple[torch.Tensor, float]]:
+        for i, p in enumerate(self._params):
+            total = zeros([p])
+            add_rows(total, [self._grads[i]], factors)
+            if not keep:
+                self._grads[i] = self._grads[i][:, :0]
+            yield total[0], 0.0
+
     def norm(self, slot: int) -> float:
-        return length(self.vector(slot))
+        return length(self.written(slot))
 
     def vector(self, slot: int) -> list[torch.Tensor]:
-        return [g[slot].double() for g in self._grads]
+        return list(self.written(slot))
+
+    def written(self, slot: int) -> Iterator[torch.Tensor]:
+        return (g[slot].double() for g in self._grads)
 
     def norms_told(self, slot: int) -> list[float]:
         return [float(g[slot].square().sum().sqrt()) for g in self._grads]
@@ -170,7 +195,7 @@ def add_rows(
             flat[start : start + width] += factors @ (block if every else block[kept]).double()
 
 
-def length(vector: Sequence[torch.Tensor]) -> float:
+def length(vector: Iterable[torch.Tensor]) -> float:
     """L2 norm over all parameters together, of one flat tensor each."""
     return math.sqrt(sum(float(part @ part) for part in vector))
 

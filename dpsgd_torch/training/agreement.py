@@ -46,17 +46,25 @@ def agree_on_checkpoint(run: RunState) -> None:
     """
     if run.world.is_alone:
         return
-    tensors, plain = optimizer_state(run.optimizer)
-    tensors |= {f"noise.{name}": tensor for name, tensor in run.noise_state.items()}
+    if run.is_apart:  # each rank holds other parts; what is public of them was agreed on
+        held: dict[str, Any] = {}
+    else:
+        held = {"weights": digest(run.model.state_dict().values())}
+        held["state_of_the_optimizer"] = _state(run)
     run.world.agree(
         "a checkpoint",
         step=run.done,
         attempt=run.attempt,
         plan=_hashed(run.plan.noise_multiplier.to_json() if run.plan else None),
         data=run.data_digest,
-        weights=digest(run.model.state_dict().values()),
-        state_of_the_optimizer=_hashed([plain, digest(tensors[n] for n in sorted(tensors))]),
+        **held,
     )
+
+
+def _state(run: RunState) -> str:
+    tensors, plain = optimizer_state(run.optimizer)
+    tensors |= {f"noise.{name}": tensor for name, tensor in run.noise_state.items()}
+    return _hashed([plain, digest(tensors[n] for n in sorted(tensors))])
 
 
 def copied_ledger(plan: PrivacyPlan, rows: Mapping[str, Any], part: str) -> Ledger:

@@ -37,6 +37,7 @@ from dpsgd_torch.training.physical_size import AUTO, begun_with
 from dpsgd_torch.training.rates import SchedulerFactory, made_scheduler
 from dpsgd_torch.training.released_state import ReleaseGuard
 from dpsgd_torch.training.secured import secured
+from dpsgd_torch.training.shards import Shards, sharded_privacy
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.streams import Streams
@@ -73,6 +74,7 @@ def assembled(
     world: World = ALONE,
     precision: str | Precision = FLOAT32,
     secure: bool = False,
+    shard: bool = False,
 ) -> RunState:
     """The state of a run that has not begun; the model is on its device, and in training mode.
 
@@ -80,6 +82,7 @@ def assembled(
         values: the loss as it is called, where ``loss`` only names it.
         world: the processes that train together; all but the first keep nothing.
         secure: exact noise, and a cryptographic generator for it and for the samples.
+        shard: whether each of them holds a part of the model alone.
 
     Raises:
         InvalidValue, ModelError, DataError: nothing was charged.
@@ -106,6 +109,7 @@ def assembled(
         "charges for the rounding of float32 passes that are not compiled, and of no others",
         "leave out precision and compile, or secure",
     )
+    privacy = sharded_privacy(privacy, early_stopping) if shard else privacy
     data = data_on(device, given_data, "train_tensors")
     test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")
     ids = None if units is None else UnitIds(units, len(data))
@@ -157,6 +161,7 @@ def assembled(
         world=world,
         precision=precision,
         forward=precision.forward(call, device),
+        shards=Shards(model, made, world) if shard and not world.is_alone else None,
     )
 
 

@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -19,9 +19,13 @@ from dpsgd_torch.errors import RunError
 from dpsgd_torch.storage.aliases import KEY, aliases_in, stored_once, tied
 from dpsgd_torch.storage.run_folder import sync_folder, write_durably
 from dpsgd_torch.storage.sealed import sealed, unsealed
+from dpsgd_torch.storage.streamed import digest_of
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.released_state import own_copy, released_tensors
+
+TENSORS = "tensors.safetensors"
+T = TypeVar("T")
 
 _KEPT = 2
 _DAMAGE = (OSError, ValueError, KeyError, RecursionError)
@@ -43,11 +47,7 @@ def save_checkpoint(
     all that a resumed run knows of the epochs before: it reads no file that was published.
     ``noise`` is what the noise carries from step to step, ``kept`` what else there is to keep.
     """
-    final = folder / f"step-{step:08d}"
-    partial = folder / f".{final.name}.partial"
-    for leftover in (partial, final):  # a repeated step writes the same checkpoint again
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = started(folder, step)
     others, plain = optimizer_state(optimizer)
     others |= {f"noise.{name}": tensor for name, tensor in (noise or {}).items()}
     more, beside = (kept or Kept()).state()
@@ -56,16 +56,39 @@ def save_checkpoint(
     tensors |= {f"model.{name}": tensor for name, tensor in released_tensors(model).items()}
     stored, aliases = stored_once(tensors)
     content = save_tensors(stored, metadata={KEY: json.dumps(aliases)} if aliases else None)
-    write_durably(partial / "tensors.safetensors", content)
+    write_durably(partial / TENSORS, content)
     digest = hashlib.sha256(content).hexdigest()
     state = {"step": step, "charges": charges, "tensors": digest, "optimizer": plain}
     state |= {"kept": beside} if beside else {}
-    state = sealed({**state, "history": history.to_json()})
-    write_durably(partial / "state.json", json.dumps(state).encode())
-    os.rename(partial, final)
+    finished(folder, step, state, history)
+
+
+def started(folder: Path, step: int) -> Path:
+    """An empty folder, for the tensors of a checkpoint that is not there yet."""
+    final = _final(folder, step)
+    for leftover in (_partial(final), final):  # a repeated step writes the same checkpoint again
+        shutil.rmtree(leftover, ignore_errors=True)
+    _partial(final).mkdir(parents=True)
+    return _partial(final)
+
+
+def finished(folder: Path, step: int, state: Mapping[str, Any], history: History) -> None:
+    """Add to the tensors what is JSON, and have the checkpoint be there."""
+    final = _final(folder, step)
+    whole = sealed({**state, "history": history.to_json()})
+    write_durably(_partial(final) / "state.json", json.dumps(whole).encode())
+    os.rename(_partial(final), final)
     sync_folder(folder)
     for old in _checkpoints(folder)[:-_KEPT]:
         shutil.rmtree(old)
+
+
+def _final(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
+def _partial(final: Path) -> Path:
+    return final.with_name(f".{final.name}.partial")
 
 
 def load_checkpoint(
@@ -93,12 +116,26 @@ def read_newest(folder: Path) -> tuple[dict[str, Any], bytes]:
     Raises:
         RunError: there is none, or the newest is damaged; the newest good one is named.
     """
+    return _newest(folder, _read)
+
+
+def newest_unread(folder: Path) -> tuple[dict[str, Any], Path]:
+    """The same, with the file of its tensors where it is: its digest was compared.
+
+    Raises:
+        RunError: there is none, or the newest is damaged; the newest good one is named.
+    """
+    return _newest(folder, _looked_at)
+
+
+def _newest(
+    folder: Path, read: Callable[[Path], tuple[dict[str, Any], T]]
+) -> tuple[dict[str, Any], T]:
     found = _checkpoints(folder)
     if not found:
         raise RunError(f"{folder}: holds no checkpoint to resume from; start a new run")
     try:
-        state, content = _read(found[-1])
-        tied(load_tensors(content), aliases_in(content))
+        return read(found[-1])
     except _DAMAGE as error:
         good = [path.name for path in found[:-1] if _is_good(path)]
         move = (
@@ -108,7 +145,6 @@ def read_newest(folder: Path) -> tuple[dict[str, Any], bytes]:
             else "no good one is left before it: start a new run"
         )
         raise RunError(f"checkpoint {found[-1]}: damaged ({error}); {move}") from error
-    return state, content
 
 
 def put_back(
@@ -143,16 +179,26 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     state = unsealed(json.loads((path / "state.json").read_text()))
-    content = (path / "tensors.safetensors").read_bytes()
-    if hashlib.sha256(content).hexdigest() != state["tensors"]:
-        raise ValueError("its sha256 is not the one recorded")
+    content = (path / TENSORS).read_bytes()
+    _refuse_other(hashlib.sha256(content).hexdigest(), state)
+    tied(load_tensors(content), aliases_in(content))
     return state, content
+
+
+def _looked_at(path: Path) -> tuple[dict[str, Any], Path]:
+    state, tensors = unsealed(json.loads((path / "state.json").read_text())), path / TENSORS
+    _refuse_other(digest_of(tensors), state)
+    return state, tensors
+
+
+def _refuse_other(digest: str, state: Mapping[str, Any]) -> None:
+    if digest != state["tensors"]:
+        raise ValueError("its sha256 is not the one recorded")
 
 
 def _is_good(path: Path) -> bool:
     try:
-        content = _read(path)[1]
-        tied(load_tensors(content), aliases_in(content))
+        _looked_at(path)
     except _DAMAGE:
         return False
     return True

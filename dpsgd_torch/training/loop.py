@@ -14,12 +14,11 @@ from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.blame import within_charged_step
 from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.samplers.base import Sampler
-from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.agreement import agree_on_checkpoint
-from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.evaluation import evaluate
 from dpsgd_torch.training.feed import Feed, feeding
 from dpsgd_torch.training.history import EpochRecord, PrivateRecord, summed
+from dpsgd_torch.training.keeping import keep
 from dpsgd_torch.training.movement import Movement
 from dpsgd_torch.training.speed import Speed
 from dpsgd_torch.training.state import RunState
@@ -79,7 +78,7 @@ class Steps:
         self._run, self._feed = run, feed
         self._ends = epoch_ends(run.sampling)
         self._private, self._meter = PrivateRecord(), _Meter(run)
-        self._movement = Movement(run.model) if run.plan else None
+        self._movement = Movement(run.watched) if run.plan else None
         self._on_record: int | None = None
         self._record: EpochRecord | None = None
         self._speed = run.speed = Speed(run.sampling.batch_size, run.world, run.device)
@@ -147,12 +146,12 @@ class Steps:
         run, step = self._run, self._run.done
         self._private.add(record)
         if self._movement and self.plan.noise_multiplier > 0:
-            self._movement.check(run.model, run.optimizer, partial(_rates_rise, run, step))
+            self._movement.check(run.watched, run.optimizer, partial(_rates_rise, run, step))
 
     def settle(self) -> None:
         """Put on record what the step released, and the epoch where it ends there."""
         run, epoch = self._run, self.epoch
-        checksum = run.guard.accept()
+        checksum = run.accept()
         run.world.agree(f"step {run.done}", weights=checksum)
         if run.plan:
             run.charges.settle(run.done, checksum, self._on_record)
@@ -167,6 +166,7 @@ class Steps:
                     run.charges if run.plan else None,
                     run.world,
                     keyed=run.keyed,
+                    whole=run.of_whole_model if run.is_apart else None,
                 )
             except BudgetExceeded as reason:
                 run.stopped, score = str(reason), None
@@ -179,8 +179,8 @@ class Steps:
         run = self._run
         if self._record or run.done % run.checkpoint_every == 0:
             agree_on_checkpoint(run)
-            if run.folder:
-                _keep(run, run.folder)
+            if run.keeps:
+                keep(run)
 
     def reached(self) -> Progress:
         """Where the run stands after the step that was settled last."""
@@ -198,8 +198,8 @@ class Steps:
         epoch = len(run.history.epochs) + 1
         record = _end_epoch(run, epoch, self._private, None)
         agree_on_checkpoint(run)
-        if run.folder:
-            _keep(run, run.folder)
+        if run.keeps:
+            keep(run)
         return Progress(run.done, run.sampling.steps, epoch, record.epsilon, record)
 
     def end(self) -> None:
@@ -210,7 +210,7 @@ class Steps:
         run.world.exchange("the last weights")
         if not run.world.is_alone and run.steering.early_stopping.keep_best:
             run.world.hand_round(list(run.model.state_dict().values()))
-        run.world.agree("the end", weights=run.guard.accept())
+        run.world.agree("the end", weights=run.accept())
 
 
 def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
@@ -226,22 +226,6 @@ def train(run: RunState, take: PlainStep | PrivateStep) -> Iterator[Progress]:
         if last := steps.stopped():
             yield last
         steps.end()
-
-
-def _keep(run: RunState, folder: RunFolder) -> None:
-    """Write a checkpoint, of nothing that a step did not leave."""
-    run.refuse_changed_state()
-    held = len(run.charges.ledger) if run.plan else 0
-    save_checkpoint(
-        folder.checkpoints,
-        run.done,
-        run.model,
-        run.optimizer,
-        held,
-        run.history,
-        run.noise_state,
-        run.kept,
-    )
 
 
 def epoch_ends(sampling: Sampler) -> list[int]:
@@ -281,6 +265,15 @@ def _draw(run: RunState, step: int, feed: Feed) -> Draw:
     return Draw(batch.rows, batch.slots, noise, batch.weights)
 
 
+def _tested(run: RunState) -> dict[str, float]:
+    """Scores of the test set: taken by all ranks, or of a model in parts by rank 0."""
+    if run.is_apart:
+        return run.first_with_model(
+            lambda: evaluate(run.model, run.scores, run.test), "the test set"
+        )
+    return evaluate(run.model, run.scores, run.test, run.world)
+
+
 def _end_epoch(
     run: RunState, epoch: int, private: PrivateRecord, score: float | None
 ) -> EpochRecord:
@@ -288,7 +281,7 @@ def _end_epoch(
         epoch=epoch,
         step=run.done,
         epsilon=run.charges.ledger.epsilon() if run.plan else None,
-        test=evaluate(run.model, run.scores, run.test, run.world),
+        test=_tested(run),
         validation=score,
     )
     run.history.epochs.append(record)

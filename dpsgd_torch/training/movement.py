@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dpsgd_torch.errors import ModelError, RunError
+from dpsgd_torch.training.released_state import Watched
 
 _CAUSES = (
     "a step was wrapped or hooked, or a library replaced the parameter: give the trainer "
@@ -25,7 +26,7 @@ class Movement:
       so is what a step is too small for (it rounds away) while rates still rise.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Watched) -> None:
         self._before = {
             name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
         }
@@ -34,7 +35,7 @@ class Movement:
         return bool(self._before)
 
     def check(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, rising: Callable[[], bool]
+        self, model: Watched, optimizer: torch.optim.Optimizer, rising: Callable[[], bool]
     ) -> None:
         """Look at what a step has moved.
 
@@ -67,7 +68,7 @@ class Movement:
 
 
 def refuse_unmoved(
-    copies: Mapping[nn.Parameter, nn.Parameter], optimizer: torch.optim.Optimizer, model: nn.Module
+    copies: Mapping[nn.Parameter, nn.Parameter], optimizer: torch.optim.Optimizer, model: Watched
 ) -> None:
     """Refuse an optimizer whose step on copies set to zero leaves one of them there."""
     names = {p: name for name, p in model.named_parameters() if p.requires_grad}

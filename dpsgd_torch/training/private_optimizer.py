@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from accountant import InvalidValue
-from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.errors import GuaranteeBroken
-from dpsgd_torch.gradients.vectors import MARGIN, Vectors, zeros
+from dpsgd_torch.gradients.vectors import MARGIN, Vectors
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
-from dpsgd_torch.secure.generator import secure_bits, secure_generator
+from dpsgd_torch.training.shards import Shards
+from dpsgd_torch.training.sums import ShardedSums, Sums, WholeSums
 from dpsgd_torch.training.world import ALONE, World
 
 if TYPE_CHECKING:
@@ -81,8 +79,8 @@ class PrivateOptimizer:
       microbatches.
     * A vector is clipped to a margin below what is charged: half of it covers norms that are
       rounded; of the other half, each of two neighbours' sums may be off by half.
-    * Over several ranks each clips and sums its share; sums are added in float64 in the order of
-      ranks, and rank 0 adds the noise, once, and hands round what is released.
+    * Over several ranks each clips and sums its share; where sums are kept, and who adds the noise,
+      once, is told by ``Sums``.
     * Each release checks its own claims: the largest clipped norm here, the norm of the sum and the
       noise that was really added where it is added.
     * The optimizer steps by what has noise alone: it may gain no parameter between.
@@ -90,6 +88,7 @@ class PrivateOptimizer:
     Args:
         keyed: whether noise hangs on the sums too: where nothing else tells two runs of one seed
             apart, other sums then meet other noise.
+        shards: the parts that each rank holds; None where each holds all.
     """
 
     def __init__(
@@ -101,15 +100,20 @@ class PrivateOptimizer:
         state: State | None = None,
         keyed: bool = False,
         world: World = ALONE,
+        shards: Shards | None = None,
         inserted: Inserted | None = None,
     ) -> None:
         self.optimizer, self.microbatches, self.world = optimizer, microbatches, world
         self._inserted = inserted
         self.noise: Noise = noise or INDEPENDENT
-        self.params = trained_by(optimizer)
+        held = trained_by(optimizer)
+        self._kept: Sums = (
+            ShardedSums(shards, held, keyed=keyed)
+            if shards
+            else WholeSums(held, world, keyed=keyed)
+        )
+        self.params = self._kept.params
         self._held = list(map(id, _held_by(optimizer)))
-        self._keyed = keyed
-        self._sums: list[torch.Tensor] = []
         self._clipped, self._rounded = 0, 0.0
         self.state = self.noise.state(self.params) if state is None else state
 
@@ -118,16 +122,14 @@ class PrivateOptimizer:
         self.plan, self.rng = plan, rng
         self.clip_norm, self.noise_multiplier = plan.clip_norm, plan.noise_multiplier
         self._clipped, self._rounded = 0, 0.0
-        self._sums = []
-        for p in self.params:
+        self._kept.begin()
+        for p in trained_by(self.optimizer):
             p.grad = None  # the last release's, whose memory the pass can use
 
     @property
     def sums(self) -> list[torch.Tensor]:
         """Sums of clipped vectors so far, one tensor a parameter."""
-        if not self._sums:
-            self._sums = zeros(self.params)
-        return self._sums
+        return self._kept.tensors
 
     def accumulate(self, vectors: Vectors) -> torch.Tensor:
         """Clip each slot's vector and add it to the sum.
@@ -146,12 +148,7 @@ class PrivateOptimizer:
         left = margin / 4 / self.world.size - self._rounded
         largest = int(norms.where(finite, -1.0).argmax())
         self._check_clip(vectors.norm(largest), float(factors[largest]))
-        if self._sums:
-            for i, total in enumerate(self._sums):
-                self._sums[i] = total.double()
-            self._rounded += vectors.add_to(self._sums, factors, max(0.0, left / 2))
-        else:
-            self._sums, self._rounded = vectors.totals(factors, max(0.0, left / 2))
+        self._rounded += self._kept.add(vectors, factors, max(0.0, left / 2))
         self._clipped += int(finite.sum())
         return norms[finite]
 
@@ -165,16 +162,8 @@ class PrivateOptimizer:
         """Leave (sum + noise) / microbatches in each parameter's ``grad``, or raise."""
         if self._inserted:
             self._inserted.join(self)
-        sums, self._sums = self.sums, []
-        vectors = sum(self.world.exchange("the sum of a step", self._clipped))
-        sums = self.world.summed(sums)
-
-        def noised() -> None:
-            rng = keyed_by(sums, self.rng) if self._keyed else self.rng
-            release = Release(self.plan, vectors, self.microbatches, rng, self.state)
-            self.noise.add(sums, self.params, release)
-
-        self.world.hand_round_made(noised, lambda: _grads(self.params))
+        release = Release(self.plan, self._clipped, self.microbatches, self.rng, self.state)
+        self._kept.release(self.noise, release)
         if self._inserted:
             self._inserted.see(self)
 
@@ -195,30 +184,5 @@ class PrivateOptimizer:
             )
 
 
-def keyed_by(sums: list[torch.Tensor], rng: np.random.Generator) -> np.random.Generator:
-    """A generator that is told by the sums as well: the same for the same, else another.
-
-    >>> at = [keyed_by([torch.tensor([x])], np.random.default_rng(7)) for x in (1.0, 1.0, 2.0)]
-    >>> first, again, other = (rng.random() for rng in at)
-    >>> first == again, first == other
-    (True, False)
-    """
-    told = hashlib.blake2b(key=rng.bytes(32), digest_size=32)
-    for total in sums:
-        told.update(raw_bytes(total))
-    if secure_bits(rng):
-        return secure_generator(told.digest())
-    seed = np.random.SeedSequence(int.from_bytes(told.digest(), "little"), pool_size=8)
-    return np.random.Generator(np.random.PCG64DXSM(seed))
-
-
 def _held_by(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def _grads(params: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
-    """Where each parameter's gradient is, or is to be."""
-    for p in params:
-        if p.grad is None:
-            p.grad = torch.empty_like(p)
-    return [p.grad for p in params if p.grad is not None]

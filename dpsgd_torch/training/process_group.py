@@ -95,6 +95,12 @@ class Lines:
         self._waited(dist.all_gather(found, mine, group=self._cpu, async_op=True))
         return found
 
+    def _ended(self, work: Any, tensor: torch.Tensor) -> None:
+        if tensor.device.type == "cuda":
+            work.wait()  # in its stream's own order
+        else:
+            self._waited(work)
+
     def _waited(self, work: Any) -> None:
         """Wait for what goes by gloo, looking round meanwhile."""
         while True:
@@ -127,6 +133,24 @@ class Lines:
                     tensor.copy_(part.view(tensor.shape))
                 good = good and bool(word)
         return good
+
+    def joined(self, mine: torch.Tensor) -> torch.Tensor:
+        """(ranks, n): each rank's n values, in the order of ranks."""
+        found = mine.new_empty(self.size * mine.numel())
+        # torch 2.13 warns of the name that older ones have
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        self._ended(gather(found, mine, group=self._of(mine.device), async_op=True), mine)
+        return found.view(self.size, -1)
+
+    def sent(
+        self, values: torch.Tensor, outgoing: list[int], incoming: list[int]
+    ) -> list[torch.Tensor]:
+        """What each rank sent here, where ``values`` holds what goes to each in turn."""
+        found = values.new_empty(sum(incoming))
+        group = self._of(values.device)
+        work = dist.all_to_all_single(found, values, incoming, outgoing, group=group, async_op=True)
+        self._ended(work, values)
+        return list(found.split(incoming))
 
     def summed(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Sums over ranks in float64, complete on rank 0, where the order is that of ranks.

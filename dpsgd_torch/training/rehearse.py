@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from dpsgd_torch.data.base import Batch
+from dpsgd_torch.data.tensors import give_back
+from dpsgd_torch.data.trees import taken
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.blame import blamed
-from dpsgd_torch.gradients.methods import Method, choose
+from dpsgd_torch.gradients.methods import Method, choose, per_example_gradients
 from dpsgd_torch.gradients.model_checks import (
     refuse_by_name,
     refuse_mixing_layers,
     refuse_without_float64,
 )
+from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.target_ranges import TargetRange
 from dpsgd_torch.storage.sealed import tensors_to_bytes
@@ -26,6 +30,7 @@ from dpsgd_torch.training.rehearse_compiled import compiled
 from dpsgd_torch.training.rehearse_optimizer import try_optimizer
 from dpsgd_torch.training.rehearse_scores import try_scores, try_training
 from dpsgd_torch.training.released_state import checksums, released_tensors
+from dpsgd_torch.training.shards import Shards
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.unfit_rows import check_rows
 from dpsgd_torch.training.validation import HeldOut
@@ -46,6 +51,7 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
         ModelError, DataError: what failed, and on what.
     """
     try_model(run)
+    give_back()
     within = TargetRange.of(run.given_loss)
     met = met_rows(run, within)
     check_rows(met, run.model, run.loss, within, at_once(run), learns=True)
@@ -55,8 +61,39 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     size = at_once(run)
     try_training(run.model, run.loss, met.rows, size)
     try_scores(run.model, run.scores, run.test, held_out, size, within)
-    try_optimizer(run.model, run.optimizer, kept=run.folder is not None)
+    give_back()
+    if run.shards:
+        try_in_parts(run, run.shards, method, met.rows)
+        run.shards.take()
+    try_optimizer(run.shards or run.model, run.optimizer, kept=run.folder is not None)
+    give_back()
     return method
+
+
+def try_in_parts(run: RunState, shards: Shards, method: Method, rows: Batch) -> None:
+    """A pass over two real rows with the model in parts: its norms are those of the whole model.
+
+    Raises:
+        ModelError: what reads a parameter does so behind torch's back.
+    """
+    batch: Batch = taken(rows, slice(2))
+    found = list[torch.Tensor]()
+    kind, layouts = method.kind, method.layouts
+    with per_example_gradients(run.model, kind, layouts, run.forward) as wrapped:
+        for in_parts in (False, True):
+            if in_parts:
+                shards.take_apart()
+            hint = "; read parameters by operations of torch alone, or leave shard out"
+            with shards.phase(), same_draws(run.device), FrozenDraws():
+                with blamed("the model in parts, over real rows", run.model, hint=hint):
+                    wrapped.backward(run.loss, *batch)
+                found.append(wrapped.vectors(shards.params).norms)
+    shards.put_together()
+    if not torch.equal(*found):
+        raise ModelError(
+            "model: its per-example gradients are others where it is in parts; something reads its "
+            "parameters behind torch's back: leave shard out"
+        )
 
 
 def try_model(run: RunState) -> None:

@@ -17,10 +17,10 @@ from dpsgd_torch.gradients.blame import blamed
 from dpsgd_torch.training.checkpoint import loaded_state, optimizer_state
 from dpsgd_torch.training.movement import refuse_unmoved
 from dpsgd_torch.training.optimizers import parts_of
-from dpsgd_torch.training.released_state import own_copy
+from dpsgd_torch.training.released_state import Watched, own_copy
 
 
-def try_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, *, kept: bool) -> None:
+def try_optimizer(model: Watched, optimizer: torch.optim.Optimizer, *, kept: bool) -> None:
     """A step of a copy on copies of the parameters; one that cannot be copied goes untried.
 
     Args:

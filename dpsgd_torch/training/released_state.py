@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -15,6 +16,14 @@ from dpsgd_torch.storage.aliases import place
 Checksums = dict[str, int]
 _WORDS = 1 << 22  # at once, so that memory holds little besides them
 _ODD, _OTHER = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9  # any two odd ones with many bits
+
+
+class Watched(Protocol):
+    """What holds parameters and buffers by name: a model, or parts of one."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def named_buffers(self) -> Iterator[tuple[str, torch.Tensor]]: ...
 
 
 def released_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -48,7 +57,7 @@ def own_copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def checksums(model: nn.Module) -> Checksums:
+def checksums(model: Watched) -> Checksums:
     """A checksum of each tensor in the model's state, parameters first, tied ones once.
 
     >>> layer = nn.Linear(2, 1)
@@ -87,9 +96,16 @@ def on_device(tensor: torch.Tensor) -> torch.Tensor:
 class ReleaseGuard:
     """Knows what the last noisy step left, and fails where the model holds anything else."""
 
-    def __init__(self, model: nn.Module, *, watching: bool) -> None:
+    def __init__(self, model: Watched, *, watching: bool) -> None:
         self._model, self._watching = model, watching
         self._known: Checksums | None = None
+
+    def watch(self, held: Watched) -> None:
+        """Go on with the same values where they are now: a model, or this rank's parts of it."""
+        if held is not self._model:
+            self._model = held
+            if self._known is not None:
+                self.accept()
 
     def accept(self) -> int:
         """Take what the model holds now as released; returns one checksum, for the ledger."""

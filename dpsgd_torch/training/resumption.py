@@ -12,9 +12,9 @@ from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients.methods import RENAMED
 from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.storage.run_folder import RunFolder
-from dpsgd_torch.training.checkpoint import save_checkpoint
 from dpsgd_torch.training.described import described_model
 from dpsgd_torch.training.fingerprint import contract, digest, refuse_changed
+from dpsgd_torch.training.keeping import keep
 from dpsgd_torch.training.rehearse import method_of
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.streams import Streams
@@ -36,6 +36,10 @@ def streams_of(run: RunState, asked: dict[str, Any]) -> Streams:
 
 def write_beginning(run: RunState, asked: dict[str, Any]) -> None:
     """All that ``take_up`` reads; the contract last: without one there is nothing to resume."""
+    if run.folder:
+        run.folder.write_root(run.streams.root)
+    if run.keeps:
+        keep(run, begun=True)
     if run.folder is None:
         return
     kept = {
@@ -44,10 +48,6 @@ def write_beginning(run: RunState, asked: dict[str, Any]) -> None:
         "noise_context": run.streams.context,
         "noise_by_sums": run.keyed,
     }
-    run.folder.write_root(run.streams.root)
-    save_checkpoint(
-        run.folder.checkpoints, 0, run.model, run.optimizer, 0, run.history, kept=run.kept
-    )
     run.folder.write_sealed("private/contract.json", kept)
 
 

@@ -18,10 +18,10 @@ from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.agreement import agree_on_all, copied_ledger
-from dpsgd_torch.training.checkpoint import put_back, read_newest
 from dpsgd_torch.training.extension import extend
 from dpsgd_torch.training.fingerprint import contract, environment, told_to_repeat
 from dpsgd_torch.training.for_export import save_for_export
+from dpsgd_torch.training.keeping import put_back
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 from dpsgd_torch.training.released_state import released_tensors
 from dpsgd_torch.training.resumption import (
@@ -59,6 +59,7 @@ class Session:
         asked = contract(run)
         run.streams = streams_of(run, asked)
         agree_on_all(run, asked)
+        run.keeps = run.world.first(lambda: run.folder is not None, "whether it is kept")
         own = None if self._begun else run.folder
         with own.beginning() if own else contextlib.nullcontext():
             write_beginning(run, asked)
@@ -79,6 +80,7 @@ class Session:
             RunError: no run is there, its contract differs, or its checkpoint is damaged.
         """
         run = self.state
+        run.keeps = True
         with run.world.together():
             if run.folder is None and run.world.is_first:
                 raise RunError("run_dir = None: nothing was kept to resume from; pass run_dir")
@@ -87,12 +89,7 @@ class Session:
     def _resume(self, run: RunState, folder: RunFolder | None) -> None:
         take_up(run, run.world.first(lambda: read_begun(_own(folder)), "what the run began with"))
         run.steering.rates.begin()
-        state, content = read_newest(folder.checkpoints) if folder else ({}, b"")
-        state = run.world.first(lambda: state, "the newest checkpoint")
-        content = run.world.first_bytes(lambda: content)
-        done, charges, history = put_back(
-            state, content, run.model, run.optimizer, run.noise_state, run.kept
-        )
+        done, charges, history = put_back(run)
         run.steering.rates.left()
         run.guard.accept()
         run.done, run.history, run.resumed = done, history, True
@@ -113,10 +110,15 @@ class Session:
         run.charges.refuse_broken()
         refuse_open_autocast(run.device)
         if not run.charges.are_open:
-            validate.refuse_unreachable(run.model, run.optimizer)
+            if run.shards is None:
+                validate.refuse_unreachable(run.model, run.optimizer)
             self.open()
         run.refuse_changed_state()
         run.guard.begin()
+        with run.apart():
+            yield from self._taking(run)
+
+    def _taking(self, run: RunState) -> Iterator[PlainStep | PrivateStep]:
         if run.torn:  # a step was left half done: what it drew is charged and never drawn again
             run.begin_attempt(environment=self._environment(), repeatable=False)
         run.world.agree("the first step", step=run.done, attempt=run.attempt)
@@ -146,10 +148,12 @@ class Session:
                     state=run.noise_state,
                     keyed=run.keyed or bool(run.heard),
                     world=run.world,
+                    shards=run.shards,
                     inserted=run.inserted,
                 ),
                 physical_batch_size=run.at_once,
                 before_release=run.before_release,
+                around=run.phase,
             )
 
     def privacy_spent(self) -> PrivacyGuarantee:
@@ -239,7 +243,8 @@ class Session:
         run = self.state
         where, size = environment(run.device, run.method.kind), run.world.size
         # sums are added up in another order by another number of them
-        return where if size == 1 else f"{where}, {size} processes"
+        parts = " in parts" if run.shards else ""
+        return where if size == 1 else f"{where}, {size} processes{parts}"
 
 
 def _own(folder: RunFolder | None) -> RunFolder:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar, overload
+from typing import Generic, Protocol, TypeVar, cast, overload
 
 import torch
 from torch import nn
 
+from accountant import PrivacyError
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.trees import Forward, call
 from dpsgd_torch.data.units import UnitRows
@@ -27,11 +31,14 @@ from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.private_optimizer import Inserted, trained_by
-from dpsgd_torch.training.released_state import ReleaseGuard
+from dpsgd_torch.training.released_state import ReleaseGuard, Watched
+from dpsgd_torch.training.shards import Shards
 from dpsgd_torch.training.speed import Speed
 from dpsgd_torch.training.steering import Steering
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.world import ALONE, World
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -66,6 +73,8 @@ class RunState:
     compiles: bool = False  # where it can
     kept: Kept = field(default_factory=Kept)
     world: World = ALONE  # whoever trains with it; all but rank 0 have no folder
+    shards: Shards | None = None  # the parts that this rank holds, where each holds some
+    keeps: bool = False  # whether rank 0 has a folder
     inserted: Inserted | None = None
     keyed: bool = False  # whether noise hangs on the sums: no digest covers all of the data
     data_digest: str = ""  # as all ranks agreed on it
@@ -93,6 +102,68 @@ class RunState:
         program = self.method.program
         return min(self.physical_batch_size, program.rows if program else self.physical_batch_size)
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether this rank holds a part of the model alone."""
+        return self.shards is not None and self.shards.are_apart
+
+    @property
+    def watched(self) -> Watched:
+        """What a step moves: the model, or the parts of it that this rank holds."""
+        return self.shards if self.shards and self.shards.are_apart else self.model
+
+    def accept(self) -> int:
+        """Take what all ranks hold as released; returns one checksum, for the ledger."""
+        own = self.guard.accept()
+        if not self.is_apart:
+            return own
+        return zlib.crc32(json.dumps(self.world.exchange("what is released", own)).encode())
+
+    @contextlib.contextmanager
+    def phase(self) -> Iterator[None]:
+        """Around what runs the model, on all ranks, also those that do not run it."""
+        with self.shards.phase() if self.shards else contextlib.nullcontext():
+            yield
+
+    def first_with_model(self, make: Callable[[], T], what: str) -> T:
+        """What rank 0 makes of the model, JSON, for all; what it refuses is refused by all."""
+        made = self.of_whole_model(make, what)
+        return self.world.first(lambda: cast(T, made), what)
+
+    def of_whole_model(self, make: Callable[[], T], what: str) -> T | None:
+        """What rank 0 makes of the model, on rank 0; what it refuses is refused by all."""
+        made: list[T] = []
+        refused: list[PrivacyError] = []
+        with self.phase():
+            if self.world.is_first:
+                try:
+                    made.append(make())
+                except PrivacyError as error:
+                    refused.append(error)
+
+        def told() -> None:
+            if refused:
+                raise refused[0]
+
+        self.world.first(told, what)
+        return made[0] if made else None
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Around steps: ranks hold parts where they were asked to, and all of it afterwards.
+
+        After an error they stay apart: others may be gone.
+        """
+        if self.shards is None:
+            yield
+            return
+        self.shards.take_apart()
+        self.guard.watch(self.shards)
+        yield
+        self.guard.check(self.done)
+        self.shards.put_together()
+        self.guard.watch(self.model)
+
     def begin_attempt(self, *, environment: str, repeatable: bool) -> None:
         """Go on with the last attempt or begin another, and with it what the noise carries."""
         self.charges.begin(first_step=self.done, environment=environment, repeatable=repeatable)
@@ -117,9 +188,6 @@ class RunState:
         """The epochs so far, public and private parts apart."""
         folder.write_lines("metrics.jsonl", (r.to_json() for r in self.history.epochs))
         folder.write_lines("private/metrics.jsonl", self.history.private)
-
-
-T = TypeVar("T")
 
 
 class HasState(Protocol):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.rates import Rates
 from dpsgd_torch.training.released_state import released_tensors
 from dpsgd_torch.training.streams import Streams
-from dpsgd_torch.training.validation import HeldOut, Validation, checksum
+from dpsgd_torch.training.validation import HeldOut, Scores, Validation, checksum
 from dpsgd_torch.training.world import ALONE, World
 
 
@@ -65,17 +65,26 @@ class Steering:
         world: World = ALONE,
         *,
         keyed: bool = False,
+        whole: Callable[[Callable[[], Scores], str], Scores | None] | None = None,
     ) -> float | None:
         """The validation score, charged as ``step`` before it is drawn where rows are private.
 
         Every rank scores its part of the rows; rank 0 draws the score, once, and tells it.
+
+        Args:
+            whole: where ranks hold parts of the model: makes on rank 0 what takes all of it.
         """
         held_out = self.held_out
         if held_out is None or not held_out.asked.released:
             return None
-        scores = held_out.scores(model, world)
+        if whole is None:
+            scores = held_out.scores(model, world)
+        else:
+            scores = cast(Scores, whole(lambda: held_out.scores(model, ALONE), "validation"))
         if charges is None or held_out.asked.public:
-            return held_out.mean(scores)
+            if whole is None:
+                return held_out.mean(scores)
+            return world.first(lambda: held_out.mean(scores), "validation")
 
         def drawn() -> float:
             on_record = charges.reserve(step, held_out.asked.event)

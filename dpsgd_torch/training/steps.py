@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +50,7 @@ class PrivateStep:
     """Clipped gradients, physical batch by physical batch, then one release.
 
     Memory holds what belongs to one physical batch, whatever the logical one is. ``before_release``
-    is called once all of them have gone through the model.
+    is called once all of them have gone through the model, and ``around`` is about their passes.
     """
 
     def __init__(
@@ -59,14 +61,23 @@ class PrivateStep:
         *,
         physical_batch_size: int,
         before_release: Callable[[], None] = lambda: None,
+        around: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self.gradients, self.loss, self.optimizer = gradients, loss, optimizer
         self.physical_batch_size, self.before_release = physical_batch_size, before_release
+        self._around = around
         self.rows, self.is_last = np.zeros(0, np.int64), False  # of the piece at hand
 
     def __call__(self, data: Takes, plan: StepPlan, draw: Draw) -> StepRecord:
-        loss_sum, norms = 0.0, [torch.zeros(0)]
         self.optimizer.begin(plan, draw.noise)
+        with self._around():
+            loss_sum, norms = self._passes(data, draw)
+        self.before_release()
+        self.optimizer.release()
+        return StepRecord(loss_sum, draw.batch.size, torch.cat(norms))
+
+    def _passes(self, data: Takes, draw: Draw) -> tuple[float, list[torch.Tensor]]:
+        loss_sum, norms = 0.0, [torch.zeros(0)]
         self.rows, self.is_last, left = draw.batch[:0], False, draw.batch.size
         for piece in physical_batches(draw.slots, self.physical_batch_size):
             left -= piece.size
@@ -82,9 +93,7 @@ class PrivateStep:
                 )
             vectors = self.gradients.vectors(self.optimizer.params, *(shared or ()))
             norms.append(self.optimizer.accumulate(vectors).cpu())
-        self.before_release()
-        self.optimizer.release()
-        return StepRecord(loss_sum, draw.batch.size, torch.cat(norms))
+        return loss_sum, norms
 
 
 class PlainStep:

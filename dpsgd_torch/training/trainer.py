@@ -79,6 +79,8 @@ class Trainer:
         world: the processes that train this run together; None: those that torchrun began.
         compile: whether passes, norms and sums are compiled (``torch.compile``); where they cannot
             be, a warning says why, and the run goes on without.
+        shard: of several processes, each holds a part of parameters, sums, noise and optimizer
+            state alone while steps are taken, and noise is drawn by blocks, whoever draws it.
         seed: makes the run reproducible, also for an attacker who knows it: a published one
             protects nobody. None draws 256 bits from the operating system.
         precision: of forward and backward passes in training: "float32", "bf16", "fp16" or
@@ -130,6 +132,7 @@ class Trainer:
         secure: bool = False,
         world: World | None = None,
         precision: str | Precision = "float32",
+        shard: bool = False,
     ) -> None:
         self.callbacks, self._fitted = callbacks_in(callbacks), False
         world = World.of_environment() if world is None else world
@@ -160,6 +163,7 @@ class Trainer:
                 secure=secure,
                 world=world,
                 precision=precision,
+                shard=shard,
             )
             self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
             refuse_open_autocast(state.device)

@@ -23,7 +23,7 @@ from dpsgd_torch.mechanisms.discrete import noisy_score_sum, score_event
 from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.evaluation import in_batches, own_batches
-from dpsgd_torch.training.private_optimizer import keyed_by
+from dpsgd_torch.training.sums import keyed_by
 from dpsgd_torch.training.world import ALONE, World
 
 Scores = NDArray[np.float64]
@@ -123,7 +123,7 @@ class HeldOut:
         )
         mine: Scores = torch.cat([torch.zeros(0, dtype=torch.float64), *parts]).numpy()
         world.agree("validation", number_of_validation_rows=len(self.data))
-        return world.joined(mine)
+        return world.concatenated(mine)
 
     def mean(self, scores: Scores) -> float:
         """The mean score of public rows."""

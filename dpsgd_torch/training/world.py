@@ -214,7 +214,7 @@ class World:
             self._over = error
         return known(error)
 
-    def joined(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def concatenated(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) all ranks' values one after the other, in the order of ranks."""
         if self.lines is None:
             return values
@@ -249,6 +249,23 @@ class World:
                 self.exchange("what rank 0 made")  # where it tells why
         if failed:
             raise failed
+
+    def joined(self, mine: torch.Tensor) -> torch.Tensor:
+        """(ranks, n): the n values that each rank has, in the order of ranks."""
+        return mine[None] if self.lines is None else self._heard(lambda: self._lines.joined(mine))
+
+    def sent(
+        self, values: torch.Tensor, outgoing: list[int], incoming: list[int]
+    ) -> list[torch.Tensor]:
+        """What each rank sent to this one.
+
+        Args:
+            values: flat: what goes to rank 0, to rank 1, …, as many as ``outgoing`` says.
+            incoming: how many values each rank sends here.
+        """
+        if self.lines is None:
+            return [values]
+        return self._heard(lambda: self._lines.sent(values, outgoing, incoming))
 
     @property
     def _lines(self) -> Lines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -91,12 +91,25 @@ class CompiledVectors:
             total += more
         return error
 
-    @torch.no_grad()
     def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
+        sums, errors = self._summed(factors, within)
+        return sums, math.sqrt(sum(errors))
+
+    def one_by_one(
+        self, factors: torch.Tensor, within: float, *, keep: bool = False
+    ) -> Iterator[tuple[torch.Tensor, float]]:
+        return zip(*self._summed(factors, within), strict=True)
+
+    @torch.no_grad()
+    def _summed(
+        self, factors: torch.Tensor, within: float
+    ) -> tuple[list[torch.Tensor], list[float]]:
+        """Sums, and the square of what was rounded away in each."""
         padded = factors.new_zeros(self._program.rows, dtype=torch.float64)
         padded[: len(factors)] = factors
         found, spent = self._program.sums(self._left.tensors, padded), 0.0
         sums: list[torch.Tensor] = []
+        errors: list[float] = []
         for p in self._params:
             total, error = found.get(self._names[p], (None, 0.0))
             if total is None:  # the loss does not reach it
@@ -106,8 +119,12 @@ class CompiledVectors:
                 total = torch.zeros(p.shape, dtype=torch.float64, device=p.device)
                 part.add_to(total, padded, 0.0)
             sums.append(total.view(p.shape))
+            errors.append(error)
             spent += error
-        return sums, math.sqrt(spent)
+        return sums, errors
+
+    def written(self, slot: int) -> Iterator[torch.Tensor]:
+        return iter(self.vector(slot))
 
     def norm(self, slot: int) -> float:
         at, norm = self._left.largest

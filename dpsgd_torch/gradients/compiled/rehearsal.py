@@ -94,7 +94,7 @@ def _compare(
         longer = torch.zeros_like(keep, dtype=torch.float64)
         longer[:n] = factors
         reference, scale = passes.summed(eager, longer)
-        passes.refuse_wrong_sum(reference, _sums(vectors, factors), scale)
+        passes.refuse_wrong_sum(list(reference), _sums(vectors, factors), scale)
     if finite.all():
         plain = passes.plain(whole, _OF, frozen=False, factors=keep.to(torch.float32))
         passes.refuse_wrong_sum(plain, _sums(vectors, torch.ones_like(factors)), scale)

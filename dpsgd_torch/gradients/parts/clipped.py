@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -57,19 +57,24 @@ class PartVectors:
                 spent += self._parts[p].add_to(total, factors, allowed)
         return math.sqrt(spent)
 
-    @torch.no_grad()
     def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
-        factors, spent, sums = factors.double(), 0.0, list[torch.Tensor]()
+        found = list(self.one_by_one(factors, within))
+        return [total for total, _ in found], math.sqrt(sum(error for _, error in found))
+
+    def one_by_one(
+        self, factors: torch.Tensor, within: float, *, keep: bool = False
+    ) -> Iterator[tuple[torch.Tensor, float]]:
+        factors, spent = factors.double(), 0.0
         for p in self._params:
             allowed = math.sqrt(max(0.0, within**2 - spent) / 2)
-            part = self._parts.pop(p, None)
-            if part is None:
-                sums.append(p.new_zeros(p.shape, dtype=torch.float64))
-                continue
-            total, error = part.total(factors, allowed)
-            sums.append(total)
-            spent += error
-        return sums, math.sqrt(spent)
+            part = self._parts.get(p) if keep else self._parts.pop(p, None)
+            with torch.no_grad():
+                if part is None:
+                    total, error = p.new_zeros(p.shape, dtype=torch.float64), 0.0
+                else:
+                    total, error = part.total(factors, allowed)
+            part, spent = None, spent + error
+            yield total, error
 
     @torch.no_grad()
     def norm(self, slot: int) -> float:
@@ -77,15 +82,19 @@ class PartVectors:
         squares = (part.widened(row).squared_norms()[0] for part in self._parts.values())
         return math.sqrt(sum(float(square) for square in squares))
 
-    @torch.no_grad()
     def vector(self, slot: int) -> list[torch.Tensor]:
+        return list(self.written(slot))
+
+    def written(self, slot: int) -> Iterator[torch.Tensor]:
         row = torch.tensor([slot], device=self.norms.device)
-        return [
-            self._parts[p].widened(row).written().flatten()
-            if p in self._parts
-            else torch.zeros(p.numel(), dtype=torch.float64, device=p.device)
-            for p in self._params
-        ]
+        for p in self._params:
+            with torch.no_grad():
+                part = self._parts.get(p)
+                yield (
+                    torch.zeros(p.numel(), dtype=torch.float64, device=p.device)
+                    if part is None
+                    else part.widened(row).written().flatten()
+                )
 
     @torch.no_grad()
     def norms_told(self, slot: int) -> list[float]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dpsgd_torch.data.base import Batch
+from dpsgd_torch.data.tensors import give_back
 from dpsgd_torch.data.trees import Forward, call, first
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.capture import Capture, leaves_beside
@@ -76,6 +77,7 @@ class Rehearsal:
             passes.oracle.refuse_unreached()
         finally:
             self._state.restore()
+            give_back()
 
     def islands(self, engine: PerExample) -> None:
         """The engine's vectors of two and of a few made-up examples against the oracle's.
@@ -123,6 +125,7 @@ class Rehearsal:
         self._state.restore()
         for p in self._model.parameters():
             p.grad = None
+        give_back()
 
     def _two(self, engine: PerExample) -> None:
         """What the other holds may not matter, under real draws; and the vectors are right."""
@@ -130,10 +133,12 @@ class Rehearsal:
         vectors = passes.engine(engine, batch, _MADE_UP)
         self._kept = vectors.nbytes()
         self._left = [_copied(memory.held(self._model))]
+        total, scale = passes.summed(vectors, torch.ones_like(vectors.norms))
+        wrong = passes.oracle.differing(self._sum, total, scale)
+        del self._sum
         passes.refuse_influence(engine, vectors, 0, batch, rows(self._other, slice(2)), _MADE_UP)
         self._left.append(_copied(memory.held(self._model)))
-        passes.refuse_wrong_sum(self._sum, *passes.summed(vectors, torch.ones_like(vectors.norms)))
-        del self._sum
+        passes.refuse_wrong(wrong)
         if passes.drew:
             vectors = passes.engine(engine, batch, _MADE_UP, frozen=True)
         passes.refuse_not_alone(engine, vectors, 1, batch, rows(self._other, slice(2)), _MADE_UP)
@@ -150,7 +155,7 @@ class Rehearsal:
         other = rows(self._other, slice(None))
         shared = self._passes.engine(engine, other, _MADE_UP, slots=(slots, weights))
         self._left.append(_copied(memory.held(self._model)))
-        self._passes.refuse_wrong_norm(shared, 0, shared.vector(0))
+        self._passes.refuse_wrong_norm(shared, 0)
 
     def _refuse_uses_beside_layers(self) -> None:
         """A parameter used beside its layer, however little: no example's vector has that part."""
@@ -184,7 +189,7 @@ class Rehearsal:
         for kept in (left, wrong):
             memory.put(kept)
             vectors = self._passes.engine(engine, one, _MADE_UP, frozen=True)
-            seen.append([self._passes.narrowed(vectors.vector(i)) for i in range(2)])
+            seen.append([self._passes.narrowed(vectors.written(i)) for i in range(2)])
         for one_way, other_way in zip(*seen, strict=True):
             if found := self._passes.oracle.differing(one_way, other_way):
                 names = ", ".join(name for _, name in wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -111,13 +112,15 @@ class Oracle:
     def differing(
         self,
         reference: Gradient,
-        given: Gradient,
+        given: Iterable[torch.Tensor],
         scale: float = 0.0,
         *,
         alike: bool = False,
         exact: bool = False,
     ) -> tuple[str, float] | None:
         """The first parameter whose gradients differ beyond rounding, and by how much of it.
+
+        Of ``given`` a parameter at a time is held.
 
         What passes of one shape and weights of powers of 2 leave in half precision are the same
         factors, bit for bit. Autograd rounds their sum in each use of a parameter by 2⁻⁸ of it, and

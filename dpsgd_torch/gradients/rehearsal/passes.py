@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.rehearsal.carried import carried
 from dpsgd_torch.gradients.rehearsal.draws import HALF, FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.oracle import Gradient, Oracle
-from dpsgd_torch.gradients.vectors import PerExample, Vectors, length, zeros
+from dpsgd_torch.gradients.vectors import PerExample, Vectors, length
 
 _NORM = 1e-3  # relative: what is wrong is off by more, what is rounding by far less
 _HAIR = 1e-5  # relative: norms in float32
@@ -34,6 +35,17 @@ RIGHT = {  # by engine: why its gradients may be wrong, and what to do
         "pass gradients='graph'",
     ),
 }
+
+
+class Again:
+    """Tensors that are made anew whenever they are gone through, one at a time."""
+
+    def __init__(self, make: Callable[[], Iterator[torch.Tensor]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return self._make()
+
 
 Slots = tuple[torch.Tensor, torch.Tensor] | tuple[()]
 
@@ -126,17 +138,26 @@ class Passes:
         """Of one row by itself, nothing drawn."""
         return self.plain(rows(batch, slice(row, row + 1)), of, frozen=True, exactly=exactly)
 
-    def summed(self, vectors: Vectors, factors: torch.Tensor) -> tuple[Gradient, float]:
+    def summed(self, vectors: Vectors, factors: torch.Tensor) -> tuple[Again, float]:
         """Σ factor × vector, and Σ factor × norm, which is what it is rounded against."""
-        sums = zeros(self.oracle.params)
-        vectors.add_to(sums, factors)
         scale = float((factors * vectors.norms)[factors > 0].double().sum())
-        return [total.flatten() for total in sums], scale
+        return Again(
+            lambda: (total.flatten() for total, _ in vectors.one_by_one(factors, 0.0, keep=True))
+        ), scale
 
     def refuse_wrong_sum(
-        self, reference: Gradient, total: Gradient, scale: float, *, exactly: bool = False
+        self,
+        reference: Gradient,
+        total: Iterable[torch.Tensor],
+        scale: float,
+        *,
+        exactly: bool = False,
     ) -> None:
-        if found := self.oracle.differing(reference, total, scale, exact=exactly):
+        self.refuse_wrong(self.oracle.differing(reference, total, scale, exact=exactly))
+
+    def refuse_wrong(self, found: tuple[str, float] | None) -> None:
+        """Refuse a parameter whose sum was found to differ, and by how much of it."""
+        if found:
             raise ModelError(
                 f"parameter {found[0]}: its per-example gradients do not add up to autograd's "
                 f"gradient (off by {100 * found[1]:.2g} %): {self.why}; {self.move}, or freeze "
@@ -161,16 +182,14 @@ class Passes:
             other: other rows, to tell why where it is not.
             exactly: these vectors are of an exact pass; else one is made where there can be.
         """
-        given = vectors.vector(slot)
         if not exactly and self.goes_exactly(batch):
-            self.refuse_wrong_norm(vectors, slot, given)
-            del given
+            self.refuse_wrong_norm(vectors, slot)
             vectors = self.engine(engine, batch, of, exactly=True)
             self.refuse_not_alone(engine, vectors, slot, batch, other, of, exactly=True)
             return
         alone = self.alone(batch, slot, of, exactly=exactly)
-        if found := self.oracle.differing(alone, given, exact=exactly):
-            del given, alone
+        if found := self.oracle.differing(alone, vectors.written(slot), exact=exactly):
+            del alone
             others = rows(other, slice(None))
             if not exactly:
                 self.refuse_influence(engine, vectors, slot, batch, others, of, frozen=True)
@@ -184,19 +203,19 @@ class Passes:
                 "their order, nor on what the model remembers of earlier passes; where none is "
                 f"so, {self.why}, and {self.move}"
             )
-        self.refuse_wrong_norm(vectors, slot, given)
+        self.refuse_wrong_norm(vectors, slot)
 
-    def refuse_wrong_norm(self, vectors: Vectors, slot: int, given: Gradient) -> None:
+    def refuse_wrong_norm(self, vectors: Vectors, slot: int) -> None:
         """The norm that a vector is clipped by is the vector's, or a little above it.
 
         Where it is not to a hair, so it must be in each parameter.
         """
         finite = vectors.norms[torch.isfinite(vectors.norms)]
         rounding = _ROUNDING * float(finite.max()) if finite.numel() else 0.0
-        told, true = float(vectors.norms[slot]), length(given)
+        told, true = float(vectors.norms[slot]), length(vectors.written(slot))
         if not math.isfinite(told) or abs(told - true) <= _HAIR * true:
             return
-        own = [float(part.norm()) for part in given]
+        own = [float(part.norm()) for part in vectors.written(slot)]
         names = zip(self.oracle.named, vectors.norms_told(slot), own, strict=True)
         for name, a, b in [*names, ("of all", told, true)]:
             if not a >= b * (1 - _NORM) - _HAIR * true:
@@ -224,12 +243,12 @@ class Passes:
         """The others of a batch may hold anything: those of ``other``, which is written to."""
         for a, b in zip(leaves(other), leaves(batch), strict=True):
             a[slot] = b[slot]
-        before = self.narrowed(vectors.vector(slot))
-        after = self.engine(engine, other, of, frozen=frozen).vector(slot)
+        before = self.narrowed(vectors.written(slot))
+        after = self.engine(engine, other, of, frozen=frozen).written(slot)
         if found := self.oracle.differing(before, after, alike=True):
             raise mixing(f"parameter {found[0]}:")
 
-    def narrowed(self, vector: Gradient) -> Gradient:
+    def narrowed(self, vector: Iterable[torch.Tensor]) -> Gradient:
         """In the parameters' own precision, to be held on to."""
         return [v.to(p.dtype) for v, p in zip(vector, self.oracle.params, strict=True)]
 

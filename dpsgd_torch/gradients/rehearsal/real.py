@@ -41,7 +41,7 @@ def try_real(passes: Passes, engine: PerExample, data: Batch, spare: Batch, size
         if len(at):
             _summed_in_half(passes, whole, batch, at, factors)
         for i in sorted({0, size - 1}):
-            passes.refuse_wrong_norm(whole, i, whole.vector(i))
+            passes.refuse_wrong_norm(whole, i)
         whole = passes.engine(engine, batch, _REAL, exactly=True)
     for i in sorted({0, size - 1}):
         other = _filled(batch, spare)
