@@ -20,6 +20,7 @@ from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.agreement import agree_on_all, copied_ledger
 from dpsgd_torch.training.checkpoint import put_back, read_newest
 from dpsgd_torch.training.extension import extend
+from dpsgd_torch.training.filled import FilledPasses
 from dpsgd_torch.training.fingerprint import contract, environment, told_to_repeat
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
@@ -136,8 +137,9 @@ class Session:
         with per_example_gradients(
             run.model, method.kind, method.layouts, run.forward, scale, method.program
         ) as wrapped:
+            secure = run.plan.noise.secure
             yield PrivateStep(
-                wrapped,
+                FilledPasses(wrapped, run.at_once) if secure else wrapped,
                 run.loss,
                 PrivateOptimizer(
                     run.optimizer,
