@@ -74,7 +74,8 @@ class Streams:
 
     def _seed(self, name: str, attempt: int, step: int) -> np.random.SeedSequence:
         if self.secure or self.root & ONE_WAY:
-            told = int.from_bytes(self._derived("seed", name, attempt, step), "big")
+            use = "seed" if self.secure else "ordinary seed"
+            told = int.from_bytes(self._derived(use, name, attempt, step), "big")
             return np.random.SeedSequence(told, pool_size=8)
         key = [NAMES.index(name), attempt, step]
         key += [self.rank] if self.rank else []
