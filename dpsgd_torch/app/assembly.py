@@ -25,7 +25,7 @@ from dpsgd_torch.training.checkpoint import has_trained
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.steering import validation_events
-from dpsgd_torch.training.streams import Key, Streams
+from dpsgd_torch.training.streams import ONE_WAY, Key, Streams
 from dpsgd_torch.training.trainer import Trainer
 from dpsgd_torch.training.unfit_rows import untold
 from dpsgd_torch.training.world import ALONE, World
@@ -154,7 +154,8 @@ def own_root(root: int, name: str) -> int:
     """
     if name == "training":
         return root
-    return int.from_bytes(hashlib.sha256(f"{root:x} {name}".encode()).digest(), "big")
+    own = int.from_bytes(hashlib.sha256(f"{root:x} {name}".encode()).digest(), "big")
+    return own | (root & ONE_WAY)
 
 
 def start(trainer: Trainer) -> None:

@@ -17,6 +17,7 @@ from dpsgd_torch.audit.report import AuditReport
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.noise.blocks import BlockGaussian
+from dpsgd_torch.noise.grid import GridGaussian
 from dpsgd_torch.noise.independent import IndependentGaussian
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.privacy.plan import PrivacyPlan
@@ -279,10 +280,8 @@ def _refuse(run: RunState, count: int) -> None:
         raise RunError(
             "canaries: each of several processes would insert them; audit a run of one process"
         )
-    if (
-        not isinstance(run.plan.noise, IndependentGaussian | BlockGaussian)
-        or run.sampling.sensitivity != 1
-    ):
+    known = IndependentGaussian | BlockGaussian | GridGaussian
+    if not isinstance(run.plan.noise, known) or run.sampling.sensitivity != 1:
         raise RunError(
             "canaries: are scored where noise is independent in each step and each example is "
             "clipped by itself; audit the run's final model instead"

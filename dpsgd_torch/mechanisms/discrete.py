@@ -22,7 +22,8 @@ def score_event(noise_multiplier: float, size: int) -> DiscreteGaussian:
 
     Each unit adds ⌊score / bound × 2³⁰⌋ cells, a whole number between 0 and 2³⁰, and whole numbers
     add up exactly. Of at most 2 ``size`` other units each may score by 2⁻¹⁹ more or less where
-    batches are cut elsewhere: 2¹¹ cells, and one for being cut to whole ones.
+    batches are cut elsewhere (all passes have one size): 2¹¹ cells, and one for being cut to whole
+    ones.
 
     >>> score_event(50.0, 1000).sensitivity / CELLS
     1.0038...

@@ -9,16 +9,17 @@ is post-processing. What a record can move k by, in L2 norm and in cells, has th
   margin below C, of which one half covers norms taken in float32, and the other what both
   neighbours' sums are off by as they are added up in floating point, in whichever order (γ_n of
   float64, and the measured error of a float32 product): ``training.private_optimizer``.
-* The others' vectors: a pass over another batch may round each to other last bits, since a matrix
-  product blocks by its shape. Each of the at most M others (``Sampler.most``) may move by 2⁻¹⁹ of
-  C: M 2¹¹ cells, which add up however they point.
+* The others' vectors: all passes have one size (``training.filled``), in which a row's vector was
+  seen not to move by a bit with its place or its company (``training.rehearse_filled``): in one of
+  another size it may move by any amount, where a ReLU falls on the other side. What is left is how
+  norms, and sums of a microbatch's rows, are rounded. Each of the at most M others
+  (``Sampler.most``) may so move by 2⁻¹⁹ of C: M 2¹¹ cells, which add up however they point.
 * x / g in float64: off by 2⁻⁵³ of itself, ‖x‖ ≤ M C, in both: 2 M 2⁻⁵³ 2³⁰ cells.
 * Rounding to cells: each sum moves by up to √d / 2, so their difference by √d, d ≤ 2³⁰ coordinates:
   2¹⁵ cells, 3 in 100,000 of the whole.
 
-The sum of these is the sensitivity that ``DiscreteGaussian`` is charged with. The second part is
-an assumption on the model's arithmetic, 16 units in the last place of a vector: the statement says
-so, and ``benchmarks/secure.py`` measures it.
+The sum of these is the sensitivity that ``DiscreteGaussian`` is charged with. The second part
+rests on an assumption on the model's arithmetic: the statement says so.
 """
 
 from __future__ import annotations

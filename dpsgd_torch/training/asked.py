@@ -21,7 +21,8 @@ class LoopBatch:
     """Part of a batch, as much as memory holds at once: forward, ``backward``, ``step``.
 
     Args:
-        inputs, targets: the rows, as the data give them.
+        inputs, targets: the rows, as the data give them; in secure mode filled up to one number of
+            rows, by copies of the first that count for nothing.
         indices: which rows of the data they are; empty where they are none of its own.
         step: the step they belong to, counted from 0.
         epoch: counted from 1.

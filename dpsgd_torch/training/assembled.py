@@ -111,6 +111,13 @@ def assembled(
     )
     privacy = sharded_privacy(privacy, early_stopping) if shard else privacy
     data = data_on(device, given_data, "train_tensors")
+    check(
+        not (secure and privacy and data.schema.varies),
+        "secure",
+        True,
+        "takes rows of one length, since a pass of another length rounds every row otherwise",
+        "pad all rows to one declared length (Padded(…, length=…)), or leave out secure",
+    )
     test = None if test_tensors is None else data_on(device, test_tensors, "test_tensors")
     ids = None if units is None else UnitIds(units, len(data))
     sampling = declared_sampler(

@@ -27,6 +27,7 @@ from dpsgd_torch.training.lengths import of_other_lengths, try_lengths
 from dpsgd_torch.training.physical_size import fitting, free_memory
 from dpsgd_torch.training.private_optimizer import refuse_long_sums
 from dpsgd_torch.training.rehearse_compiled import compiled
+from dpsgd_torch.training.rehearse_filled import refuse_moving
 from dpsgd_torch.training.rehearse_optimizer import try_optimizer
 from dpsgd_torch.training.rehearse_scores import try_scores, try_training
 from dpsgd_torch.training.released_state import checksums, released_tensors
@@ -152,7 +153,11 @@ def chosen(run: RunState, gradients: str, rows: Batch) -> Method:
     try_lengths(run.model, run.loss, run.data, run.forward)
     others = of_other_lengths(run.data, at_once(run))
     scale = run.precision.loss_scale
-    return choose(gradients, run.model, run.loss, rows, sized, run.forward, others, scale)
+    method = choose(gradients, run.model, run.loss, rows, sized, run.forward, others, scale)
+    if run.plan and run.plan.noise.secure:
+        refuse_long_sums(run.sampling.batch_size, run.at_once, run.world.size)
+        refuse_moving(run, method, rows)
+    return method
 
 
 def try_saving(model: nn.Module) -> None:

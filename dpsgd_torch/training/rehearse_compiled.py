@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 
 from accountant.errors import check
@@ -13,6 +12,7 @@ from dpsgd_torch.gradients.compiled.held import CannotCompile
 from dpsgd_torch.gradients.compiled.program import Program
 from dpsgd_torch.gradients.compiled.rehearsal import compiled_program
 from dpsgd_torch.gradients.methods import Method
+from dpsgd_torch.training.filled import rows_of_pass
 from dpsgd_torch.training.private_optimizer import sums_are_long
 from dpsgd_torch.training.state import RunState
 
@@ -52,17 +52,3 @@ def _program(run: RunState, method: Method, rows: Batch) -> Program:
         raise CannotCompile(f"so many sums of {size} rows could round to more than is charged")
     assert method.layouts is not None
     return compiled_program(run.model, run.loss, rows, method.layouts, run.forward, size)
-
-
-def rows_of_pass(batch_size: int, at_most: int, ranks: int = 1) -> int:
-    """Of which size each pass is: few are filled up by much, and few batches need one more.
-
-    A Poisson batch of B in expectation is above B + 2√B in one step of forty.
-
-    >>> rows_of_pass(256, 1024), rows_of_pass(256, 100)
-    (288, 96)
-    """
-    batch_size = -(-batch_size // ranks)
-    likely = batch_size + 2 * math.sqrt(batch_size)
-    passes = math.ceil(likely / at_most)
-    return min(at_most, 8 * math.ceil(likely / passes / 8))

@@ -19,6 +19,7 @@ from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_to_bytes
 from dpsgd_torch.training.agreement import agree_on_all, copied_ledger
 from dpsgd_torch.training.extension import extend
+from dpsgd_torch.training.filled import FilledPasses
 from dpsgd_torch.training.fingerprint import contract, environment, told_to_repeat
 from dpsgd_torch.training.for_export import save_for_export
 from dpsgd_torch.training.keeping import put_back
@@ -138,8 +139,9 @@ class Session:
         with per_example_gradients(
             run.model, method.kind, method.layouts, run.forward, scale, method.program
         ) as wrapped:
+            secure = run.plan.noise.secure
             yield PrivateStep(
-                wrapped,
+                FilledPasses(wrapped, run.at_once) if secure else wrapped,
                 run.loss,
                 PrivateOptimizer(
                     run.optimizer,

@@ -26,6 +26,7 @@ from dpsgd_torch.privacy.privacy import Privacy
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.charges import Charges
+from dpsgd_torch.training.filled import rows_of_pass
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.metrics import Metrics
@@ -98,7 +99,10 @@ class RunState:
 
     @property
     def at_once(self) -> int:
-        """So many rows at most a pass has."""
+        """So many rows at most a pass has; in secure mode, each of them."""
+        if self.plan and self.plan.noise.secure:
+            likely = self.sampling.batch_size * (self.sampling.rows_per_unit or 1)
+            return rows_of_pass(likely, self.physical_batch_size, self.world.size)
         program = self.method.program
         return min(self.physical_batch_size, program.rows if program else self.physical_batch_size)
 

@@ -24,6 +24,15 @@ NAMES = (
 )
 
 
+ONE_WAY = 1 << 256
+"""Set in a root that was drawn from the operating system by this release or a later one."""
+
+
+def drawn_root() -> int:
+    """A root of 256 bits of the operating system's, whose streams tell nothing of it."""
+    return secrets.randbits(256) | ONE_WAY
+
+
 class Key(int):
     """256 bits that were drawn from the operating system for a run, and are no seed of anyone's."""
 
@@ -44,10 +53,13 @@ class Streams:
       model or collate function that draws from them does the same when a step is repeated.
     * The key is the secret that the noise rests on; it is kept out of everything published. The
       generators are not cryptographic.
-    * ``secure``: each stream has a key of its own, by BLAKE2b one-way from the root's 256 bits, and
-      what numpy draws (samples, slots, noise) comes from AES-256 in counter mode. torch's and
-      Python's generators, for initial weights and dropout, on which no ε rests, are as ever, each
-      seeded by a key that tells nothing of the others.
+    * numpy's ``SeedSequence`` can be turned round: who sees one stream's words, say those of
+      initial weights that are never trained, has the root and all noise. So of a root that was
+      drawn (``drawn_root``) each stream has a key of its own, by BLAKE2b, one-way. A seed that was
+      given, which somebody knows, and a run that was begun before, have their streams as ever.
+    * ``secure``: that too, and what numpy draws (samples, slots, noise) comes from AES-256 in
+      counter mode. torch's and Python's generators, for initial weights and dropout, on which no ε
+      rests, are as ever.
 
     >>> streams = Streams(root=7)
     >>> first, again = (streams.numpy("sampling", step=3).random() for _ in range(2))
@@ -55,14 +67,15 @@ class Streams:
     True
     """
 
-    root: int = field(default_factory=lambda: secrets.randbits(256), repr=False)
+    root: int = field(default_factory=drawn_root, repr=False)
     context: str = ""
     rank: int = 0  # not of draws that all ranks share
     secure: bool = False
 
     def _seed(self, name: str, attempt: int, step: int) -> np.random.SeedSequence:
-        if self.secure:
-            told = int.from_bytes(self._derived("seed", name, attempt, step), "big")
+        if self.secure or self.root & ONE_WAY:
+            use = "seed" if self.secure else "ordinary seed"
+            told = int.from_bytes(self._derived(use, name, attempt, step), "big")
             return np.random.SeedSequence(told, pool_size=8)
         key = [NAMES.index(name), attempt, step]
         key += [self.rank] if self.rank else []
@@ -72,7 +85,7 @@ class Streams:
 
     def _derived(self, use: str, name: str, attempt: int, step: int) -> bytes:
         context = self.context if name in ("noise", "validation") else ""
-        return derived_key(self.root, use, name, attempt, step, self.rank, context)
+        return derived_key(self.root % ONE_WAY, use, name, attempt, step, self.rank, context)
 
     def numpy(self, name: str, *, attempt: int = 0, step: int = 0) -> np.random.Generator:
         """A numpy generator at the start of that stream."""

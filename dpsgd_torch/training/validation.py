@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import nn
 
 from accountant import Event, Gaussian
 from accountant.errors import check
+from dpsgd_torch.data.base import Batch, rows_at_once
 from dpsgd_torch.data.checked import data_on
+from dpsgd_torch.data.trees import Tree, length
 from dpsgd_torch.data.unit_ids import units_of
 from dpsgd_torch.data.units import UnitRows
 from dpsgd_torch.gradients.losses import Loss, per_example
@@ -23,6 +26,7 @@ from dpsgd_torch.mechanisms.discrete import noisy_score_sum, score_event
 from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.evaluation import in_batches, own_batches
+from dpsgd_torch.training.filled import filled
 from dpsgd_torch.training.sums import keyed_by
 from dpsgd_torch.training.world import ALONE, World
 
@@ -116,11 +120,20 @@ class HeldOut:
 
     def scores(self, model: nn.Module, world: World = ALONE) -> Scores:
         """(n,) each row's, float64; each rank of a world takes its part of the rows."""
-        parts = in_batches(
-            model,
-            own_batches(self.data, world),
-            lambda outputs, targets: self.score(outputs, targets).double().cpu(),
-        )
+        counts, size = list[int](), 0
+        if self.asked.secure:  # whose passes have one size
+            most = math.inf if self.asked.units is not None else 2 * self.size
+            size = int(min(rows_at_once(self.data.schema), most))
+
+        def in_one_size() -> Iterator[Batch]:
+            for batch in own_batches(self.data, world):
+                counts.append(length(batch[0]))
+                yield filled(batch, size)
+
+        def scored(outputs: Any, targets: Tree) -> torch.Tensor:
+            return self.score(outputs, targets)[: counts[-1]].double().cpu()
+
+        parts = in_batches(model, in_one_size(), scored)
         mine: Scores = torch.cat([torch.zeros(0, dtype=torch.float64), *parts]).numpy()
         world.agree("validation", number_of_validation_rows=len(self.data))
         return world.concatenated(mine)

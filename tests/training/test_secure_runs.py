@@ -18,6 +18,7 @@ from dpsgd_torch import Privacy, Private, RunError, Validation
 from dpsgd_torch.app.flags import parse
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.app.report.statement import statement
+from dpsgd_torch.audit.canaries import Canaries
 from dpsgd_torch.audit.replayed import replay
 from dpsgd_torch.errors import ConfigError, GuaranteeBroken
 from dpsgd_torch.mechanisms.discrete import CELLS, PASS, noisy_score_sum, score_event
@@ -261,3 +262,13 @@ def test_several_processes_draw_one_batch_and_one_noise():
     first, second = (json.loads(out) for out in run_processes(script, 2))
     assert first == second
     assert first[1] == 10
+
+
+def test_a_secure_run_is_audited_by_canaries_in_it():
+    trainer = secure(privacy=Privacy(noise_multiplier=0.4, delta=1e-3, clip_norm=0.5))
+    canaries = Canaries(100).insert(trainer)
+    trainer.fit()
+    report, spent = canaries.report(trainer), trainer.privacy_spent()
+    assert not report.faults
+    assert report.correct > 0.8 * report.guesses
+    assert 0 < report.best < spent.epsilon

@@ -45,8 +45,10 @@ _NOT_COVERED = [
     "rows, and would have been refused had it mixed them, written to itself or raised.",
 ]
 _ASSUMED = [
-    "the last bits of every other record's gradient: that a pass over another batch moves none, "
-    "once clipped, by more than 2^-19 of the clip norm is assumed; that much is charged.",
+    "the last bits of every other record's gradient: every pass had the same number of rows, in "
+    "which a row's gradient was seen, on made-up rows, not to move by a bit with its place or its "
+    "company; that none moves, once clipped, by more than 2^-19 of the clip norm is assumed, and "
+    "that much is charged.",
     "attacks on AES-256: that its output cannot be told from random bits is assumed.",
 ]
 _SECURE = (

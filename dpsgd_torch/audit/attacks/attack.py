@@ -13,7 +13,8 @@ import torch
 from accountant.auditing.operating import Certified, Claim
 from accountant.errors import check, check_delta
 from dpsgd_torch.audit.attacks.canary import KINDS, make_canaries
-from dpsgd_torch.audit.attacks.models import Design, Job, Tell, code_of, fingerprint, train_all
+from dpsgd_torch.audit.attacks.code import code_of
+from dpsgd_torch.audit.attacks.models import Design, Job, Tell, fingerprint, train_all
 from dpsgd_torch.audit.attacks.report import AttackReport
 from dpsgd_torch.audit.attacks.training import Rows, check_signature, found
 from dpsgd_torch.audit.attacks.verdict import likelihood_ratios, of_many, of_one_record

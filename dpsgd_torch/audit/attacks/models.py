@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import multiprocessing
 import os
@@ -177,15 +176,6 @@ def fingerprint(*tensors: torch.Tensor) -> str:
         made.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         made.update(tensor.detach().contiguous().cpu().numpy().tobytes())
     return made.hexdigest()[:16]
-
-
-def code_of(function: Callable[..., Any]) -> str:
-    """SHA-256 of the file that a function is written in: scores of older code are another audit."""
-    try:
-        path = inspect.getsourcefile(inspect.unwrap(function))
-        return hashlib.sha256(Path(path or "").read_bytes()).hexdigest()[:16]
-    except (TypeError, OSError):
-        return ""
 
 
 def _claim(folder: Path, design: Design) -> None:
