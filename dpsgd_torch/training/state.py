@@ -93,6 +93,12 @@ class RunState:
         program = self.method.program
         return min(self.physical_batch_size, program.rows if program else self.physical_batch_size)
 
+    @property
+    def each_alone(self) -> bool:
+        """Whether no pass has more than one row, whoever is drawn."""
+        sampling = self.sampling
+        return self.at_once == 1 and not sampling.rows_per_unit and sampling.microbatch_size == 1
+
     def begin_attempt(self, *, environment: str, repeatable: bool) -> None:
         """Go on with the last attempt or begin another, and with it what the noise carries."""
         self.charges.begin(first_step=self.done, environment=environment, repeatable=repeatable)
