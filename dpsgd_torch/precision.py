@@ -33,7 +33,8 @@ class Precision:
       activations and output gradients themselves, which float32 holds exactly. Its norm is that
       vector's to within γ_n, n ≤ 768 terms of rounding 2⁻²⁴, added to it; its part of the sum is
       that vector's in one float32 product whose error is measured, or in float64. No weight
-      gradient that autograd rounded to half enters either.
+      gradient that autograd rounded to half enters either: an example that is by itself in a pass
+      because of who else was drawn goes in a pass of two of it.
     * So the bound is float32's: vectors are clipped to (1 − 2⁻⁹) C. Half of that margin covers
       norms; of the other half each of two neighbours' sums may be off by half. A norm taken from
       float32 activations, or a sum rounded to half (2⁻⁸ of *it*, which may be many C), is covered

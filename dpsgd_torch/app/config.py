@@ -62,6 +62,18 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             self.secure,
             "takes its key from the operating system, not from a seed; drop --seed or --secure",
         )
+        others = [
+            *(["--precision"] if Precision.of(self.precision).is_mixed else []),
+            *(["--compile"] if self.compile else []),
+            *(["--noise-generator"] if self.noise_generator != "numpy" else []),
+        ]
+        require(
+            not (self.secure and self.dp) or not others,
+            "secure",
+            self.secure,
+            "has noise of its own, and charges for the rounding of float32 passes that are not "
+            f"compiled; drop --secure or {' and '.join(others)}",
+        )
         for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
             try:
                 shape_from_text(getattr(self, name), 2)
@@ -74,7 +86,7 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             )
         self.refuse_held()
         alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
-        self.refuse_audit(fits=self.dp and alone)
+        self.refuse_audit(fits=self.dp and alone and not self.secure)
         require(
             self.label_epsilon is None
             or (not self.dp and self.task.class_labels and self.folds == 1),

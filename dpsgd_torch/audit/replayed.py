@@ -88,9 +88,8 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
     clip_norm, most = run.plan.step(step).clip_norm, 0.0
     owners = np.unique(drawn.slots)[:records]
     method, scale = run.method, run.precision.loss_scale
-    with per_example_gradients(
-        run.model, method.kind, method.layouts, run.forward, scale, method.program
-    ) as wrapped:
+    given = (run.forward, scale, method.program, run.each_alone)
+    with per_example_gradients(run.model, method.kind, method.layouts, *given) as wrapped:
 
         def summed(kept: Indices) -> torch.Tensor:
             optimizer = PrivateOptimizer(run.optimizer, microbatches=run.sampling.microbatches)

@@ -31,11 +31,15 @@ def per_example_gradients(
     forward: Forward = call,
     scale: float = 1.0,
     program: Program | None = None,
+    alone: bool = False,
 ) -> Iterator[PerExample]:
-    """The model's per-example gradients by one method; the rest is what a rehearsal found."""
+    """The model's per-example gradients by one method; the rest is what a rehearsal found.
+
+    ``alone``: a pass never has more than one example.
+    """
     wrapped: PerExample
     if kind == "graph":
-        wrapped = GraphGradients(model, layouts, forward, scale)
+        wrapped = GraphGradients(model, layouts, forward, scale, alone)
     elif program is not None:
         wrapped = CompiledGradients(model, program, layouts, forward)
     else:

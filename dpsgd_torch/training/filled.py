@@ -8,7 +8,7 @@ gradient is another by far more. In passes of one size a row's values hang on th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -99,13 +99,18 @@ class _FirstVectors:
         self._vectors, self._others = vectors, len(vectors.norms) - count
         self.norms, self.margin = vectors.norms[:count], vectors.margin
         self.norm, self.vector, self.norms_told = vectors.norm, vectors.vector, vectors.norms_told
-        self.nbytes = vectors.nbytes
+        self.written, self.nbytes = vectors.written, vectors.nbytes
 
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         return self._vectors.add_to(sums, self._with_others(factors), within)
 
     def totals(self, factors: torch.Tensor, within: float) -> tuple[list[torch.Tensor], float]:
         return self._vectors.totals(self._with_others(factors), within)
+
+    def one_by_one(
+        self, factors: torch.Tensor, within: float, *, keep: bool = False
+    ) -> Iterator[tuple[torch.Tensor, float]]:
+        return self._vectors.one_by_one(self._with_others(factors), within, keep=keep)
 
     def _with_others(self, factors: torch.Tensor) -> torch.Tensor:
         return torch.cat([factors, factors.new_zeros(self._others)])

@@ -136,9 +136,8 @@ class Session:
             )
             return
         method, scale = run.method, run.precision.loss_scale
-        with per_example_gradients(
-            run.model, method.kind, method.layouts, run.forward, scale, method.program
-        ) as wrapped:
+        given = (run.forward, scale, method.program, run.each_alone)
+        with per_example_gradients(run.model, method.kind, method.layouts, *given) as wrapped:
             secure = run.plan.noise.secure
             yield PrivateStep(
                 FilledPasses(wrapped, run.at_once) if secure else wrapped,

@@ -107,6 +107,12 @@ class RunState:
         return min(self.physical_batch_size, program.rows if program else self.physical_batch_size)
 
     @property
+    def each_alone(self) -> bool:
+        """Whether no pass has more than one row, whoever is drawn."""
+        sampling = self.sampling
+        return self.at_once == 1 and not sampling.rows_per_unit and sampling.microbatch_size == 1
+
+    @property
     def is_apart(self) -> bool:
         """Whether this rank holds a part of the model alone."""
         return self.shards is not None and self.shards.are_apart

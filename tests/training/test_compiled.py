@@ -9,7 +9,7 @@ from torch import nn
 
 from dpsgd_torch import Trainer
 from dpsgd_torch.errors import RunError
-from dpsgd_torch.gradients.compiled import rehearsal
+from dpsgd_torch.gradients.compiled import held, rehearsal
 from dpsgd_torch.gradients.compiled.held import CannotCompile
 from dpsgd_torch.gradients.methods import per_example_gradients
 
@@ -117,6 +117,26 @@ def test_what_the_model_holds_is_read_at_each_pass(made, program):
         made.model[2].p = 0.2
     assert program.fits(batch)
     assert not program.fits(rows(program.rows + 1))
+    made.model.factors = {"by layer": [1.0, 2.0]}
+    try:
+        assert not program.fits(batch)
+    finally:
+        del made.model.factors
+    assert program.fits(batch)
+
+
+class Listed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factors = [1.0, {"last": 1.0}]
+
+
+def test_a_value_in_a_list_or_a_dict_is_looked_at_as_well():
+    model, batch = Listed(), rows(2)
+    before = held.Held.of(model, None, batch)
+    assert before == held.Held.of(model, None, batch)
+    model.factors[1]["last"] = 50.0
+    assert before != held.Held.of(model, None, batch)
 
 
 def test_the_same_norms_and_sums_as_the_graph_engine_has(made, program):

@@ -14,6 +14,7 @@ from dpsgd_torch.data.trees import first, named
 from dpsgd_torch.gradients.parts.pieces import exact_float32
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}  # parameters, hooks: looked at elsewhere
 
 
 class CannotCompile(Exception):
@@ -67,13 +68,20 @@ def _modules_of(loss: object) -> Iterator[tuple[str, nn.Module]]:
 
 def _values(module: nn.Module) -> tuple[Any, ...]:
     own = vars(module)
-    plain = tuple((k, v) for k, v in own.items() if type(v) in _PLAIN or _is_plain(v))
+    plain = tuple((k, _plain(v)) for k, v in own.items() if k not in _OF_TORCH)
     frozen = tuple(p is not None and p.requires_grad for p in module._parameters.values())
     return (id(module), type(module), plain, frozen)
 
 
-def _is_plain(value: Any) -> bool:
-    return type(value) is tuple and all(type(part) in _PLAIN for part in value)
+def _plain(value: Any, deep: int = 4) -> Any:
+    """A value that can be compared later, of what lists and dicts hold too; the rest by type."""
+    if type(value) in _PLAIN:
+        return value
+    if deep and type(value) in (tuple, list):
+        return (type(value), *(_plain(held, deep - 1) for held in value))
+    if deep and type(value) is dict:
+        return (dict, *((_plain(k, 1), _plain(v, deep - 1)) for k, v in value.items()))
+    return type(value)
 
 
 def _hooks(module: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from dpsgd_torch.data.trees import Forward, Tree, call, first, length, taken
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.capture import by_layer
 from dpsgd_torch.gradients.graph.arrivals import Again, Arrivals, Undecided
+from dpsgd_torch.gradients.graph.halves import goes_through_half
 from dpsgd_torch.gradients.graph.layouts import Layouts, Unknown
 from dpsgd_torch.gradients.graph.pull_back import pull_back
 from dpsgd_torch.gradients.graph.recurrent import Unfused
@@ -41,6 +42,9 @@ class GraphGradients:
         forward: what outputs come from.
         scale: the loss scale, a power of 2: by it losses are multiplied on the way back, and what
             came back is divided, so that what is small in float16 is not lost.
+        alone: whether every example comes by itself. Else one that does by chance, and was rounded
+            to half, goes in a pass of two of it: autograd's own gradient would be rounded once
+            more, by 2⁻⁸, and who else is in a batch decides who comes by itself.
     """
 
     def __init__(
@@ -49,9 +53,10 @@ class GraphGradients:
         layouts: Layouts | None = None,
         forward: Forward = call,
         scale: float = 1.0,
+        alone: bool = False,
     ) -> None:
         self._model, self.layouts, self._forward = model, layouts, forward
-        self._scale = scale
+        self._scale, self._alone = scale, alone
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._trained = {p: name for name, p in self._named.items()}
         self._unfused = Unfused(model)
@@ -81,6 +86,10 @@ class GraphGradients:
             losses = loss(self._forward(self._model, inputs), targets)
             if losses.grad_fn is None:
                 break
+            if self._examples == 1 and not self._alone and goes_through_half(losses):
+                del losses
+                _redraw(device, drawn)
+                return self._first_of_two(loss, inputs, targets)
             try:
                 self._parts = self._read(losses, layouts)
                 break
@@ -125,6 +134,22 @@ class GraphGradients:
             for name, gradient in zip(self._named, gradients, strict=True)
             if gradient is not None
         }
+
+    def _first_of_two(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
+        """A lone example as in any other batch: of a pass of two of it, the first's parts."""
+        both = torch.zeros(2, dtype=torch.int64, device=first(inputs).device)
+        told = [0.0]
+
+        def noted(outputs: Tree, of: Tree) -> torch.Tensor:
+            losses = loss(outputs, of)
+            told[0] = float(losses.detach()[0])
+            return losses
+
+        self._backward(noted, taken(inputs, both), taken(targets, both))
+        with torch.no_grad():
+            self._parts = {name: part.widened(both[:1]) for name, part in self._parts.items()}
+        self._examples = 1
+        return told[0]
 
     def _each_alone(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
         """Each example in a pass of its own, where nothing of another's can come in."""
