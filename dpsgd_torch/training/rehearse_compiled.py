@@ -6,6 +6,8 @@ import dataclasses
 import math
 import warnings
 
+from torch import nn
+
 from accountant.errors import check
 from dpsgd_torch.data.base import Batch
 from dpsgd_torch.gradients.compiled.compiler import compiler
@@ -36,7 +38,8 @@ def compiled(run: RunState, method: Method, rows: Batch) -> Method:
         why = str(error)
     told = run.world.exchange("a compiled pass", why)
     if why := next(filter(None, told), ""):
-        warnings.warn(f"compile: {why}; the run goes on without it", stacklevel=2)
+        if run.world.is_first:
+            warnings.warn(f"compile: {why}; the run goes on without it", stacklevel=2)
         return method
     return dataclasses.replace(method, kind="compiled", program=program)
 
@@ -45,6 +48,8 @@ def _program(run: RunState, method: Method, rows: Batch) -> Program:
     compiler()
     if run.sampling.rows_per_unit or run.sampling.microbatch_size > 1:
         raise CannotCompile("several rows share a vector here, and are not compiled")
+    if run.precision.loss_scale != 1:
+        raise CannotCompile(f"precision {run.precision} has a loss scale, and is not compiled")
     if run.data.schema.varies:
         raise CannotCompile("rows differ in length here, and each length would be compiled anew")
     size = rows_of_pass(run.sampling.batch_size, run.physical_batch_size, run.world.size)
@@ -54,15 +59,26 @@ def _program(run: RunState, method: Method, rows: Batch) -> Program:
     return compiled_program(run.model, run.loss, rows, method.layouts, run.forward, size)
 
 
-def rows_of_pass(batch_size: int, at_most: int, ranks: int = 1) -> int:
-    """Of which size each pass is: few are filled up by much, and few batches need one more.
+def seconds_to_compile(model: nn.Module) -> int:
+    """About how long it takes on one core where nothing is cached: the compiler, then each layer.
 
-    A Poisson batch of B in expectation is above B + 2√B in one step of forty.
+    >>> seconds_to_compile(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
+    20
+    """
+    layers = sum(1 for layer in model.modules() if list(layer.parameters(recurse=False)))
+    return 5 * round((15 + 3 * layers) / 5)
+
+
+def rows_of_pass(batch_size: int, at_most: int, ranks: int = 1) -> int:
+    """Of which size each pass is: none is filled up by much, and few batches have rows left over.
+
+    A Poisson batch of B in expectation is above B + 1.5√B in one step of fifteen, and then by few
+    rows, which take the graph engine's pass.
 
     >>> rows_of_pass(256, 1024), rows_of_pass(256, 100)
-    (288, 96)
+    (280, 96)
     """
     batch_size = -(-batch_size // ranks)
-    likely = batch_size + 2 * math.sqrt(batch_size)
+    likely = batch_size + 1.5 * math.sqrt(batch_size)
     passes = math.ceil(likely / at_most)
     return min(at_most, 8 * math.ceil(likely / passes / 8))
