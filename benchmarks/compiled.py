@@ -115,7 +115,7 @@ def step_of(trainer: Trainer) -> Callable[[], None]:
     assert run.plan
     method, plan = run.method, run.plan.step(0)
     gradients = per_example_gradients(
-        run.model, method.kind, method.layouts, run.forward, method.program
+        run.model, method.kind, method.layouts, run.forward, program=method.program
     ).__enter__()
     optimizer = PrivateOptimizer(run.optimizer, microbatches=run.sampling.microbatches)
     take = PrivateStep(gradients, run.loss, optimizer, physical_batch_size=run.at_once)

@@ -35,6 +35,14 @@ def pytest_configure(config):
         config.pluginmanager.register(skips.Refuser())  # doctests outside this folder too
 
 
+@pytest.fixture(scope="session")
+def inductor(tmp_path_factory):
+    """torch.compile's cache in a folder that goes away; a compiler is asked what it can once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
+
+
 @pytest.fixture
 def networks(request):
     return request.config.getoption("--networks")

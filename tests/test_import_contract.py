@@ -69,16 +69,21 @@ WRONG = {
     ],
     "gradients": [
         ("gradients.capture", "dpsgd_torch.training.loop"),
+        ("gradients.compiled.program", "dpsgd_torch.training.state"),
+        ("gradients.compiled.stage", "dpsgd_torch.storage.run_folder"),
         ("gradients.grad_sample", "dpsgd_torch.storage.run_folder"),
         ("gradients.graph.engine", "dpsgd_torch.gradients.rules.registry"),
         ("gradients.graph.layouts", "dpsgd_torch.noise.base"),
         ("gradients.graph.pull_back", "dpsgd_torch.gradients.graph.arrivals"),
         ("gradients.graph.rows", "dpsgd_torch.gradients.graph.walk"),
+        ("gradients.graph.walk", "dpsgd_torch.gradients.compiled.stage"),
         ("gradients.graph.rules.base", "dpsgd_torch.gradients.graph.layouts"),
         ("gradients.graph.rules.matmul", "dpsgd_torch.gradients.graph.walk"),
         ("gradients.graph.walk", "dpsgd_torch.gradients.graph.engine"),
         ("gradients.losses", "pandas"),
         ("gradients.methods", "dpsgd_torch.privacy.plan"),
+        ("gradients.parts.tracing", "dpsgd_torch.gradients.compiled.held"),
+        ("gradients.rehearsal.passes", "dpsgd_torch.gradients.compiled.program"),
         ("gradients.parts.base", "dpsgd_torch.gradients.vectors"),
         ("gradients.parts.clipped", "dpsgd_torch.gradients.rehearsal.oracle"),
         ("gradients.parts.outer", "dpsgd_torch.gradients.graph.rows"),
@@ -247,7 +252,7 @@ def file_of(module: str) -> str:
 
 def test_no_import_arrow_turns_round(reports):
     [report] = reports([("dpsgd_torch/version.py", "")])
-    assert "11 kept, 0 broken" in report
+    assert "12 kept, 0 broken" in report
 
 
 @pytest.mark.parametrize("package", ["accountant", "dpsgd_torch"])
@@ -261,7 +266,7 @@ def test_every_room_has_an_arrow_planted():
 
 def test_a_room_that_no_contract_names_is_refused(reports):
     found = reports([("dpsgd_torch/annex.py", "import math\n"), ("accountant/annex.py", "")])
-    assert ["10 kept, 1 broken" in report and "annex" in report for report in found] == [True] * 2
+    assert ["11 kept, 1 broken" in report and "annex" in report for report in found] == [True] * 2
 
 
 def test_a_wrong_arrow_in_any_room_is_caught_late_and_for_types_alone_too(reports):
@@ -286,4 +291,4 @@ def test_a_right_arrow_is_let_pass(reports):
         "accountant.cli.commands": "accountant.ledger.ledger",
     }
     plants = [(file_of(file), f"\nimport {line}\n") for file, line in right.items()]
-    assert ["11 kept, 0 broken" in report for report in reports(plants)] == [True] * len(right)
+    assert ["12 kept, 0 broken" in report for report in reports(plants)] == [True] * len(right)

@@ -24,6 +24,7 @@ from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.checkpoint import has_trained
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.loop import epoch_ends
+from dpsgd_torch.training.rehearse_compiled import seconds_to_compile
 from dpsgd_torch.training.steering import validation_events
 from dpsgd_torch.training.streams import ONE_WAY, Key, Streams
 from dpsgd_torch.training.trainer import Trainer
@@ -97,13 +98,19 @@ def make_trainers(
     ledger: Ledger | None,
     folder: RunFolder | None,
     world: World = ALONE,
+    compiling: Callable[[int], None] = lambda seconds: None,
 ) -> list[Trainer]:
-    """One for each fold; what was found in their rows is told once, of the first."""
+    """One for each fold; what was found in their rows is told once, of the first.
+
+    ``compiling`` is told beforehand how many seconds compiling may take.
+    """
     made: list[Trainer] = []
     for fold in folds:
         with untold() if made else contextlib.nullcontext():  # the same rows, cut elsewhere
             own = folder_of(folder, fold) if folder else None
-            made.append(make_trainer(fold, task, root, preprocessing, ledger, own, world))
+            made.append(
+                make_trainer(fold, task, root, preprocessing, ledger, own, world, compiling)
+            )
     return made
 
 
@@ -115,10 +122,14 @@ def make_trainer(
     ledger: Ledger | None,
     folder: RunFolder | None,
     world: World = ALONE,
+    compiling: Callable[[int], None] = lambda seconds: None,
 ) -> Trainer:
     config = fold.config
+    model = task.make_model(Streams(root, secure=config.secure).torch("init"))
+    if config.compile and config.dp:
+        compiling(seconds_to_compile(model))
     return Trainer(
-        task.make_model(Streams(root, secure=config.secure).torch("init")),
+        model,
         task.loss,
         fold.train,
         privacy=config.privacy(_steps(fold), preprocessing.events),

@@ -86,7 +86,7 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             )
         self.refuse_held()
         alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
-        self.refuse_audit(fits=self.dp and alone and not self.secure)
+        self.refuse_audit(fits=self.dp and alone)
         require(
             self.label_epsilon is None
             or (not self.dp and self.task.class_labels and self.folds == 1),

@@ -23,6 +23,8 @@ _TOLD = 8  # numbers of the test set on an epoch's line
 class Presenter(Protocol):
     """Whoever shows a run: told its start, each stretch of training, and its end."""
 
+    def compiling(self, seconds: int) -> None: ...
+
     def start(self, config: RunConfig, run: Trainer, folder: Path) -> None: ...
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None: ...
@@ -39,6 +41,9 @@ def presenter(*, as_json: bool) -> Presenter:
 
 class LinePresenter:
     """Plain lines: one at the start, one an epoch, a few at the end."""
+
+    def compiling(self, seconds: int) -> None:
+        self._say(f"compiling (about {seconds} s on one core; less where it was done before) ...")
 
     def start(self, config: RunConfig, run: Trainer, folder: Path) -> None:
         self.budget = run.plan.budget if run.plan else None
@@ -145,6 +150,9 @@ class LivePresenter(LinePresenter):
 
 class JsonPresenter:
     """One JSON object a line: start, each epoch, end."""
+
+    def compiling(self, seconds: int) -> None:
+        self._emit("compiling", seconds=seconds)
 
     def start(self, config: RunConfig, run: Trainer, folder: Path) -> None:
         fields = config.to_json()

@@ -86,7 +86,9 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
             if task is not as_loaded:
                 folds = make_folds(config, task, units, root)
             folder.write_json("task.json", task.to_json())
-            trainers = make_trainers(folds, task, root, preprocessing, ledger, folder, world)
+            trainers = make_trainers(
+                folds, task, root, preprocessing, ledger, folder, world, present.compiling
+            )
             canaries = insert(config, trainers[0])
             for trainer in trainers:
                 start(trainer)

@@ -223,8 +223,7 @@ class Audit:
             "audit",
             self.audit,
             "needs one private model, each example clipped by itself, on features that are not "
-            "chosen from the data, and noise that is not secure mode's; drop --no-dp, --folds, "
-            "--microbatches, --select-features, --secure",
+            "chosen from the data; drop --no-dp, --folds, --microbatches, --select-features",
         )
 
 

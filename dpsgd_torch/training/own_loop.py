@@ -66,6 +66,7 @@ class Private:
         checkpoint_every, ledger, device, seed, secure, world, precision: likewise. The model that
             the loop calls in training mode runs in that precision, and gives float32. Autocast that
             the loop opens itself works too, but for float16, which has no loss scale then.
+        compile: not in a loop of one's own; a ``Trainer`` compiles its passes.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
@@ -105,7 +106,15 @@ class Private:
         secure: bool = False,
         world: World | None = None,
         precision: str | Precision = "float32",
+        compile: bool = False,
     ) -> None:
+        check(
+            not compile,
+            "compile",
+            True,
+            "the passes of a loop of one's own are run by that loop, and not compiled",
+            "leave it out, or train by Trainer(compile=True)",
+        )
         check(
             isinstance(privacy, Privacy),
             "privacy",

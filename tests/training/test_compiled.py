@@ -1,23 +1,30 @@
 """--compile: the graph engine's pass compiled: the same answers, or the run goes on without."""
 
+import dataclasses
 import shutil
 
 import pytest
 import torch
+from many_processes import run as on_ranks
+from own_loops import make_private
 from small_problem import make_trainer, small_data, weights
 from torch import nn
 
+from accountant import InvalidValue
 from dpsgd_torch import Trainer
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients.compiled import held, rehearsal
+from dpsgd_torch.gradients.compiled.engine import CompiledVectors
 from dpsgd_torch.gradients.compiled.held import CannotCompile
 from dpsgd_torch.gradients.methods import per_example_gradients
+from dpsgd_torch.gradients.parts.clipped import PartVectors
 
 pytestmark = [
     pytest.mark.skipif(
         not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler is here"
     ),
     pytest.mark.filterwarnings("ignore:local, not covered by ε"),
+    pytest.mark.usefixtures("inductor"),
 ]
 
 
@@ -32,15 +39,8 @@ def trainer(**changes) -> Trainer:
     return make_trainer(**settings)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def made(cache) -> Trainer:
+def made(inductor) -> Trainer:
     return trainer()
 
 
@@ -139,6 +139,16 @@ def test_a_value_in_a_list_or_a_dict_is_looked_at_as_well():
     assert before != held.Held.of(model, None, batch)
 
 
+@pytest.mark.parametrize(("count", "kind"), [(3, PartVectors), (9, CompiledVectors)])
+def test_few_rows_left_over_are_taken_as_they_are(made, program, count, kind):
+    run = made.state
+    with per_example_gradients(
+        run.model, "compiled", run.method.layouts, program=program
+    ) as engine:
+        engine.backward(run.loss, *rows(count))
+        assert type(engine.vectors(list(run.model.parameters()))) is kind
+
+
 def test_the_same_norms_and_sums_as_the_graph_engine_has(made, program):
     method, run = made.state.method, made.state
     batch, params = rows(program.rows), list(made.model.parameters())
@@ -156,6 +166,89 @@ def test_the_same_norms_and_sums_as_the_graph_engine_has(made, program):
     torch.testing.assert_close(others, norms, rtol=1e-5, atol=0)
     for one, other in zip(sums, totals, strict=True):
         torch.testing.assert_close(other.double(), one.double(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def mixed(inductor) -> Trainer:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dpsgd_torch.precision.Precision.slowness", lambda self, device: "")
+        return trainer(precision="bf16")
+
+
+def test_in_bfloat16_norms_are_those_of_what_is_summed_to_the_last_bits_of_float32(mixed):
+    program = mixed.state.method.program
+    assert mixed.gradients == "compiled"
+    assert program.halves == {torch.bfloat16}
+    assert len(program.traced) == 3
+    left = program.run(rows(9))
+    assert all(tensor.dtype == torch.float32 for tensor in left.tensors)
+    for at in range(9):
+        row = torch.tensor([at])
+        parts = program.parts(left.tensors).values()
+        exact = sum(part.widened(row).squared_norms()[0].sum() for part in parts).sqrt()
+        assert float(left.norms[at]) == pytest.approx(float(exact), rel=1e-6)
+
+
+def test_in_bfloat16_norms_and_sums_are_taken_in_float32_and_float64_alone(mixed):
+    halves = {torch.bfloat16, torch.float16}
+    read, *others = (graph.graph.nodes for graph in mixed.state.method.program.traced)
+
+    def dtypes(nodes):
+        values = (node.meta.get("val") for node in nodes)
+        return {value.dtype for value in values if isinstance(value, torch.Tensor)}
+
+    assert torch.bfloat16 in dtypes(read)
+    assert not any(dtypes(nodes) & halves for nodes in others)
+
+
+def test_in_bfloat16_norms_are_near_those_of_the_run_without(mixed):
+    batch, run = rows(9), mixed.state
+    told = []
+    for kind, program in (("graph", None), ("compiled", run.method.program)):
+        with per_example_gradients(
+            run.model, kind, run.method.layouts, run.forward, program=program
+        ) as engine:
+            torch.manual_seed(5)
+            engine.backward(run.loss, *batch)
+            told.append(engine.vectors(list(run.model.parameters())).norms)
+    torch.testing.assert_close(*told, rtol=2e-2, atol=0)
+
+
+def test_norms_that_are_not_those_of_what_is_summed_are_not_taken(monkeypatch):
+    def short(self, batch, fill=None):
+        left = right(self, batch, fill)
+        return dataclasses.replace(left, norms=left.norms * 0.999)
+
+    right = rehearsal.Program.run
+    monkeypatch.setattr(rehearsal.Program, "run", short)
+    monkeypatch.setattr(rehearsal, "_NORM", 5e-4)
+    with pytest.warns(UserWarning, match="compile: norms are not those of"):
+        assert trainer().gradients == "graph"
+
+
+@pytest.mark.filterwarnings("ignore:precision = fp16")
+def test_a_loss_scale_goes_on_without():
+    with pytest.warns(UserWarning, match=r"^compile: precision fp16:1024 has a loss scale, .*it$"):
+        assert trainer(precision="fp16").gradients == "graph"
+
+
+def test_a_loop_of_ones_own_is_told_before_anything_is_charged(tmp_path):
+    with pytest.raises(InvalidValue, match=r"^compile = True: .* leave it out, or train by Tra"):
+        make_private(compile=True, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_began_without_goes_on_without(tmp_path):
+    whole = trainer(compile=False, run_dir=tmp_path / "a").fit()
+    half = trainer(compile=False, run_dir=tmp_path / "b")
+    for at in half.run():
+        if at.step == 14:
+            break
+    half.close()
+    again = trainer(run_dir=tmp_path / "b").resume()
+    assert again.gradients == "graph"
+    assert torch.equal(weights(again.fit().model), weights(whole.model))
+    assert again.ledger.rows() == whole.ledger.rows()
 
 
 def test_a_compiled_run_repeats_bit_for_bit_and_resumes_compiled_or_not_at_all(tmp_path):
@@ -196,3 +289,23 @@ def test_without_a_compiler_a_run_goes_on_eagerly(monkeypatch):
     monkeypatch.setattr("dpsgd_torch.training.rehearse_compiled.compiler", none)
     with pytest.warns(UserWarning, match="compile: there is no C"):
         assert trainer().gradients == "graph"
+
+
+RANKS = """
+import warnings
+warnings.filterwarnings("ignore", message="local, not")
+import torch
+from torch import nn
+from small_problem import make_trainer, weights
+torch.manual_seed(0)
+model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, 3))
+trained = make_trainer(model=model, compile=True, physical_batch_size="auto", world=world).fit()
+print(trained.gradients, len(trained.ledger), float(weights(trained.model).double().sum()))
+"""
+
+
+@pytest.mark.long
+def test_two_ranks_compile_and_end_with_the_same_weights():
+    one, other = (out.split() for out in on_ranks(RANKS, 2, timeout=240.0))
+    assert one[0] == "compiled"
+    assert one == other

@@ -34,6 +34,8 @@ _RESULTS = "results.jsonl"
 class Silent:
     """A presenter of runs that says nothing: the search speaks for them."""
 
+    def compiling(self, seconds: int) -> None: ...
+
     def start(self, config: RunConfig, run: Trainer, folder: Path) -> None: ...
 
     def follow(self, name: str, progress: Iterable[Progress]) -> None:

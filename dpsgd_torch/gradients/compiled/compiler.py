@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import subprocess
 
-from torch._inductor.cpp_builder import get_cpp_compiler
-
 from dpsgd_torch.gradients.compiled.held import CannotCompile
 
 
@@ -17,6 +15,8 @@ def compiler() -> str:
     Raises:
         CannotCompile: there is none.
     """
+    from torch._inductor.cpp_builder import get_cpp_compiler  # takes its time
+
     try:
         said = subprocess.run(
             [get_cpp_compiler(), "--version"], capture_output=True, text=True, check=True

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from dpsgd_torch.data.trees import Forward, Tree, call, first
+from dpsgd_torch.data.trees import Forward, Tree, call, first, length
 from dpsgd_torch.gradients.compiled.program import Pass, Program
 from dpsgd_torch.gradients.graph.engine import GraphGradients, _draws, _redraw
 from dpsgd_torch.gradients.graph.layouts import Layouts
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.parts.clipped import PartVectors
 from dpsgd_torch.gradients.vectors import Vectors
+
+_FEW = 4  # a piece below 1/4 of what is compiled goes without
 
 
 class CompiledGradients:
@@ -40,7 +42,8 @@ class CompiledGradients:
     def backward(self, loss: Loss, inputs: Tree, targets: Tree) -> float:
         """Sum of the losses; what belongs to each example stays until ``vectors``."""
         self._left, batch = None, (inputs, targets)
-        if self._program.fits(batch):
+        few = _FEW * length(inputs) < self._program.rows  # left over: less work as they are
+        if not few and self._program.fits(batch):
             drawn = _draws(first(inputs).device)
             self._left = self._program.run(batch)
             self._took = (loss, inputs, targets, drawn)
@@ -135,6 +138,10 @@ class CompiledVectors:
 
     def norms_told(self, slot: int) -> list[float]:
         return self._written_out().norms_told(slot)
+
+    def norms_written_out(self) -> torch.Tensor:
+        """Of all rows, those that fill up too, from the very parts that are summed."""
+        return self._written_out().norms
 
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self._left.tensors)

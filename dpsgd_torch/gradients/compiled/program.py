@@ -17,20 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import stateless
 
 from dpsgd_torch.data.base import Batch
 from dpsgd_torch.data.trees import Forward, Tree, first, leaves, length, mapped, taken
 from dpsgd_torch.gradients.compiled.held import CannotCompile, Held
 from dpsgd_torch.gradients.compiled.skeleton import Skeleton, taken_apart
+from dpsgd_torch.gradients.compiled.stage import Stage
 from dpsgd_torch.gradients.graph.engine import GraphGradients
 from dpsgd_torch.gradients.graph.layouts import Layouts
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.parts import Part
 from dpsgd_torch.gradients.parts.tracing import tracing
-
-_HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,12 @@ class Program:
     Section 3.1]. Sums are float64, or one float32 product whose error was measured, as in the eager
     engine (``add_outer``). The largest clipped norm of each piece is computed again from the parts
     that are summed, in float64, and checked.
+
+    In mixed precision that would not hold: a loop that rounds to bfloat16 as it stores and not as
+    it goes on has two values a relative 2⁻⁹ apart. So there the pass is two graphs: the first ends
+    in the parts, widened to float32 in memory; the second reads norms and what is summed from that
+    memory, in float32 and float64 alone. Whatever was rounded before, the vector that is clipped is
+    the vector that is summed.
     """
 
     def __init__(
@@ -76,8 +80,10 @@ class Program:
         self._model, self._loss, self._layouts, self._forward = model, loss, layouts, forward
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
         self._skeletons: dict[str, Skeleton] = {}
-        self._run: Callable[..., Any] | None = None
-        self._sum: Callable[..., Any] | None = None
+        self._raw: dict[str, Skeleton] = {}  # before any row is silenced
+        self._stages: list[Stage] = []
+        self._sum: Stage | None = None
+        self.halves: set[torch.dtype] = set()
         self.traced: list[GraphModule] = []
 
     def build(self, batch: Batch) -> None:
@@ -98,33 +104,22 @@ class Program:
         count = torch.tensor(length(batch[0]), device=first(inputs).device)
         given = (self._state(), leaves(inputs), leaves(targets), count)
         self._places = (_placed(inputs), _placed(targets))
-        try:
-            # functions, since a bound method counts as one argument more
-            graph = make_fx(lambda *of: self._traced(*of), tracing_mode="fake")(*given)
-        except Exception as error:  # whatever a trace cannot follow
-            raise CannotCompile(_why(error)) from error
-        self._refuse_half(graph)
-        self.draws = _draws(graph)
-        options: dict[str, Any] = {"fallback_random": True}  # torch's own draws, by its generator
-        self._interpreted = graph
-        self._run = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
-        try:
-            with torch.no_grad():
-                out = self._run(*given)
-                factors = torch.ones(self.rows, dtype=torch.float64, device=count.device)
-                tensors = list(out[4:])
-                with tracing():
-                    self._sums(tensors, factors)  # once with values: fills the caches of constants
-                    sums = make_fx(
-                        lambda *of: self._sums(*of),
-                        tracing_mode="fake",
-                        _allow_non_fake_inputs=True,
-                    )(tensors, factors)
-                self._sum = torch.compile(sums, fullgraph=True, dynamic=False)
-                self._sum(tensors, factors)
-        except Exception as error:  # no compiler, or one that fails
-            raise CannotCompile(_why(error)) from error
-        self.traced = [graph, sums]
+        whole = Stage(self._whole, given)
+        self.halves, self.draws = whole.halves(), whole.draws()
+        if self.halves:
+            self._refuse_half()
+            read = Stage(self._read, given[:3])
+            left = (count, *_begun(read, given[:3]))
+            self._stages = [read, Stage(self._told, left)]
+            tensors = _begun(self._stages[1], left)[4:]
+        else:
+            self._stages = [whole]
+            tensors = _begun(whole, given)[4:]
+        factors = torch.ones(self.rows, dtype=torch.float64, device=count.device)
+        self._sums(tensors, factors)  # once with values: fills the caches of constants
+        self._sum = Stage(self._sums, (tensors, factors), constants=True)
+        _begun(self._sum, (tensors, factors))
+        self.traced = [stage.graph for stage in (*self._stages, self._sum)]
         self.seconds = time.monotonic() - began
 
     def fits(self, batch: Batch) -> bool:
@@ -140,11 +135,11 @@ class Program:
         n = length(batch[0])
         inputs, targets = (fill or padded)(batch, self.rows)
         count = torch.tensor(n, device=first(inputs).device)
-        assert self._run is not None
-        # whoever watches each operation sees them one by one
-        watched = torch._C._len_torch_dispatch_stack() > 0
-        run = self._interpreted if watched else self._run
-        found = run(self._state(), leaves(inputs), leaves(targets), count)
+        given = (self._state(), leaves(inputs), leaves(targets))
+        if len(self._stages) == 1:
+            found = self._stages[0](*given, count)
+        else:
+            found = self._stages[1](count, *self._stages[0](*given))
         told, norms, at, largest, *tensors = found
         loss_sum, doubt = told.tolist()
         if doubt:
@@ -168,13 +163,22 @@ class Program:
         named = dict(self._model.named_parameters(remove_duplicate=False))
         return named | dict(self._model.named_buffers(remove_duplicate=False))
 
-    def _traced(
+    def _whole(
         self,
         state: Mapping[str, torch.Tensor],
         inputs: list[torch.Tensor],
         targets: list[torch.Tensor],
         count: torch.Tensor,
     ) -> list[torch.Tensor]:
+        return self._told(count, *self._read(state, inputs, targets))
+
+    def _read(
+        self,
+        state: Mapping[str, torch.Tensor],
+        inputs: list[torch.Tensor],
+        targets: list[torch.Tensor],
+    ) -> list[torch.Tensor]:
+        """Losses, rows in doubt, and the tensors of the parts."""
         batch = [
             mapped(lambda at, held=held: held[at], places)
             for held, places in zip((inputs, targets), self._places, strict=True)
@@ -185,55 +189,58 @@ class Program:
                 losses, parts = engine.once(self._loss, *batch)
             finally:
                 engine.cleanup()
-            with torch.no_grad():
-                return self._told(losses, parts, count, doubts)
+        tensors: list[torch.Tensor] = []
+        self._raw = {name: taken_apart(part, tensors) for name, part in parts.items()}
+        return [losses, _any(doubts, losses), *tensors]
 
+    @torch.no_grad()
     def _told(
-        self,
-        losses: torch.Tensor,
-        parts: dict[str, Part],
-        count: torch.Tensor,
-        doubts: list[torch.Tensor],
+        self, count: torch.Tensor, losses: torch.Tensor, doubt: torch.Tensor, *found: torch.Tensor
     ) -> list[torch.Tensor]:
+        """Sum of losses and whether a row is in doubt, norms, the largest, and what is summed."""
+        parts = {name: each.filled(found) for name, each in self._raw.items()}
         keep = torch.arange(self.rows, device=losses.device) < count
         squared = losses.new_zeros(self.rows, dtype=torch.float64)
-        for part in parts.values():
-            square, error = part.squared_norms()
-            squared = squared + square.double() + error.double()
-        norms = squared.sqrt().float()
-        doubt = torch.stack([keep & mask for mask in doubts or [~keep]]).any()
-        silent = ~(keep & torch.isfinite(norms))
-        tensors: list[torch.Tensor] = []
-        largest = norms.masked_fill(silent, -1.0).argmax()
-        exact = squared.new_zeros(())
-        for name, part in parts.items():
-            part = part.silenced(silent)
-            exact = exact + part.widened(largest[None]).squared_norms()[0].sum()
-            self._skeletons[name] = taken_apart(part, tensors)
+        with tracing() as doubts:
+            for part in parts.values():
+                square, error = part.squared_norms()
+                squared = squared + square.double() + error.double()
+            doubt = (keep & _any([doubt, *doubts], losses)).any()
+            norms = squared.sqrt().float()
+            silent = ~(keep & torch.isfinite(norms))
+            tensors: list[torch.Tensor] = []
+            largest = norms.masked_fill(silent, -1.0).argmax()
+            exact = squared.new_zeros(())
+            for name, part in parts.items():
+                part = part.silenced(silent)
+                exact = exact + part.widened(largest[None]).squared_norms()[0].sum()
+                self._skeletons[name] = taken_apart(part, tensors)
         loss_sum = losses.masked_fill(~keep, 0.0).sum()
         told = torch.stack([loss_sum.double(), doubt.double()])
         return [told, norms, largest, exact.sqrt(), *tensors]
 
+    @torch.no_grad()
     def _sums(self, tensors: list[torch.Tensor], factors: torch.Tensor) -> list[torch.Tensor]:
         found, errors = list[torch.Tensor](), list[torch.Tensor]()
-        for part in self.parts(tensors).values():
-            measured = part.measured(factors)
-            if measured is None:
-                total = torch.zeros(part.shape, dtype=torch.float64, device=factors.device)
-                part.add_to(total, factors, 0.0)
-                measured = total, factors.new_zeros(())
-            found.append(measured[0])
-            errors.append(measured[1].double())
+        with tracing():
+            for part in self.parts(tensors).values():
+                measured = part.measured(factors)
+                if measured is None:
+                    total = torch.zeros(part.shape, dtype=torch.float64, device=factors.device)
+                    part.add_to(total, factors, 0.0)
+                    measured = total, factors.new_zeros(())
+                found.append(measured[0])
+                errors.append(measured[1].double())
         return [torch.stack(errors), *found]
 
-    def _refuse_half(self, graph: GraphModule) -> None:
-        for node in graph.graph.nodes:
-            value = node.meta.get("val")
-            if isinstance(value, torch.Tensor) and value.dtype in _HALF:
-                raise CannotCompile(
-                    f"it computes in {str(value.dtype).removeprefix('torch.')}, which a compiled "
-                    "loop rounds elsewhere than its parts are"
-                )
+    def _refuse_half(self) -> None:
+        if torch.float16 in self.halves:
+            raise CannotCompile(
+                "float16 needs a loss scale, and passes with one are not compiled; bf16 is"
+            )
+        held = (name for name, t in self._state().items() if t.dtype == torch.bfloat16)
+        if name := next(held, ""):
+            raise CannotCompile(f"{name} is held in bfloat16; keep float32, and pass precision")
 
 
 def padded(batch: Batch, rows: int) -> Batch:
@@ -256,15 +263,12 @@ def _placed(tree: Tree) -> Tree:
     return mapped(lambda _: next(places), tree)
 
 
-def _draws(graph: GraphModule) -> bool:
-    return any(
-        torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        for node in graph.graph.nodes
-    )
+def _any(masks: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """Rows that any of the masks names."""
+    none = torch.zeros(like.shape[0], dtype=torch.bool, device=like.device)
+    return torch.stack([none, *masks]).any(0)
 
 
-def _why(error: Exception) -> str:
-    """The first line of what was raised within, cut short."""
-    error = getattr(error, "inner_exception", error)
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{type(error).__name__}: {said[:160]}"
+@torch.no_grad()
+def _begun(stage: Stage, given: tuple[Any, ...]) -> list[torch.Tensor]:
+    return stage.begin(*given)

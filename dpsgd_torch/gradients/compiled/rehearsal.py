@@ -22,6 +22,7 @@ from dpsgd_torch.gradients.rehearsal.synthetic import MadeUp
 from dpsgd_torch.gradients.vectors import Vectors
 
 _NORM = 1e-4  # relative: float32 added up in another order
+_HALF = 2.0**-5  # relative: eight roundings to bfloat16
 _OF = "training rows, compiled"
 
 
@@ -36,7 +37,9 @@ def compiled_program(
     """A compiled pass over ``rows`` rows, shown right on these.
 
     * Its norms and its sums, clipped and not, are those of the graph engine, which was rehearsed
-      against autograd before; its unclipped sum is autograd's own.
+      against autograd before; its unclipped sum is autograd's own. In half precision, which each
+      rounds elsewhere, as far as that rounds.
+    * Its norms are those of what it sums, to float32, in any precision.
     * Rows that fill a batch up may hold anything: others there change nothing before them.
 
     Raises:
@@ -66,9 +69,10 @@ def _compare(
     if not program.fits(batch):
         raise CannotCompile("model or loss hold another value after each pass")
     passes = Passes(model, loss, device, forward)
+    passes.oracle.in_half = bool(program.halves)
     named, params = passes.oracle.named, passes.oracle.params
 
-    def run(fill: Batch | None = None) -> tuple[float, Vectors]:
+    def run(fill: Batch | None = None) -> tuple[float, CompiledVectors]:
         with same_draws(device):
             left = program.run(batch, None if fill is None else lambda part, _: _over(part, fill))
         if left is None:
@@ -83,11 +87,17 @@ def _compare(
     finally:
         engine.cleanup()
     kept = eager.norms[:n]
-    if not torch.allclose(vectors.norms, kept, rtol=_NORM, atol=1e-30, equal_nan=True):
-        raise CannotCompile("norms are not those of the run without it")
     finite = torch.isfinite(vectors.norms)
     if not finite.any():
         raise CannotCompile("no training row that it was tried on has a finite gradient")
+    near, least = _NORM, 1e-30
+    if program.halves:
+        near, least = _HALF, _HALF * float(vectors.norms[finite].max())
+    if not torch.allclose(vectors.norms, kept, rtol=near, atol=least, equal_nan=True):
+        raise CannotCompile("norms are not those of the run without it")
+    own = vectors.norms_written_out()[:n]
+    if not torch.allclose(vectors.norms[finite], own[finite], rtol=_NORM, atol=1e-30):
+        raise CannotCompile("norms are not those of what it sums")
     clip = float(vectors.norms[finite].median())
     for factors in ((clip / vectors.norms.double()).clamp(max=1.0), torch.ones_like(vectors.norms)):
         factors = factors.double().where(finite, 0.0)
