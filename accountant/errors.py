@@ -11,6 +11,8 @@ PrivacyError
 
 from __future__ import annotations
 
+_SHOWN = 120  # characters of a value that is refused
+
 
 class PrivacyError(Exception):
     """Root of everything the accountant raises on purpose."""
@@ -48,7 +50,25 @@ def check(holds: bool, name: str, value: object, rule: str, move: str = "") -> N
     accountant.errors.InvalidValue: noise_multiplier = -1: must be ≥ 0; pass a positive number
     """
     if not holds:
-        raise InvalidValue(f"{name} = {value}: {rule}" + (f"; {move}" if move else ""))
+        raise InvalidValue(f"{name} = {brief(value)}: {rule}" + (f"; {move}" if move else ""))
+
+
+def brief(value: object) -> str:
+    """A value in a message: not long, whoever wrote it down.
+
+    >>> brief(0.5), len(brief("9" * 5000)), brief(10**5000)
+    ('0.5', 121, 'a number of 16610 bits')
+    """
+    if isinstance(value, int) and value.bit_length() > 400:
+        return f"a number of {value.bit_length()} bits"  # Python prints none of 4,300 digits
+    text = str(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def check_size(name: str, value: object) -> None:
+    """Refuse a whole number that is none in floating point, as JSON may hold."""
+    too_large = isinstance(value, int) and value.bit_length() > 1023
+    check(not too_large, name, value, "is more than a double can hold")
 
 
 def check_delta(delta: float) -> None:

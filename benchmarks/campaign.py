@@ -32,6 +32,7 @@ import campaign_disks
 import campaign_inputs
 import campaign_kills
 import campaign_runs
+import numpy as np
 import torch
 from campaign_case import Broken, Case
 
@@ -47,7 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few cases of each kind")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--only", help="the case of this name, or those whose names begin so")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="cases of these names, or all whose names begin so",
+    )
     parser.add_argument("--seed", type=int, help="repeats a campaign (drawn, and told)")
     parser.add_argument("--minutes", type=float, help="begin no case after so many")
     asked = parser.parse_args(argv)
@@ -55,12 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     found = [case for part in asked.part for case in PARTS[part].cases(asked.quick)]
     if asked.only:
-        found = [c for c in found if c.name == asked.only] or [
-            c for c in found if c.name.startswith(asked.only)
-        ]
+        named = [case for case in found if case.name in asked.only]
+        found = named or [case for case in found if case.name.startswith(tuple(asked.only))]
     print(f"seed {seed}: {len(found)} cases", flush=True)
+    rows = list(dict.fromkeys(case.kind for case in found))
+    # in any order, so that what there is time for is some of everything
+    found = [found[at] for at in np.random.default_rng(seed).permutation(len(found))]
     told, broken = _run(found, seed, asked.minutes)
-    print(_table(told, broken))
+    print(_table({kind: told[kind] for kind in rows if told[kind]}, broken))
     for name, law in broken.items():
         print(f'\nBROKEN: {law}\n  python benchmarks/campaign.py --only "{name}" --seed {seed}')
     return 1 if broken else 0
@@ -82,10 +91,11 @@ def _run(
             with tempfile.TemporaryDirectory(dir=there) as folder:
                 try:
                     told[case.kind][case.work(Path(folder), case.stream(seed))] += 1
-                except Broken as law:
+                except (Exception, SystemExit) as law:
                     told[case.kind]["BROKEN"] += 1
-                    broken[case.name] = str(law)
-                    print(f"BROKEN {case.name}: {law}", flush=True)
+                    ours = "" if isinstance(law, Broken) else f"the campaign itself: {law!r}: "
+                    broken[case.name] = f"{ours}{law}"
+                    print(f"BROKEN {case.name}: {broken[case.name]}", flush=True)
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
                 left = (shown - began) / (number + 1) * (len(found) - number - 1)

@@ -66,7 +66,7 @@ def words(kind: str) -> list[str]:
 
     def make(folder: Path) -> None:
         folder.mkdir()
-        write_responses(folder, *synthetic_responses(300, 60, 6))
+        write_responses(folder, *synthetic_responses(300, 120, 6))
 
     return [*WORDS[kind], "--data-dir", str(shared("responses", make))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -26,6 +27,9 @@ _EXTRAS = {
     "datasets": "data",
     "pyarrow": "data",
 }
+
+# of a disk that takes nothing more; whatever is not one stays a fault of ours
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def in_one_line(
@@ -55,6 +59,17 @@ def in_one_line(
                 raise
             extra = f"pip install 'dpsgd_torch[{_EXTRAS[package]}]'"
             print(f"error: {package}: is missing; {extra}", file=sys.stderr)
+            return 2
+        except OSError as error:
+            if error.errno not in _DISK:
+                raise
+            if not silent():
+                where = f"{error.filename}: " if error.filename else ""
+                print(
+                    f"error: {one_line(where)}cannot be written ({error.strerror}); mend that, "
+                    "then resume",
+                    file=sys.stderr,
+                )
             return 2
         except KeyboardInterrupt as stopped:
             if not silent():
