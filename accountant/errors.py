@@ -11,6 +11,7 @@ PrivacyError
 
 from __future__ import annotations
 
+_LONGEST = 1000  # characters of a message
 _SHOWN = 120  # characters of a value that is refused
 
 
@@ -78,3 +79,15 @@ def check_delta(delta: float) -> None:
 def check_count(name: str, value: float) -> None:
     check(value >= 0 and value % 1 == 0, name, value, "must be a whole number ≥ 0")
     check(value <= 2**53, name, "over 2^53", "is more than a double can count")
+
+
+def one_line(message: object) -> str:
+    r"""A message as one line without control characters: names in it may be anybody's.
+
+    >>> print(one_line("a\nb \x1b[2J"))
+    a b \x1b[2J
+    """
+    words = " ".join(str(message).split("\n"))
+    if len(words) > _LONGEST:  # a flag's value may be; what to do stands at the end
+        words = f"{words[: _LONGEST // 2]} … {words[-_LONGEST // 4 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)

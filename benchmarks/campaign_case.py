@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-_LONGEST = 900  # characters of a refusal
+_LONGEST = 1000  # characters of a refusal
 CPU_SECONDS = 300
 
 

@@ -64,7 +64,6 @@ def _full(kind: str, disk: Callable[..., contextlib.AbstractContextManager[None]
                     lambda: runs.story(kind, run), folder, file_bytes=size if own else None
                 )
                 said = verdict(first)
-                charged = len(runs.charges(run)) if run.exists() else 0
                 log = small / "run.drawn"
                 later = (
                     Path(shutil.copytree(run, folder / "run")) if run.exists() else folder / "run"
@@ -73,6 +72,9 @@ def _full(kind: str, disk: Callable[..., contextlib.AbstractContextManager[None]
                     shutil.copy(log, folder / "run.drawn")
         except PermissionError:
             return "not root"
+        charged = 0
+        if later.exists():  # in a copy: reading it takes its log away
+            charged = len(runs.charges(Path(shutil.copytree(later, folder / "read"))))
         if said == "done":
             return f"{runs.judged(runs.left(later), whole)}: there was room"
         second = done(lambda: runs.story(kind, later), folder)

@@ -137,7 +137,8 @@ def _ledger_json(folder: Path, rng: np.random.Generator) -> Callable[[], Any]:
     path = folder / "events.json"
     text = json.dumps(mangled_json(_EVENTS, rng)).encode()
     path.write_bytes(text if rng.random() < 0.7 else mangled(text, rng))
-    words = [str(rng.choice(["ledger", "risk"])), str(path), "--delta", "1e-5"]
+    priced = ["ledger", str(path), "--delta", "1e-5"]
+    words = priced if rng.random() < 0.7 else ["risk", str(path)]
     return _with(lambda: accountant(words), f"{words[0]} {path.read_bytes()!r}")
 
 
@@ -267,7 +268,7 @@ READERS: dict[str, tuple[Reader, int]] = {
     "images (idx)": (_idx, 30),
     "tables of one's own": (_own_data, 150),
     "config.json": (_config, 250),
-    "--resume": (_resume, 60),
+    "resume": (_resume, 60),
     "ledger of JSON": (_ledger_json, 200),
     "ledger of SQLite": (_ledger_file, 80),
     "ONNX": (_onnx, 150),

@@ -62,7 +62,7 @@ def _odd(rng: np.random.Generator) -> Any:
     one[at] = bad
     frame = pd.DataFrame(values, columns=list("abcd"))
     words = frame.astype(object)
-    words.iloc[at] = ["x", None, "", [1], {}, pd.NaT, b"x", 10**400][int(rng.integers(8))]
+    words.iat[at] = ["x", None, "", [1], {}, pd.NaT, b"x", 10**400][int(rng.integers(8))]
     kinds: list[Callable[[], Any]] = [
         lambda: one,
         lambda: torch.tensor(one),

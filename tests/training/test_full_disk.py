@@ -48,6 +48,16 @@ def test_whatever_meets_a_full_disk_is_one_line(number, capsys):
     assert line.startswith(f"error: report.html: cannot be written ({os.strerror(number)})")
 
 
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES])
+def test_a_path_that_no_system_takes_is_one_line(number, capsys):
+    def story():
+        raise OSError(number, os.strerror(number), "so\nit")
+
+    assert in_one_line(story) == 2
+    rule = f"cannot be used ({os.strerror(number)}); name another path"
+    assert capsys.readouterr().err == f"error: so it: {rule}\n"
+
+
 def test_another_error_of_the_system_is_a_fault_of_ours():
     def story():
         raise ConnectionResetError(errno.ECONNRESET, "reset")
