@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import sys
@@ -20,6 +21,8 @@ import numpy as np
 
 _LONGEST = 1000  # characters of a refusal
 CPU_SECONDS = 300
+WALL_SECONDS = 900
+_PROGRESS = re.compile(r"warning: |\d+ of \d+ models trained")
 
 
 class Broken(Exception):
@@ -106,6 +109,10 @@ def ended(process: tuple[int, Path, float], kill_after: float | None = None) -> 
         if kill_after is not None and seconds >= kill_after:
             os.kill(pid, signal.SIGKILL)
             kill_after = None
+        if seconds > WALL_SECONDS:
+            os.killpg(pid, signal.SIGKILL)  # its children too
+            os.waitpid(pid, 0)
+            raise Broken(f"stands still after {seconds:.0f} s")
         time.sleep(0.002)
     err = log.with_suffix(".err")
     lines = err.read_text(errors="replace").splitlines() if err.exists() else []
@@ -136,7 +143,7 @@ def verdict(found: Ended, *, also: tuple[int, ...] = ()) -> str:
     Traceback (most recent call last):
     campaign_case.Broken: not refused in one line: error: one | error: two
     """
-    lines = [line for line in found.lines if not line.startswith("warning: ")]
+    lines = [line for line in found.lines if not _PROGRESS.match(line)]
     if any(line.startswith("Traceback") for line in lines):
         where = [line.strip() for line in lines if "dpsgd_torch/" in line or "accountant/" in line]
         raise Broken(f"traceback: {lines[-1][:200]} [{where[-1] if where else ''}]")

@@ -226,7 +226,6 @@ _FUNCTIONS = {
     "recursion": "return train(data, seed)",
     "memory": "raise MemoryError",
     "stops": "raise StopIteration",
-    "base": "raise BaseException('so')",
 }
 _HEADS = ["def train(data, seed):\n    ", "def train(data):\n    ", "train = 3  # ",
           "def train(:\n", "raise ImportError('no')\n", "def other(data, seed):\n    "]  # fmt: skip
@@ -238,8 +237,12 @@ def _functions(folder: Path, rng: np.random.Generator) -> Callable[[], Any]:
     module = f"mine_{rng.integers(10**6)}"
     (folder / f"{module}.py").write_text(f"import torch\n{head}{_FUNCTIONS[name]}\n")
     attack = str(rng.choice(["one-record", "one-run", "lira"]))
-    words = ["--command", f"{module}:train", "--n", "20", "--models", "4", "--epsilon", "2",
+    words = ["--command", f"{module}:train", "--n", "100", "--models", "8", "--epsilon", "2",
              "--attack", attack, "--seed", "1", "--processes", str(rng.integers(1, 3))]  # fmt: skip
+    if attack == "one-run":
+        words += ["--canary", "mislabeled", "--canaries", "8"]
+    if attack == "lira":
+        words += ["--canaries", "8"]
 
     def story() -> int:
         import os

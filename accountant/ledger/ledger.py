@@ -225,8 +225,8 @@ class Ledger:
             )
             charges = self._counts.get(number, 0) + count
             if self._is_sealed:
-                row = (key(number), seal(charges, text))
-                self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+                sealed = (key(number), seal(charges, text))
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", sealed)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:
