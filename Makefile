@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TRAIN ?=
+CAMPAIGN ?=
 PYTEST ?= $(if $(CI),--refuse-skips)
 
 BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
@@ -10,7 +11,7 @@ BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-ar
 
 RUN_NOTEBOOKS := $(patsubst docs/%,build/%,$(wildcard docs/notebooks/*.ipynb))
 
-.PHONY: help install train test lint docs dist boards firmware notebooks clean
+.PHONY: help install train test lint docs dist boards firmware notebooks campaign clean
 
 help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
@@ -20,6 +21,7 @@ help:
 	@echo "make dist             a wheel and a source distribution, in dist/"
 	@echo "make boards           Debian's cross compilers and QEMU, for more emulated boards (as root)"
 	@echo "make firmware         what a model costs on each emulated board that is there"
+	@echo "make campaign         kills, damaged files, malformed inputs, full disks: an hour (CAMPAIGN='--seed 7')"
 	@echo "make notebooks        run docs/notebooks into build/notebooks (DPSGD_NOTEBOOK=small: seconds each)"
 
 install: $(VENV)/installed
@@ -61,6 +63,10 @@ notebooks: install
 
 build/notebooks/%.ipynb: docs/notebooks/%.ipynb | install
 	DPSGD_NOTEBOOK=small $(BIN)/python docs/notebooks/execute.py $< --out build/notebooks
+
+# As root it fills small disks of its own, too. Exit status 1 with a list where a law was broken.
+campaign: install
+	$(BIN)/python benchmarks/campaign.py $(CAMPAIGN)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

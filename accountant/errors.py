@@ -11,6 +11,9 @@ PrivacyError
 
 from __future__ import annotations
 
+_LONGEST = 1000  # characters of a message
+_SHOWN = 120  # characters of a value that is refused
+
 
 class PrivacyError(Exception):
     """Root of everything the accountant raises on purpose."""
@@ -48,7 +51,25 @@ def check(holds: bool, name: str, value: object, rule: str, move: str = "") -> N
     accountant.errors.InvalidValue: noise_multiplier = -1: must be ≥ 0; pass a positive number
     """
     if not holds:
-        raise InvalidValue(f"{name} = {value}: {rule}" + (f"; {move}" if move else ""))
+        raise InvalidValue(f"{name} = {brief(value)}: {rule}" + (f"; {move}" if move else ""))
+
+
+def brief(value: object) -> str:
+    """A value in a message: not long, whoever wrote it down.
+
+    >>> brief(0.5), len(brief("9" * 5000)), brief(10**5000)
+    ('0.5', 121, 'a number of 16610 bits')
+    """
+    if isinstance(value, int) and value.bit_length() > 400:
+        return f"a number of {value.bit_length()} bits"  # Python prints none of 4,300 digits
+    text = str(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def check_size(name: str, value: object) -> None:
+    """Refuse a whole number that is none in floating point, as JSON may hold."""
+    too_large = isinstance(value, int) and value.bit_length() > 1023
+    check(not too_large, name, value, "is more than a double can hold")
 
 
 def check_delta(delta: float) -> None:
@@ -58,3 +79,15 @@ def check_delta(delta: float) -> None:
 def check_count(name: str, value: float) -> None:
     check(value >= 0 and value % 1 == 0, name, value, "must be a whole number ≥ 0")
     check(value <= 2**53, name, "over 2^53", "is more than a double can count")
+
+
+def one_line(message: object) -> str:
+    r"""A message as one line without control characters: names in it may be anybody's.
+
+    >>> print(one_line("a\nb \x1b[2J"))
+    a b \x1b[2J
+    """
+    words = " ".join(str(message).split("\n"))
+    if len(words) > _LONGEST:  # a flag's value may be; what to do stands at the end
+        words = f"{words[: _LONGEST // 2]} … {words[-_LONGEST // 4 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from accountant.errors import InvalidValue, UnsupportedEvent, check
+from accountant.errors import InvalidValue, UnsupportedEvent, brief, check, check_size
 
 
 class Relation(enum.Enum):
@@ -45,6 +45,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check_noise(noise_multiplier: float) -> None:
+    check_size("noise_multiplier", noise_multiplier)
     check(noise_multiplier >= 0, "noise_multiplier", noise_multiplier, "must be ≥ 0")
 
 
@@ -316,6 +317,8 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     fields = dict(data)
     try:
         kind = _TYPES[fields.pop("type")]
+        for name, value in fields.items():
+            check_size(name, value)
         if "relation" in fields:
             fields["relation"] = Relation(fields["relation"])
         if "event" in fields:
@@ -326,5 +329,5 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
         raise
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UnsupportedEvent(
-            f"event {dict(data)!r}: not one this version can price; upgrade"
+            f"event {brief(data)}: not one this version can price; upgrade"
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from accountant import PrivacyError
+from accountant.errors import one_line as one_line
 
 _EXTRAS = {
     "opendp": "tables",
@@ -25,6 +27,13 @@ _EXTRAS = {
     "peft": "models",
     "datasets": "data",
     "pyarrow": "data",
+}
+
+# what a disk or a path is to blame for; any other error of the system stays a fault of ours
+_FULL, _UNFIT = "written ({}); mend that, then resume", "used ({}); name another path"
+_OUTSIDE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO), _FULL),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM), _UNFIT),
 }
 
 
@@ -55,6 +64,14 @@ def in_one_line(
                 raise
             extra = f"pip install 'dpsgd_torch[{_EXTRAS[package]}]'"
             print(f"error: {package}: is missing; {extra}", file=sys.stderr)
+            return 2
+        except OSError as error:
+            if error.errno not in _OUTSIDE:
+                raise
+            if not silent():
+                where = f"{error.filename}: " if error.filename else ""
+                told = f"{where}cannot be {_OUTSIDE[error.errno].format(error.strerror)}"
+                print(f"error: {one_line(told)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt as stopped:
             if not silent():
@@ -90,16 +107,6 @@ def called(door: str) -> str:
     """What the user types for a command: ``dpsgd train`` where that is how this one was begun."""
     by_name = Path(sys.argv[0]).stem == "dpsgd"
     return f"dpsgd {door}" if by_name else f"python -m dpsgd_torch.{door}"
-
-
-def one_line(message: object) -> str:
-    r"""A message as one line without control characters: names in it may be anybody's.
-
-    >>> print(one_line("a\nb \x1b[2J"))
-    a b \x1b[2J
-    """
-    words = " ".join(str(message).split("\n"))
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> None:

@@ -74,6 +74,8 @@ def refused(folder, capsys):
         ("--clip-schedule", "linear"),
         ("--noise-schedule", "linear:nan"),
         ("--rows-per-unit", "0"),
+        ("--tpr-at-fpr", "7"),
+        ("--tpr-at-fpr", "-0"),
         ("--folds", "0"),
         ("--patience", "0"),
         ("--privacy-unit", "patient"),
@@ -116,6 +118,10 @@ def test_an_out_that_is_a_file_is_refused(refused, folder):
 def test_an_out_below_a_file_is_refused(refused, folder):
     (folder / "thesis.txt").write_text("years of work")
     assert "out = thesis.txt/run" in refused(*DIGITS, "--out", "thesis.txt/run")
+
+
+def test_an_out_of_a_name_too_long_is_refused(refused):
+    assert "File name too long" in refused(*DIGITS, "--out", "9" * 4000)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -11,6 +11,7 @@ from accountant.calibration import WIDTH
 from accountant.cli import commands as answers
 from accountant.cli.risk import risk, tpr_at_fpr
 from accountant.dpsgd import Sampler
+from accountant.errors import one_line
 from accountant.events import Relation
 from accountant.methods import METHODS
 
@@ -33,7 +34,7 @@ the flags.
 
 def refuse(message: str) -> int:
     """Say in one line what is wrong; returns the exit status."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     return 2
 
 

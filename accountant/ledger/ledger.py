@@ -13,6 +13,7 @@ from accountant.calibration import WIDTH, cost, exact
 from accountant.errors import LedgerError, PrivacyError, check, check_delta
 from accountant.events import Event, Relation, count_runs, event_from_json
 from accountant.ledger.budget import Budget
+from accountant.ledger.seal import SEALED, key, refuse_damage, seal
 from accountant.rdp.accountant import RdpAccountant
 from accountant.risk.limit import RiskBudget, RiskLimit
 
@@ -85,6 +86,7 @@ class Ledger:
             self.budget = Budget(budget, delta, planned)
         self._where = str(path or ":memory:")
         self._event_ids: dict[Event, int] = {}
+        self._counts: dict[int, int] = {}  # charges by event
         self._part = "training"
         self._attempt: int | None = None
         self._first_step = 0
@@ -111,12 +113,10 @@ class Ledger:
         if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
             if resumed:
                 raise self._lost()
-            insert = f"INSERT INTO meta VALUES ('relation', '{relation.value}');"
+            insert = f"INSERT INTO meta VALUES ('relation', '{relation.value}'), ('{SEALED}', '1');"
             self._db.executescript("BEGIN;" + _SCHEMA + insert + "COMMIT;")
         elif resumed:
-            found = self._db.execute("PRAGMA integrity_check").fetchone()[0]
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
+            refuse_damage(self._db)
         row = self._db.execute("SELECT value FROM meta WHERE key = 'relation'").fetchone()
         stated = row[0] if row else "missing"
         if stated != relation.value:
@@ -124,8 +124,12 @@ class Ledger:
                 f"ledger {self._where}: its relation is {stated}, not {relation.value}; "
                 "two relations cannot share one sum"
             )
+        sealed = self._db.execute("SELECT 1 FROM meta WHERE key = ?", (SEALED,))
+        self._is_sealed = sealed.fetchone() is not None
         for number, text in self._db.execute("SELECT id, json FROM event"):
             self._event_ids[event_from_json(json.loads(text))] = number
+        named = self._db.execute("SELECT event, COUNT(*) FROM charge GROUP BY event")
+        self._counts.update(dict(named.fetchall()))
         self.accountant = RdpAccountant(relation=relation)
         self.accountant.compose_all(self.events())
 
@@ -219,12 +223,16 @@ class Ledger:
                 "INSERT INTO charge (part, step, attempt, event) VALUES (?, ?, ?, ?)",
                 [(self._part, step + i, self.attempt, number) for i in range(count)],
             )
+            charges = self._counts.get(number, 0) + count
+            if self._is_sealed:
+                sealed = (key(number), seal(charges, text))
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", sealed)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise LedgerError(f"ledger {self._where}: step {step}: {error}") from error
-        self._event_ids[event] = number
+        self._event_ids[event], self._counts[number] = number, charges
         self.accountant.compose(event, count)
 
     def repeat(self, step: int, event: Event) -> int | None:
@@ -299,6 +307,7 @@ class Ledger:
         (0, True, 1)
         """
         copied = cls(None, delta=delta, relation=relation)
+        copied._do("DELETE FROM meta")  # one that is not sealed stays so
         for name in _TABLES:
             for row in rows[name]:
                 marks = ", ".join("?" * len(row))

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from accountant.errors import InvalidValue, LedgerError
+from accountant.errors import InvalidValue, LedgerError, brief
 from accountant.events import Event, event_from_json
+from accountant.ledger.seal import refuse_damage
 
 _NO_EVENTS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
@@ -102,6 +103,7 @@ def _copied(path: Path) -> Iterator[sqlite3.Connection]:
             if (path.parent / name).exists():
                 shutil.copy(path.parent / name, folder)
         with contextlib.closing(sqlite3.connect(Path(folder) / path.name)) as copy:
+            refuse_damage(copy)
             yield copy
 
 
@@ -120,6 +122,8 @@ def _from_json(path: Path) -> Iterator[tuple[Event, int]]:
     for row in data["events"] if isinstance(data, dict) else data:
         fields: dict[str, Any] = dict(row)
         count = fields.pop("count", 1)
-        if not (isinstance(count, int) and count >= 1):
-            raise InvalidValue(f"count = {count}: must be a whole number ≥ 1; mend {path}")
+        if not (type(count) is int and 1 <= count <= 2**53):
+            raise InvalidValue(
+                f"count = {brief(count)}: must be a whole number from 1 to 2^53; mend {path}"
+            )
         yield event_from_json(fields), count

@@ -170,7 +170,7 @@ def _add(
             options["action"] = argparse.BooleanOptionalAction
         else:
             options["type"] = next(iter(get_args(types[field.name])), types[field.name])
-            if str in get_args(types[field.name]):
+            if {int, str} <= set(get_args(types[field.name])):
                 options |= {"type": _whole_or_word, "metavar": "INT"}
             options["choices"] = field.metadata.get("choices")
             if field.name == "dataset":

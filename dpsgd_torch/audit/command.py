@@ -176,7 +176,7 @@ def _seed(given: int | None, folder: Path) -> int:
         return given
     try:
         return int(json.loads((folder / "design.json").read_text())["seed"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return secrets.randbits(32)
 
 

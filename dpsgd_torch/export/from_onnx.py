@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from dpsgd_torch.errors import ExportError
+from dpsgd_torch.errors import ExportError, shown, told
 from dpsgd_torch.export.graph import (
     Activation,
     Convolution,
@@ -24,6 +25,9 @@ from dpsgd_torch.export.graph import (
 from dpsgd_torch.export.program import Window
 
 Attributes = dict[str, Any]
+_NO_ONNX = (
+    ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError
+)  # fmt: skip
 
 
 def from_onnx(model: onnx.ModelProto) -> Graph:
@@ -35,10 +39,23 @@ def from_onnx(model: onnx.ModelProto) -> Graph:
     Raises:
         ExportError: an operator, attribute or shape that cannot be carried further.
     """
-    reader = _Reader(model)
+    with _as_refusal("model"):
+        reader = _Reader(model)
     for node in model.graph.node:
-        reader.read(node)
+        with _as_refusal(f"operator = {shown(node.op_type)}"):
+            reader.read(node)
     return reader.finish()
+
+
+@contextlib.contextmanager
+def _as_refusal(name: str) -> Iterator[None]:
+    """Inputs, attributes or shapes that no ONNX operator has, as damaged files hold them."""
+    try:
+        yield
+    except _NO_ONNX as error:
+        raise ExportError(
+            f"{name}: is no valid ONNX ({told(error)}); onnx.checker.check_model says more"
+        ) from error
 
 
 class _Reader:
@@ -246,7 +263,8 @@ class _Reader:
             flat = math.prod(self.shape)
             if wanted not in ((1, flat), (1, -1), (-1, flat), (0, flat), (0, -1)):
                 raise ExportError(
-                    f"operator = Reshape: to {wanted}; only flattening can be carried further"
+                    f"operator = Reshape: to {shown(wanted)}; only flattening can be carried "
+                    "further"
                 )
         if len(self.shape) == 3:
             self.image = self.shape

@@ -174,12 +174,22 @@ def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
 
     Args:
         mode: of the file from its first byte, but for what the process masks.
+
+    Raises:
+        RunError: the disk is full, or takes nothing.
     """
     partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)  # it might be a link to somewhere else
-    with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    sync_folder(path.parent)
+    try:
+        partial.unlink(missing_ok=True)  # it might be a link to somewhere else
+        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)  # half of it only fills the disk
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror}); mend that, then resume"
+        ) from error

@@ -21,6 +21,9 @@ from dpsgd_torch.errors import RunError, told
 from dpsgd_torch.storage.aliases import KEY, metadata, stored_once, tied
 
 _DIGEST = "sha256"
+_NO_TENSORS = (
+    SafetensorError, ValueError, AttributeError, KeyError, TypeError, RecursionError
+)  # fmt: skip
 _ADVICE = "restore it; a folder of an earlier version goes on with that version"
 
 
@@ -87,7 +90,7 @@ def tensors_from_bytes(content: bytes, path: Path) -> dict[str, torch.Tensor]:
             recorded = unsealed(json.loads(said[KEY]))
             digest, aliases = recorded["tensors"], recorded["names"]
         every = tied(tensors, aliases)
-    except (SafetensorError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except _NO_TENSORS as error:
         raise RunError(f"{path}: damaged ({told(error)}); {_ADVICE}") from error
     if digest is not None and digest != tensor_digest(tensors):
         raise RunError(f"{path}: damaged (its tensors are not what was written); {_ADVICE}")

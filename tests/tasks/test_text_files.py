@@ -151,3 +151,10 @@ def test_no_author_is_in_both_parts_of_a_split_and_it_is_the_same_every_time():
     assert len(set(test.authors)) == 2
     with pytest.raises(DataError, match="has 4 authors; needs 5 at least"):
         texts.rows(codes_of(["0", "1", "2", "3"])).split()
+
+
+def test_a_line_of_nothing_but_brackets_is_refused_by_its_number(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"text": "a", "label": "b"}\n' + "[" * 100_000 + "\n")
+    with pytest.raises(DataError, match="line 2: is no JSON object"):
+        read_texts(path, Columns("text", "label", None, False))

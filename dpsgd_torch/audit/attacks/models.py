@@ -185,6 +185,8 @@ def _claim(folder: Path, design: Design) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if path.is_file():
             known = json.loads(path.read_text())
+            if not isinstance(known, dict):
+                raise ValueError("design.json is that of no audit")
             other = [name for name in told if known.get(name) != told[name]]
             if other:
                 raise RunError(
@@ -192,7 +194,7 @@ def _claim(folder: Path, design: Design) -> None:
                     "differ); name another folder, or remove this one"
                 )
         path.write_text(json.dumps(told, indent=2) + "\n")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"folder = {folder}: {error}; name another folder") from None
 
 

@@ -93,7 +93,7 @@ def _json_lines(path: Path) -> tuple[Table, Place]:
                 continue
             try:
                 found = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 found = None
             if not isinstance(found, dict):
                 raise DataError(f"{path}, line {number}: is no JSON object; write one a line")
