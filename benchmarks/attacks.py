@@ -4,8 +4,8 @@ goal       MNIST, 1,000 records, ε = 10, 64 models: lower bounds by each method
            regression (3 minutes on two cores) and --cnn (from public weights; 15 minutes)
 opacus     Opacus 1.6 and ours, same model and data: which faults the same audit finds (10 min)
 coverage   300 simulated audits of a Gaussian and of a Poisson-sampled Gaussian: how often each
-           lower bound lies above the truth (2 minutes); of the sampled ones also those bounds that do not
-           hold there, and that audits therefore leave out
+           lower bound lies above the truth (2 minutes); of the sampled ones also those bounds that
+           do not hold there, and that audits therefore leave out
 """
 
 from __future__ import annotations

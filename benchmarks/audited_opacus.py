@@ -11,15 +11,17 @@ likelihood ratio, has in 200,000 simulated audits the advantage (most of TPR −
     shuffled, in one batch surely   0.76     the divisor tells each batch's size  0.54
 
 and at σ = 0.2: 0.64, 0.65, 0.96, 0.64; at 0.5: 0.33, 0.59, 0.41, 0.35. Limits of 240 models lie
-about 0.1 apart on either side, so that shuffling should show at 0.3, half the noise barely, and division
-by the realised batch not at all: whoever knows every record sees no more by it than it does by the
-canary itself. An insider's canaries find it (planted.py), since its noise is not what is charged.
+about 0.1 apart on either side, so that shuffling should show at 0.3, half the noise barely, and
+division by the realised batch not at all: whoever knows every record sees hardly more by it than by
+the canary itself. An insider's canaries find it (planted.py): its noise is not what is charged.
+
 28 records make 10 batches of 3, and with one more still: int(n q) is 2, and 2. 29 make int(n q) 2,
 and 3 with one more: noise 1.5 times as large, 14 deviations off in what holds noise alone. 30 make
-10 batches, and 11 with one more: int(n q) 3, and 2. Both are then told apart without error, and
-limits of 64 models still reach 0.76 at 0.24, which the curve allows; of 240 they do not. An empty batch comes once in 19 steps there and
-its record is the canary once in 29: 2 % more joins, which no thousand models show; with batches of
-one and 30 records 37 % more, which 240 models may.
+10 batches, and 11 with one more: int(n q) 3, and 2. Both are told apart without error; limits of 64
+models still reach no further than 0.76 at 0.24, which the curve allows, and those of 240 do.
+
+An empty batch comes once in 19 steps there, and its record is the canary once in 29: 2 % more
+joins, which no thousand models show; with batches of one and 30 records 37 % more, which they may.
 """
 
 from __future__ import annotations
