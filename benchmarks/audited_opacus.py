@@ -2,10 +2,31 @@
 
 Each returns what was released: (steps, 10, 64) updates of softmax regression on the digits. They
 are told by name to other processes: ``audited_opacus:NAME``.
+
+One setting for all, chosen by calculation before any was run: σ = 0.3, ten steps, a tenth of 28 to
+30 records in each. An attacker who sees a canary beside normal noise in each step, and forms the
+likelihood ratio, has in 200,000 simulated audits the advantage (most of TPR − FPR)
+
+    Poisson batches, as claimed     0.53     half the noise                     0.65
+    shuffled, in one batch surely   0.76     the divisor tells each batch's size  0.54
+
+and at σ = 0.2: 0.64, 0.65, 0.96, 0.64; at 0.5: 0.33, 0.59, 0.41, 0.35. Limits of 240 models lie
+about 0.1 apart on either side, so that shuffling should show at 0.3, half the noise barely, and
+division by the realised batch not at all: whoever knows every record sees hardly more by it than by
+the canary itself. An insider's canaries find it (planted.py): its noise is not what is charged.
+
+28 records make 10 batches of 3, and with one more still: int(n q) is 2, and 2. 29 make int(n q) 2,
+and 3 with one more: noise 1.5 times as large, 14 deviations off in what holds noise alone. 30 make
+10 batches, and 11 with one more: int(n q) 3, and 2. Both are told apart without error; limits of 64
+models still reach no further than 0.76 at 0.24, which the curve allows, and those of 240 do.
+
+An empty batch comes once in 19 steps there, and its record is the canary once in 29: 2 % more
+joins, which no thousand models show; with batches of one and 30 records 37 % more, which they may.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 
@@ -19,8 +40,9 @@ from dpsgd_torch import Privacy, Trainer
 from dpsgd_torch.training.callbacks import Callback
 
 warnings.filterwarnings("ignore")
+logging.getLogger("opacus").setLevel(logging.ERROR)  # of empty batches, each time
 
-BATCH, CLIP_NORM, RATE = 50, 0.5, 1.0
+BATCH, CLIP_NORM, RATE, NOISE = 3, 0.5, 0.01, 0.3
 
 
 def zero_model() -> nn.Module:
@@ -42,7 +64,7 @@ class Released(Callback):
         return [after - before for before, after in zip(self.seen, self.seen[1:], strict=False)]
 
 
-def ours(data, seed, noise=0.2, batch=BATCH):
+def ours(data, seed, noise=NOISE):
     model = zero_model()
     released = Released(model)
     Trainer(
@@ -50,8 +72,8 @@ def ours(data, seed, noise=0.2, batch=BATCH):
         nn.CrossEntropyLoss(),
         data,
         privacy=Privacy(noise_multiplier=noise, delta=1e-5, clip_norm=CLIP_NORM),
-        batch_size=batch,
-        epochs=1,
+        batch_size=BATCH,
+        epochs=(10 - 1e-6) * BATCH / len(data[0]),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=RATE),
         callbacks=[released],
         seed=seed,
@@ -59,16 +81,12 @@ def ours(data, seed, noise=0.2, batch=BATCH):
     return released.updates()
 
 
-def ours_much_noise(data, seed):
-    return ours(data, seed, noise=1.0)
-
-
 def ours_half(data, seed):
     """Planted: half the noise that is claimed."""
-    return ours(data, seed, noise=0.1)
+    return ours(data, seed, noise=NOISE / 2)
 
 
-def opacus(data, seed, noise=0.2, batch=BATCH, **settings):
+def opacus(data, seed, batch=BATCH, realised=False, **settings):
     """The loop as Opacus's guide has it, one epoch."""
     torch.manual_seed(seed)
     model = zero_model()
@@ -78,7 +96,7 @@ def opacus(data, seed, noise=0.2, batch=BATCH, **settings):
         module=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=RATE),
         data_loader=loader,
-        noise_multiplier=noise,
+        noise_multiplier=NOISE,
         max_grad_norm=CLIP_NORM,
         noise_generator=torch.Generator().manual_seed(seed + 1),
         **settings,
@@ -87,13 +105,11 @@ def opacus(data, seed, noise=0.2, batch=BATCH, **settings):
     for inputs, targets in loader:
         optimizer.zero_grad()
         nn.functional.cross_entropy(wrapped(inputs), targets).backward()
+        if realised:
+            optimizer.expected_batch_size = max(1, len(inputs))
         optimizer.step()
         released.on_step()
     return released.updates()
-
-
-def opacus_much_noise(data, seed):
-    return opacus(data, seed, noise=1.0)
 
 
 def opacus_shuffled(data, seed):
@@ -101,9 +117,9 @@ def opacus_shuffled(data, seed):
     return opacus(data, seed, poisson_sampling=False)
 
 
-def opacus_just_below(data, seed):
-    """n = 516, batches of 47: int(n · q) is 46, and 47 with one record more."""
-    return opacus(data, seed, noise=1.0, batch=47)
+def opacus_realised(data, seed):
+    """Planted: the sum is divided by the realised batch's size, as a mean loss suggests."""
+    return opacus(data, seed, realised=True)
 
 
 def opacus_rand_on_empty(data, seed):
@@ -112,20 +128,28 @@ def opacus_rand_on_empty(data, seed):
 
 def strongest_step(released, canary) -> float:
     """The most that any step shows along the canary's gradient."""
+    return float(_along(released, canary).max())
+
+
+def strongest_in_noise(released, canary) -> float:
+    """The same in units of each step's noise, whatever it was divided by."""
+    deviation = released.reshape(-1, 10, 64).mean(1).std(1)
+    return float((_along(released, canary) / deviation).max())
+
+
+def noise_energy(released, canary) -> float:
+    """How much noise there is where no gradient is: errors of all classes add up to 0."""
+    del canary
+    return math.log(float((released.reshape(-1, 10, 64).mean(1) ** 2).mean()))
+
+
+def less_noise(released, canary) -> float:
+    """The same for divisors that rise with a record."""
+    return -noise_energy(released, canary)
+
+
+def _along(released, canary):
     inputs, target = canary
-    steps = released.reshape(-1, 10, 64)
     along = np.full(10, -0.1)
     along[int(target)] += 1
-    x = inputs.double().numpy().ravel()
-    return float((steps @ x @ along).max())
-
-
-def step_energy(released, canary) -> float:
-    """How long updates are, in the mean: another divisor shows there, whatever the canary is."""
-    del canary
-    return math.log(float((released**2).mean()))
-
-
-def less_energy(released, canary) -> float:
-    """The same for divisors that rise with a record."""
-    return -step_energy(released, canary)
+    return released.reshape(-1, 10, 64) @ inputs.double().numpy().ravel() @ along

@@ -54,7 +54,9 @@ def test_real_members_are_told_by_likelihood_ratios_where_noise_is_missing():
 
 
 def test_a_record_in_every_batch_and_shuffled_batches_are_found_by_what_each_step_released():
-    assert audit(trainings.poisson_updates, **SAMPLED).faults == []
+    report = audit(trainings.poisson_updates, **SAMPLED)
+    assert report.faults == []
+    assert {bound.assumes for bound in report.verdict.bounds} == {"assumes nothing"}
     assert audit(trainings.last_always_updates, **SAMPLED).faults
     assert audit(trainings.shuffled_updates, **SAMPLED).faults
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from accountant.statement import round_down, round_up
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.audit.canaries import Canaries
-from dpsgd_torch.audit.guessed import Guessed
+from dpsgd_torch.audit.guessed import FROM_OUTSIDE, Guessed
 from dpsgd_torch.audit.report import AuditReport
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.storage.run_folder import RunFolder
@@ -46,12 +46,23 @@ def evidence(audited: Audited, spent: PrivacyGuarantee) -> str:
         "the certified ε alone, and the bound: the better of two that assume nothing of the "
         "mechanism (binomial, Steinke, Nasr, Jagielski 2023; f-DP, Mahloujifar, Melis, Chaudhuri "
         f"2024), each at {(1 + found.confidence) / 2:.1%}, which pays for having looked at both."
-        f"{verdict} Under the assumption that the run's trade-off curve is a Gaussian's, which is "
-        f"not proven, the same guesses show ε ≥ {below(found.bounds['Gaussian f-DP'])}. What an "
+        f"{verdict} {_assuming(found)}What an "
         "attacker who knows every other record found, and the noise as it was measured, are in "
         "private/canaries.json and not covered by ε. What the audit cost: nothing of any record's "
         f"ε and nothing of the unit of privacy; of the model, up to {m} of its {audited.values} "
         "trained values were pushed about by canaries."
+    )
+
+
+def _assuming(found: Guessed) -> str:
+    """What the same sums show of a mechanism that is assumed: declared beforehand, too."""
+    if FROM_OUTSIDE not in found.bounds:
+        return ""
+    return (
+        "Under the assumption that each step adds independent Gaussian noise of one deviation to a "
+        "Poisson sample by the declared rate, which these sums do not prove, and with noise, clip "
+        f"and rate as they show them, ε ≥ {below(found.bounds[FROM_OUTSIDE])} "
+        f"({found.confidence:.0%}; declared before the run, too). "
     )
 
 

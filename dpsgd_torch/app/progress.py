@@ -13,6 +13,7 @@ from accountant.statement import round_up
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import below
 from dpsgd_torch.app.outcome import Outcome
+from dpsgd_torch.audit.guessed import FROM_OUTSIDE, Guessed
 from dpsgd_torch.training.history import EpochRecord
 from dpsgd_torch.training.loop import Progress
 from dpsgd_torch.training.trainer import Trainer
@@ -89,7 +90,9 @@ class LinePresenter:
             found = audited.outside
             self._say(
                 f"ε ≥ {below(found.best)} ({found.confidence:.0%}) by the coins of "
-                f"{found.canaries} canaries in this very run; who knows every other record found:"
+                f"{found.canaries} canaries in this very run"
+                + _as_measured(found)
+                + "; who knows every other record found:"
             )
             self._say(f"local, not covered by ε:\n{audited.inside}")
         name = "report.html" if outcome.history.epochs else "statement.txt"
@@ -178,6 +181,14 @@ class JsonPresenter:
 
     def _emit(self, event: str, **fields: Any) -> None:
         print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def _as_measured(found: Guessed) -> str:
+    """The bound that assumes the mechanism, where steps are alike."""
+    if FROM_OUTSIDE not in found.bounds:
+        return ""
+    shown = below(found.bounds[FROM_OUTSIDE])
+    return f", ε ≥ {shown} by noise, clip and rate as the noisy sums show them"
 
 
 def _speed(at: Progress) -> str:

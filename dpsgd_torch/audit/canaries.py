@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 
 from accountant import PoissonSampled
 from accountant.auditing.measured import Measurements, epsilon_as_measured
+from accountant.auditing.seen_outside import epsilon_seen
 from accountant.errors import check
 from dpsgd_torch.audit.checks import Check, canary_height, equal_rates, noise_energy, noise_fresh
 from dpsgd_torch.audit.diracs import Diracs, values_at
-from dpsgd_torch.audit.guessed import Guessed, guessed, likelihood_ratio
+from dpsgd_torch.audit.guessed import FROM_OUTSIDE, Guessed, guessed, likelihood_ratio
+from dpsgd_torch.audit.outsider import Outsider
 from dpsgd_torch.audit.report import AuditReport
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
@@ -85,7 +88,13 @@ class Canaries:
         self._run, self._rate = run, _rate(run.plan)
         self._declared = run.sampling.microbatches  # what a sum is to be divided by
         self._scores, self._joins = np.zeros(m), np.zeros(m)
-        self._outside = np.zeros(m)
+        self._outsider = Outsider(
+            m,
+            steps,
+            rate=self._rate,
+            noise_multiplier=run.plan.step(0).noise_multiplier,
+            confidence=self.confidence,
+        )
         self._last = np.zeros(m)
         self._steps = np.zeros((steps, 5))  # quiet values, energy, correlation, joined, their sum
         self._joined: Indices = np.zeros(0, np.int64)
@@ -132,7 +141,7 @@ class Canaries:
         shown = (told - self._before) / plan.clip_norm
         sigma = plan.noise_multiplier
         self._scores += likelihood_ratio(shown, sigma, q)
-        self._outside += likelihood_ratio(told / plan.clip_norm, sigma, q)
+        self._outsider.see(told / plan.clip_norm, self._joined, self.coins, sigma)
         quiet = np.ones(self.count, bool)
         quiet[self._joined] = False
         noise = np.where(quiet, shown / sigma, 0.0)
@@ -182,8 +191,15 @@ class Canaries:
         )
 
     def outside(self, spent: PrivacyGuarantee) -> Guessed:
-        """What the outsider found: noisy sums and the canaries' coins alone, so ε covers it."""
-        return self._guessed(self._outside, spent)
+        """What the outsider found: noisy sums and the canaries' draws alone, so ε covers it."""
+        found = self._guessed(self._outsider.scores, spent)
+        if not self._alike():
+            return found
+        seen = self._outsider.seen(int(self._joins.sum()), self.count * len(self._taken()))
+        if seen is None:
+            return found
+        measured = epsilon_seen(seen, delta=spent.delta, confidence=self.confidence)
+        return replace(found, bounds={**found.bounds, FROM_OUTSIDE: measured})
 
     def figures(self, spent: PrivacyGuarantee) -> dict[str, Any]:
         """The outsider's findings, for what is published."""
@@ -196,6 +212,7 @@ class Canaries:
             epsilon=spent.epsilon,
             delta=spent.delta,
             confidence=self.confidence,
+            sampled=self._rate < 1,
         )
 
     def _taken(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -205,7 +222,7 @@ class Canaries:
         """None where steps differ by plan: no one step was measured then."""
         plan = self._begun().plan
         assert plan
-        if len({(plan.step(t).noise_multiplier) for t in range(plan.sampling.steps)}) > 1:
+        if not self._alike():
             return None
         taken, sigma = self._taken(), plan.step(0).noise_multiplier
         joined = float(taken[:, 3].sum())
@@ -217,6 +234,11 @@ class Canaries:
             height=float(taken[:, 4].sum()) / joined if joined else 0.0,
             steps=len(taken),
         )
+
+    def _alike(self) -> bool:
+        plan = self._begun().plan
+        assert plan
+        return len({plan.step(t).noise_multiplier for t in range(plan.sampling.steps)}) == 1
 
     def _checks(self) -> list[Check]:
         taken, plan = self._taken(), self._begun().plan
@@ -244,17 +266,19 @@ class Canaries:
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """What ``state_dict`` gave; older runs had no outsider, who then starts anew."""
-        scores, self._joins, self._last, self._steps = (
-            state[name].numpy().copy() for name in self._arrays()
-        )
-        self._scores, self._outside = scores if scores.ndim == 2 else (scores, 0 * scores)
+        arrays = {name: kept.numpy().copy() for name, kept in state.items()}
+        self._joins, self._last, self._steps = (arrays[n] for n in ("joins", "last", "steps"))
+        scores = arrays["scores"]
+        self._scores, outside = scores if scores.ndim == 2 else (scores, 0 * scores)
+        self._outsider.load(outside, arrays)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {
-            "scores": np.stack([self._scores, self._outside]),  # insider's, outsider's
+            "scores": np.stack([self._scores, self._outsider.scores]),  # in-, outsider's
             "joins": self._joins,
             "last": self._last,
             "steps": self._steps,
+            **self._outsider.arrays(),
         }
 
 

@@ -19,6 +19,8 @@ BOUNDS: dict[str, Callable[..., float]] = {
     "Gaussian f-DP": epsilon_gaussian,
 }
 _FREE = ("binomial", "f-DP")  # the bounds that assume nothing of the mechanism
+_GAUSSIAN = ("Gaussian f-DP",)  # of a Gaussian's trade-off, which Poisson samples have not
+FROM_OUTSIDE = "mechanism as seen from outside"
 _RATES = (0.01, 0.1)  # of false positives, where points of the trade-off are told
 
 Scores = NDArray[np.float64]
@@ -48,9 +50,18 @@ class Guessed:
 
 
 def guessed(
-    scores: Scores, coins: Coins, *, epsilon: float, delta: float, confidence: float
+    scores: Scores,
+    coins: Coins,
+    *,
+    epsilon: float,
+    delta: float,
+    confidence: float,
+    sampled: bool = False,
 ) -> Guessed:
-    """Guess the surest coins; how many follows from the certified ε alone, so it costs nothing."""
+    """Guess the surest coins; how many follows from the certified ε alone, so it costs nothing.
+
+    Where batches are ``sampled`` no bound is told that holds for a Gaussian's trade-off alone.
+    """
     m = len(coins)
     r = guesses_for(m, epsilon=epsilon, delta=delta, confidence=confidence)
     order, half = np.argsort(scores, kind="stable"), r // 2
@@ -59,13 +70,14 @@ def guessed(
     def at(name: str, confidence: float) -> float:
         return BOUNDS[name](m, r, right, delta=delta, confidence=confidence)
 
+    told = [name for name in BOUNDS if not (sampled and name in _GAUSSIAN)]
     paid = 1 - (1 - confidence) / len(_FREE)
     return Guessed(
         canaries=m,
         guesses=r,
         correct=right,
         confidence=confidence,
-        bounds={name: at(name, confidence) for name in BOUNDS},
+        bounds={name: at(name, confidence) for name in told},
         best=max(at(name, paid) for name in _FREE),
         points=_points(scores, coins, confidence),
     )

@@ -21,6 +21,7 @@ from dpsgd_torch.app.report.plots import (
     schedules,
 )
 from dpsgd_torch.app.report.promises import Promises
+from dpsgd_torch.audit.guessed import FROM_OUTSIDE
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.history import History
@@ -120,6 +121,8 @@ def _figures(
         if audited:
             confidence = f"{audited.outside.confidence:.0%}"
             figures.append((f"ε ≥, audited ({confidence})", below(audited.outside.best)))
+            if (seen := audited.outside.bounds.get(FROM_OUTSIDE)) is not None:
+                figures.append(("ε ≥, mechanism as seen", below(seen)))
         figures.append(("δ", repr(spent.delta)))
         agreement = spent.agreement
         if math.isfinite(agreement):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from accountant import Gaussian, PoissonSampled, TradeOff
 from accountant.auditing.operating import Certified, Claim
 from accountant.errors import check, check_delta
 from dpsgd_torch.audit.attacks.canary import KINDS, make_canaries
@@ -106,20 +107,32 @@ def audit_training(
         job, coins, seeds, folder=folder, design=design, processes=processes, tell=tell
     )
     claimed = Claim(epsilon, delta) if curve is None else curve
+    sampled = _is_sampled(claimed)
     if attack == "one-record":
-        verdict = of_one_record(scores, coins, claimed, delta, confidence)
+        verdict = of_one_record(scores, coins, claimed, delta, confidence, sampled)
     else:
         (_, values), *_ = scores.items()
         if attack == "lira" and values.shape == coins.shape:
             values, coins = likelihood_ratios(values, coins)
             scores = {"likelihood ratio": values}
-        verdict = of_many(scores, coins, claimed, epsilon, delta, confidence)
+        verdict = of_many(scores, coins, claimed, epsilon, delta, confidence, sampled)
     return AttackReport(
         train=_named(train), attack=attack, canary=kind, canaries=count, models=models,
         records=len(made.base[0]), epsilon=epsilon, delta=delta, confidence=confidence,
         whole_curve=curve is not None, curve=claimed, verdict=verdict,
         seconds=time.monotonic() - started,
     )  # fmt: skip
+
+
+def _is_sampled(claimed: Certified) -> bool:
+    """Whether its curve is known not to be a Gaussian's."""
+    if not isinstance(claimed, TradeOff):
+        return False
+    return not all(
+        isinstance(event, Gaussian)
+        or (isinstance(event, PoissonSampled) and event.sampling_rate == 1)
+        for event, _ in claimed.events
+    )
 
 
 def _checked(

@@ -28,8 +28,11 @@ from dpsgd_torch.audit.attacks.ask import Scores
 from dpsgd_torch.errors import ConfigError
 
 NOTHING = "assumes nothing"
-GAUSSIAN = "assumes a Gaussian trade-off"
-NORMAL = "assumes a Gaussian trade-off and normal scores of one variance"
+GAUSSIAN = "assumes a Gaussian trade-off; no bound where batches are sampled"
+NORMAL = (
+    "assumes a Gaussian trade-off and normal scores of one variance; no bound where batches are "
+    "sampled"
+)
 FALSE_ALARM = 1e-3
 """Chance that an audit of an honest mechanism says that its claim is contradicted, at most."""
 
@@ -60,7 +63,12 @@ class Verdict:
 
 
 def of_one_record(
-    scores: Scores, coins: np.ndarray, curve: Certified, delta: float, confidence: float
+    scores: Scores,
+    coins: np.ndarray,
+    curve: Certified,
+    delta: float,
+    confidence: float,
+    sampled: bool = False,
 ) -> Verdict:
     """Many runs, each with the record or without it: one independent score a run."""
     coins = coins.ravel()
@@ -87,6 +95,7 @@ def of_one_record(
         Bound("μ of Clopper–Pearson", best[GAUSSIAN], GAUSSIAN),
         *bounds,
     ]
+    bounds = valid(bounds, sampled)
     told = f"{int((~coins).sum())} models without the record, {int(coins.sum())} with it"
     return Verdict(bounds, best[NOTHING], points, alarm, told)
 
@@ -98,6 +107,7 @@ def of_many(
     epsilon: float,
     delta: float,
     confidence: float,
+    sampled: bool = False,
 ) -> Verdict:
     """Canaries with a coin of their own in each model: one guess at many coins.
 
@@ -138,7 +148,13 @@ def of_many(
         confidence=confidence,
         name=f"{name}, as if canaries were independent",
     )
+    bounds = valid(bounds, sampled)
     return Verdict(bounds, best, drawn, alarm, f"{correct} of {r} guesses at {m} coins were right")
+
+
+def valid(bounds: list[Bound], sampled: bool) -> list[Bound]:
+    """Those that hold for the mechanism: of sampled batches, what assumes nothing of the curve."""
+    return [bound for bound in bounds if not sampled or bound.assumes == NOTHING]
 
 
 def _right_by_model(values: np.ndarray, coins: np.ndarray) -> np.ndarray:
