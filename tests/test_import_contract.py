@@ -67,6 +67,11 @@ WRONG = {
         ("export.deliver", "dpsgd_torch.tasks.registry"),
         ("export.graph", "dpsgd_torch.app.config"),
     ],
+    "features": [
+        ("features.recipe", "dpsgd_torch.tasks.image_features"),
+        ("features.made_up.digits", "dpsgd_torch.data.arrays"),
+        ("features.made_up.digits", "sklearn"),
+    ],
     "gradients": [
         ("gradients.capture", "dpsgd_torch.training.loop"),
         ("gradients.grad_sample", "dpsgd_torch.storage.run_folder"),
@@ -247,7 +252,7 @@ def file_of(module: str) -> str:
 
 def test_no_import_arrow_turns_round(reports):
     [report] = reports([("dpsgd_torch/version.py", "")])
-    assert "11 kept, 0 broken" in report
+    assert "12 kept, 0 broken" in report
 
 
 @pytest.mark.parametrize("package", ["accountant", "dpsgd_torch"])
@@ -261,7 +266,7 @@ def test_every_room_has_an_arrow_planted():
 
 def test_a_room_that_no_contract_names_is_refused(reports):
     found = reports([("dpsgd_torch/annex.py", "import math\n"), ("accountant/annex.py", "")])
-    assert ["10 kept, 1 broken" in report and "annex" in report for report in found] == [True] * 2
+    assert ["11 kept, 1 broken" in report and "annex" in report for report in found] == [True] * 2
 
 
 def test_a_wrong_arrow_in_any_room_is_caught_late_and_for_types_alone_too(reports):
@@ -286,4 +291,4 @@ def test_a_right_arrow_is_let_pass(reports):
         "accountant.cli.commands": "accountant.ledger.ledger",
     }
     plants = [(file_of(file), f"\nimport {line}\n") for file, line in right.items()]
-    assert ["11 kept, 0 broken" in report for report in reports(plants)] == [True] * len(right)
+    assert ["12 kept, 0 broken" in report for report in reports(plants)] == [True] * len(right)
