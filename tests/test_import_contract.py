@@ -67,6 +67,11 @@ WRONG = {
         ("export.deliver", "dpsgd_torch.tasks.registry"),
         ("export.graph", "dpsgd_torch.app.config"),
     ],
+    "features": [
+        ("features.recipe", "dpsgd_torch.tasks.image_features"),
+        ("features.made_up.digits", "dpsgd_torch.data.arrays"),
+        ("features.made_up.digits", "sklearn"),
+    ],
     "gradients": [
         ("gradients.capture", "dpsgd_torch.training.loop"),
         ("gradients.compiled.program", "dpsgd_torch.training.state"),

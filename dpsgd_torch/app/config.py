@@ -36,7 +36,7 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
     Every field is a flag of ``python -m dpsgd_torch.train``.
 
     >>> RunConfig(dataset="digits").task
-    ImageKnobs(dropout=0.0)
+    ImageKnobs(dropout=0.0, ...)
     """
 
     task: Knobs = _DEFAULTS
@@ -110,7 +110,7 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
         """The same with other values, by the names of flags, the task's knobs among them.
 
         >>> RunConfig(dataset="digits").changed(dropout=0.5, epochs=1).task
-        ImageKnobs(dropout=0.5)
+        ImageKnobs(dropout=0.5, ...)
         """
         kind = kind_of(values.get("dataset", self.dataset))
         own, settings = set(knob_names(kind.knobs)), {f.name for f in dataclasses.fields(self)}

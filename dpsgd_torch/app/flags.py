@@ -80,8 +80,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     for schedule in ("clip_schedule", "noise_schedule", "rate_schedule"):
         if given.get(schedule, "").startswith("@"):
             given[schedule] = _table(Path(given[schedule][1:]))
-    config = preset.config.changed(**given)
-    preset = dataclasses.replace(preset, config=config)
+    preset = preset.changed(given)
     own |= {"json": bool(own["json"]), "partial": own["partial"] or "refuse"}
     own["timeout"] = TIMEOUT if own["timeout"] is None else own["timeout"]
     if not 0 < own["timeout"] < math.inf:

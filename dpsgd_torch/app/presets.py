@@ -5,8 +5,10 @@ What a notebook claimed of its run, and what holds, stands beside it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.tasks.base import PresetValues, TaskKind
@@ -20,11 +22,19 @@ class Preset:
     config: RunConfig
     summary: str
     claim: str = ""
+    follow: Callable[[float], Mapping[str, Any]] | None = None
+    chosen: str = ""
+
+    def changed(self, given: Mapping[str, Any]) -> Preset:
+        """With other values; what follows ε and is not among them follows the ε that is."""
+        epsilon = given.get("epsilon")
+        followed = self.follow(epsilon) if self.follow and epsilon else {}
+        return dataclasses.replace(self, config=self.config.changed(**{**followed, **given}))
 
 
 def _built(kind: TaskKind, values: PresetValues) -> Preset:
     config = RunConfig(preset=values.name, dataset=kind.name).changed(**values.values)
-    return Preset(config, values.summary, values.claim)
+    return Preset(config, values.summary, values.claim, values.follow, values.chosen)
 
 
 class _Presets(Mapping[str, Callable[[], Preset]]):

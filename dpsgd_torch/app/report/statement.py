@@ -74,17 +74,18 @@ def statement(
     stopped: str,
     has_baseline: bool,
     note: str = "",
+    prior: str = "",
     labels: float | None = None,
     audited: Audited | None = None,
 ) -> str:
     """The text of statement.txt."""
     if labels is not None:
-        return _labels_only(config, labels, note)
+        return _labels_only(config, labels, _about(note, prior))
     if spent is None or plan is None:
         return (
             f"{config.preset} on {config.dataset}, trained without differential privacy.\n\n"
             "No privacy is promised: the weights may give away any training record.\n"
-            + (f"\n{_wrap(f'About the data: {note}')}\n" if note else "")
+            + "".join(f"\n{words}\n" for words in _about(note, prior))
         )
     return (
         "\n\n".join(
@@ -96,14 +97,20 @@ def statement(
                 *([_wrap(evidence(audited, spent))] if audited else []),
                 _listed("Covered by ε:", _COVERED),
                 _listed("Not covered by ε:", _exceptions(config, plan, has_baseline)),
-                *_remarks(spent, claim, stopped, note, config.precision),
+                *_about(note, prior),
+                *_remarks(spent, claim, stopped, config.precision),
             ]
         )
         + "\n"
     )
 
 
-def _labels_only(config: RunConfig, epsilon: float, note: str) -> str:
+def _about(note: str, prior: str) -> list[str]:
+    told = {"About the data": note, "Prior, not covered by ε": prior}
+    return [_wrap(f"{what}: {words}") for what, words in told.items() if words]
+
+
+def _labels_only(config: RunConfig, epsilon: float, about: list[str]) -> str:
     return (
         "\n\n".join(
             [
@@ -121,7 +128,7 @@ def _labels_only(config: RunConfig, epsilon: float, note: str) -> str:
                     "and the labels alone are sensitive. Also not: private/, and other runs on the "
                     "same labels, each of which costs its own ε."
                 ),
-                *([_wrap(f"About the data: {note}")] if note else []),
+                *about,
             ]
         )
         + "\n"
@@ -219,10 +226,8 @@ def _exceptions(config: RunConfig, plan: PrivacyPlan, has_baseline: bool) -> lis
     return items
 
 
-def _remarks(
-    spent: PrivacyGuarantee, claim: str, stopped: str, note: str, precision: str
-) -> list[str]:
-    remarks = [_wrap(f"About the data: {note}")] if note else []
+def _remarks(spent: PrivacyGuarantee, claim: str, stopped: str, precision: str) -> list[str]:
+    remarks: list[str] = []
     if precision != "float32":
         remarks.append(
             _wrap(

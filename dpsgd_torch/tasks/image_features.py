@@ -1,0 +1,97 @@
+"""Image tasks on fixed features: a linear head from zero in place of a CNN."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dpsgd_torch.errors import ExportError
+from dpsgd_torch.tasks.base import ImageKnobs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dpsgd_torch.features.recipe import Recipe
+    from dpsgd_torch.tasks.task import Pair, Task
+
+_NO_CLASSES = "objects"  # what stands in for made-up images that know the classes
+
+
+def best_follow(epsilon: float) -> Mapping[str, Any]:
+    """The settings of the presets on 60,000 images that follow ε: the learning rate.
+
+    64 √ε, by what a prototype found at ε = 1, 2 and 3; ``benchmarks/accuracy.py --made-up`` tells
+    what made-up digits alone would say.
+
+    >>> best_follow(4.0)
+    {'learning_rate': 128.0}
+    """
+    return {"learning_rate": 64 * min(max(epsilon, 0.1), 10) ** 0.5}
+
+
+def recipe_of(knobs: ImageKnobs) -> Recipe:
+    """The features that the knobs ask for."""
+    from dpsgd_torch.features.cache import cache_folder
+    from dpsgd_torch.features.made_up.kinds import MADE_UP
+    from dpsgd_torch.features.recipe import Recipe
+
+    name = knobs.whitened_by
+    if not knobs.prior and name in MADE_UP and MADE_UP[name].knows_classes:
+        name = _NO_CLASSES
+    return Recipe(
+        made_up=name,
+        directions=knobs.directions,
+        ridge=knobs.ridge,
+        scales=knobs.scales,
+        folder=cache_folder() if knobs.keep_features else None,
+    )
+
+
+def with_features(task: Task, knobs: ImageKnobs) -> Task:
+    """The task on features of its images, or as it is where the knobs ask for none.
+
+    Nothing is learnt from its rows: a row's features rest on it and made-up images.
+    """
+    if knobs.transform == "none":
+        return task
+    recipe = recipe_of(knobs)
+
+    def pair(of: Pair) -> Pair:
+        return recipe(of[0]), of[1]
+
+    train = pair(task.train)
+    return dataclasses.replace(
+        task,
+        train=train,
+        test=None if task.test is None else pair(task.test),
+        make_model=lambda _: linear_head(train[0].shape[1], len(task.labels)),
+        input_range=(-recipe.norm, recipe.norm),
+        prior=_prior(recipe),
+    )
+
+
+def linear_head(inputs: int, classes: int) -> nn.Module:
+    """Softmax regression, from zero."""
+    from torch import nn
+
+    head = nn.Linear(inputs, classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def _prior(recipe: Recipe) -> str:
+    return (
+        f"the model is a linear head from zero; what it is given of an image is {recipe.prior}. "
+        "No private row went into that, and ε does not cover how it was chosen."
+    )
+
+
+def refuse_export(knobs: ImageKnobs) -> None:
+    """Refuse to export a head without what makes its inputs."""
+    if knobs.transform != "none":
+        raise ExportError(
+            f"transform = {knobs.transform}: its model is a head on features that no board "
+            "computes; load model.safetensors into dpsgd_torch.tasks.image_features.linear_head"
+        )
