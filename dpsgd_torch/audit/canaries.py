@@ -16,6 +16,7 @@ from dpsgd_torch.audit.guessed import Guessed, guessed, likelihood_ratio
 from dpsgd_torch.audit.report import AuditReport
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
+from dpsgd_torch.noise.blocks import BlockGaussian
 from dpsgd_torch.noise.independent import IndependentGaussian
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.privacy.plan import PrivacyPlan
@@ -278,7 +279,10 @@ def _refuse(run: RunState, count: int) -> None:
         raise RunError(
             "canaries: each of several processes would insert them; audit a run of one process"
         )
-    if not isinstance(run.plan.noise, IndependentGaussian) or run.sampling.sensitivity != 1:
+    if (
+        not isinstance(run.plan.noise, IndependentGaussian | BlockGaussian)
+        or run.sampling.sensitivity != 1
+    ):
         raise RunError(
             "canaries: are scored where noise is independent in each step and each example is "
             "clipped by itself; audit the run's final model instead"

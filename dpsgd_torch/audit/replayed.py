@@ -20,6 +20,7 @@ from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients.methods import per_example_gradients
 from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
+from dpsgd_torch.noise.blocks import BLOCKS
 from dpsgd_torch.noise.grid import GRID
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.privacy.plan import PrivacyPlan
@@ -132,7 +133,7 @@ def _plan(folder: RunFolder, kept: dict[str, Any]) -> PrivacyPlan:
         raise RunError(f"run {folder.path}: is not private, so nothing is to be audited")
     sampling = asked["sampling"]
     noise = asked["privacy"].get("noise", INDEPENDENT.to_json())
-    known = next((each for each in (INDEPENDENT, GRID) if each.to_json() == noise), None)
+    known = next((each for each in (INDEPENDENT, BLOCKS, GRID) if each.to_json() == noise), None)
     if "sampler" in sampling or known is None:
         raise RunError(
             f"run {folder.path}: has a sampler or noise of its own kind; replay draws Poisson "

@@ -17,6 +17,7 @@ from dpsgd_torch.gradients.vectors import MARGIN, Vectors, zeros
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.secure.generator import secure_bits, secure_generator
+from dpsgd_torch.training.noise_by_parts import draws_in_parts, release_in_parts
 from dpsgd_torch.training.world import ALONE, World
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class PrivateOptimizer:
     * A vector is clipped to a margin below what is charged: half of it covers norms that are
       rounded; of the other half, each of two neighbours' sums may be off by half.
     * Over several ranks each clips and sums its share; sums are added in float64 in the order of
-      ranks, and rank 0 adds the noise, once, and hands round what is released.
+      ranks, and noise is added once: by rank 0, which hands round what is released, or, of many
+      values whose noise is drawn by blocks, by each rank to its own part of them.
     * Each release checks its own claims: the largest clipped norm here, the norm of the sum and the
       noise that was really added where it is added.
     * The optimizer steps by what has noise alone: it may gain no parameter between.
@@ -166,6 +168,16 @@ class PrivateOptimizer:
         if self._inserted:
             self._inserted.join(self)
         sums, self._sums = self.sums, []
+        if draws_in_parts(self.noise, sum(p.numel() for p in self.params), self.world):
+            own = Release(self.plan, self._clipped, self.microbatches, self.rng, self.state)
+            release_in_parts(self.noise, sums, self.params, own, self.world, keyed=self._keyed)
+        else:
+            self._add_on_first(sums)
+        if self._inserted:
+            self._inserted.see(self)
+
+    def _add_on_first(self, sums: list[torch.Tensor]) -> None:
+        """Rank 0 adds up all, draws all noise, and hands round what is released."""
         vectors = sum(self.world.exchange("the sum of a step", self._clipped))
         sums = self.world.summed(sums)
 
@@ -175,8 +187,6 @@ class PrivateOptimizer:
             self.noise.add(sums, self.params, release)
 
         self.world.hand_round_made(noised, lambda: _grads(self.params))
-        if self._inserted:
-            self._inserted.see(self)
 
     def _refuse_others(self) -> None:
         """Before noise is drawn: whatever else the optimizer would step by."""
