@@ -33,10 +33,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused (one line on stderr says why), 130 interrupted."""
-    return in_one_line(lambda: print(_told(_parser().parse_args(argv))))
+    return in_one_line(lambda: print(_told(parser().parse_args(argv))))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=called("plan"),
         description=_ABOUT,
