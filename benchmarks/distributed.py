@@ -42,12 +42,15 @@ from torch import nn
 
 from dpsgd_torch import Privacy, Trainer
 from dpsgd_torch.gradients.losses import per_example
+from dpsgd_torch.noise.blocks import BLOCKS, BlockGaussian
+from dpsgd_torch.noise.independent import INDEPENDENT, IndependentGaussian
 from dpsgd_torch.training.world import ALONE, World
 
 MODELS = {"mnist_cnn": 1024, "hf_llama": 64}  # batch
+NOISES = {"numpy": INDEPENDENT, "blocks": BLOCKS}
 WARM_UP = 2
 RATE = 1e-3
-CALLS = ("all_gather", "all_to_all_single", "gather", "broadcast")
+CALLS = ("all_gather", "all_to_all_single", "gather", "broadcast", "all_gather_into_tensor")
 
 Step = Callable[[], object]
 
@@ -79,6 +82,9 @@ def parse() -> argparse.Namespace:
     add("--batch", type=int, help="of all ranks together (1024 images, 64 texts)")
     add("--rounds", type=int, default=15, help="timed rounds, after two to warm up (15)")
     add("--steps", type=int, default=4, help="steps timed at once (4)")
+    add(
+        "--noise", default="blocks", choices=NOISES, help="what draws it, in one as in all (blocks)"
+    )
     add("--where", action="store_true", help="also where a step's time goes on rank 0")
     add("--json", action="store_true", help="a JSON object a model instead of words")
     options = parser.parse_args()
@@ -110,11 +116,15 @@ def timed(name: str, batch: int, world: World, options: argparse.Namespace) -> d
     with contextlib.ExitStack() as stack:
         contenders = {
             "plain, one": plain(name, batch) if world.is_first else None,
-            "private, one": private(name, batch, ALONE, blocks * options.steps, stack)
+            "private, one": private(
+                name, batch, ALONE, blocks * options.steps, stack, options.noise
+            )
             if world.is_first
             else None,
             "plain, all": plain(name, batch, world),
-            "private, all": private(name, batch, world, blocks * options.steps, stack),
+            "private, all": private(
+                name, batch, world, blocks * options.steps, stack, options.noise
+            ),
         }
         seconds: dict[str, list[float]] = {each: [] for each in contenders}
         busy: dict[str, list[float]] = {each: [] for each in contenders}
@@ -176,7 +186,9 @@ def plain(name: str, batch: int, world: World | None = None) -> Step:
     return step
 
 
-def private(name: str, batch: int, world: World, steps: int, stack: contextlib.ExitStack) -> Step:
+def private(
+    name: str, batch: int, world: World, steps: int, stack: contextlib.ExitStack, noise: str
+) -> Step:
     """A step of the Trainer, over this world's ranks."""
     rows = 8 * batch
     model, inputs, targets, loss = made(name, rows)
@@ -184,11 +196,11 @@ def private(name: str, batch: int, world: World, steps: int, stack: contextlib.E
         model,
         loss,
         (inputs, targets),
-        privacy=Privacy(noise_multiplier=1.0, delta=1e-5, clip_norm=1.0),
+        privacy=Privacy(noise_multiplier=1.0, delta=1e-5, clip_norm=1.0, noise=NOISES[noise]),
         batch_size=batch,
         epochs=steps * batch / rows,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=RATE),
-        physical_batch_size=batch // 2 if name == "hf_llama" else "auto",
+        physical_batch_size=2 * batch if name == "hf_llama" else "auto",  # Poisson: room
         checkpoint_every=10**6,
         seed=0,
         world=world,
@@ -213,11 +225,9 @@ class Where:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        from dpsgd_torch.noise.independent import IndependentGaussian
-
         self.blocks += 1
         places: list[tuple[Any, str]] = [(dist, call) for call in CALLS]
-        places.append((IndependentGaussian, "add"))
+        places += [(IndependentGaussian, "add"), (BlockGaussian, "released")]
         before = [getattr(where, name) for where, name in places]
         for (where, name), function in zip(places, before, strict=True):
             setattr(where, name, self._timing(name, function))

@@ -253,18 +253,19 @@ def quiet() -> Any:
 
 def resumes(device: torch.device, noise: str) -> str:
     """Whether a run left after three steps and resumed ends as one that was not, bit for bit."""
-    with tempfile.TemporaryDirectory() as folder, deterministic():
+    with tempfile.TemporaryDirectory() as folder, deterministic(), contextlib.ExitStack() as open_:
+        made = (trainer(device, noise, Path(folder) / name) for name in ("whole", "left", "left"))
         try:
-            trainer(device, noise, Path(folder) / "whole").fit()
-            left = trainer(device, noise, Path(folder) / "left")
-            with contextlib.closing(left.run()) as steps:
+            whole = open_.enter_context(contextlib.closing(next(made))).fit()
+            with (
+                contextlib.closing(next(made)) as left,  # one process at a time holds a ledger
+                contextlib.closing(left.run()) as steps,
+            ):
                 for _ in itertools.islice(steps, 3):
                     pass
-            left.close()
-            again = trainer(device, noise, Path(folder) / "left").resume().fit()
+            again = open_.enter_context(contextlib.closing(next(made))).resume().fit()
         except Exception as error:
             return f"{type(error).__name__}: {error}".split("\n")[0][:100]
-        whole = trainer(device, noise, Path(folder) / "whole").resume()
         pairs = zip(whole.model.parameters(), again.model.parameters(), strict=True)
         same = all(torch.equal(one, other) for one, other in pairs)
         paid = again.privacy_spent().steps_charged_again

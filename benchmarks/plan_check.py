@@ -65,6 +65,7 @@ def compared(found: dict[str, Any], how: str, parameters: int, size: int, cores:
         parameters=parameters,
         batch_size=batch,
         example_seconds=max(0.0, times["private, one"] / 1000 - rest) / batch,
+        noise_in_parts=True,
         cores=cores if how == "by the clock" else None,
     )
     foreseen, seen = 1000 * cost(plan, size).step, times["private, all"]

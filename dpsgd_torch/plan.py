@@ -33,10 +33,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused (one line on stderr says why), 130 interrupted."""
-    return in_one_line(lambda: print(_told(_parser().parse_args(argv))))
+    return in_one_line(lambda: print(_told(parser().parse_args(argv))))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=called("plan"),
         description=_ABOUT,
@@ -58,7 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--link", choices=links, default="local", help="(local: gloo on one machine)")
     add("--latency", type=float, help="seconds of a small message's hop, instead of the link's")
     add("--bandwidth", type=float, help="bytes a second, instead of the link's")
-    add("--noise", choices=("numpy", "philox"), default="numpy", help="what draws it (numpy)")
+    add(
+        "--noise",
+        choices=("numpy", "blocks", "philox"),
+        default="numpy",
+        help="what draws it (numpy)",
+    )
     add("--noise-seconds", type=float, help="of one number, instead of that one's")
     run = parser.add_argument_group("the whole run, and what it costs in ε")
     run.add_argument("--n", help="records", **number)
@@ -101,6 +106,7 @@ def _told(given: argparse.Namespace) -> str:
         cores=given.cores,
         link=link,
         noise_seconds=noise,
+        noise_in_parts=given.noise == "blocks",
     )
     lines = [
         f"link: {link.latency:.2g} s a hop, {link.bandwidth / 1e9:.3g} GB/s ({link.measured})",

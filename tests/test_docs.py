@@ -22,6 +22,7 @@ from dpsgd_torch.app.search.flags import parse as parse_search
 from dpsgd_torch.audit.__main__ import parser as audit_parser
 from dpsgd_torch.audit.command import parser as attack_parser
 from dpsgd_torch.export.__main__ import parser as export_parser
+from dpsgd_torch.plan import parser as plan_parser
 
 LONG = {"docs/guides/text.md", "docs/huggingface.md"}  # load transformers and peft
 TEXTS = {page: (ROOT / page).read_text() for page in pages()}
@@ -92,6 +93,8 @@ def refused(words: list[str]) -> str:
             return refused(["python", "-m", "dpsgd_torch.audit", *rest])
         case ["python", "-m", "dpsgd_torch.audit", *rest]:
             return raised(audit_parser().parse_args, rest)
+        case ["python", "-m", "dpsgd_torch.plan", *rest]:
+            return raised(plan_parser().parse_args, rest)
         case ["python", "-m", "accountant", *rest]:
             return raised(accountant_parser().parse_args, rest)
         case ["dpsgd", "train" | "search" | "export" as door, *rest]:

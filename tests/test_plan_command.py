@@ -1,5 +1,6 @@
 """dpsgd plan: what a step costs on so many processes, by formula."""
 
+import dataclasses
 import math
 
 import pytest
@@ -28,6 +29,17 @@ def test_more_processes_compute_less_and_send_no_less(plan, size):
     for part in ("messages", "sums", "release", "noise", "fixed"):
         assert getattr(more, part) >= getattr(fewer, part)
     assert cost(plan, 1).step / more.step < size
+
+
+def test_noise_by_blocks_is_drawn_by_each_process_in_its_part():
+    parts = dataclasses.replace(LARGE, noise_in_parts=True)
+    assert cost(parts, 1) == cost(LARGE, 1)
+    for size in (2, 8, 64):
+        found, whole = cost(parts, size), cost(LARGE, size)
+        assert whole.noise / size < found.noise < whole.noise / size * 1.1
+        assert found.sums < whole.sums
+        assert found.release < whole.release
+        assert found.messages > whole.messages
 
 
 def test_cores_that_are_fewer_than_processes_are_shared():

@@ -10,6 +10,13 @@ A step of P processes over B examples and M trained parameters takes
     release    4 bytes a parameter from rank 0 to all, in ⌈log₂ P⌉ rounds
     noise      M numbers, drawn by rank 0 while the others wait
 
+Where noise is drawn by blocks, each process adds up, draws and hands round a P-th part instead:
+
+    messages   5 exchanges, one of them in place of the word that goes with what rank 0 releases
+    sums       4 bytes a parameter (8 where a share goes through the model in pieces), sent in parts
+    release    4 bytes a parameter, of which each process has a P-th part
+    noise      M/P numbers, and half a block more at either end of a part
+
 and a process holds 4 bytes a parameter for the weights, 4 for what is released, 8 for its sums, 8
 for them laid in a row, 4 for each value of the optimizer, and its physical batch.
 """
@@ -24,6 +31,7 @@ from accountant.errors import check
 
 EXCHANGES = 4  # small ones in a step
 SINGLE, DOUBLE = 4, 8  # bytes
+BLOCK = 1 << 16  # numbers drawn from one key
 STATES = {"sgd": 0, "momentum": 1, "adam": 2}  # values that an optimizer keeps of a parameter
 
 
@@ -44,6 +52,7 @@ LINKS = {
 }
 NOISES = {  # seconds a number
     "numpy": (1.5e-8, "on one core, rounding and checks included, measured here"),
+    "blocks": (1.5e-8, "as numpy's, each process its part"),
     "philox": (1e-9, "on a GPU, from its memory's bandwidth alone"),
 }
 
@@ -58,6 +67,7 @@ class Plan:
     fixed_seconds: float = 2e-3
     link: Link = LINKS["local"]
     noise_seconds: float = NOISES["numpy"][0]
+    noise_in_parts: bool = False  # by blocks: each process draws its own
     optimizer: str = "sgd"
     frozen: int = 0  # parameters that are not trained
     example_bytes: int = 0  # of what a pass holds for one
@@ -112,14 +122,19 @@ def cost(plan: Plan, processes: int) -> Cost:
     held = SINGLE * (size + plan.frozen) + size * (
         SINGLE + DOUBLE + (DOUBLE if processes > 1 else 0) + SINGLE * STATES[plan.optimizer]
     )
+    parts = plan.noise_in_parts and processes > 1
+    exchanges = EXCHANGES + parts
+    sums = SINGLE if parts and rows * processes >= plan.batch_size else (1 + (not parts)) * DOUBLE
+    rounds = others if parts else math.ceil(math.log2(processes))
+    drawn = min(size, size / processes + BLOCK) if parts else size
     return Cost(
         processes=processes,
         compute=turns * plan.batch_size / processes * plan.example_seconds,
         fixed=turns * plan.fixed_seconds,
-        messages=turns * EXCHANGES * link.latency * (processes - 1),
-        sums=2 * DOUBLE * size * others / link.bandwidth,
-        release=SINGLE * size * math.ceil(math.log2(processes)) / link.bandwidth,
-        noise=size * plan.noise_seconds,
+        messages=turns * exchanges * link.latency * (processes - 1),
+        sums=sums * size * others / link.bandwidth,
+        release=SINGLE * size * rounds / link.bandwidth,
+        noise=drawn * plan.noise_seconds,
         memory=held + rows * plan.example_bytes,
     )
 
@@ -158,7 +173,8 @@ def advice(plan: Plan, sizes: tuple[int, ...]) -> str:
         return ""
     part = max(PARTS[1:], key=lambda name: getattr(last, name))
     remedy = {
-        "noise": "draw it on the device (--noise-generator philox), train fewer parameters (LoRA), "
+        "noise": "each process its part (--noise-generator blocks), or draw it on the device "
+        "(philox), train fewer parameters (LoRA), "
         "or take a larger batch",
         "sums": "a faster link, fewer trained parameters, or a larger batch",
         "release": "a faster link, fewer trained parameters, or a larger batch",

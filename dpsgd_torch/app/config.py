@@ -129,12 +129,13 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
         """The promise this configuration asks for, beside what else it releases."""
         if not self.dp:
             return None
-        from dpsgd_torch.noise.grid import GRID  # with torch: after --help
+        from dpsgd_torch.noise.blocks import BLOCKS  # with torch: after --help
+        from dpsgd_torch.noise.grid import GRID
         from dpsgd_torch.noise.independent import INDEPENDENT
         from dpsgd_torch.noise.on_device import ON_DEVICE
         from dpsgd_torch.privacy.privacy import Privacy
 
-        generators = {"numpy": INDEPENDENT, "philox": ON_DEVICE}
+        generators = {"numpy": INDEPENDENT, "blocks": BLOCKS, "philox": ON_DEVICE}
         return Privacy(
             epsilon=self.epsilon,
             delta=self.delta,

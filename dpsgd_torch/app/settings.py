@@ -8,7 +8,7 @@ from dpsgd_torch.schedules import GRAMMAR
 from dpsgd_torch.tasks.base import knob, require
 
 OPTIMIZERS = ("sgd", "adam")
-GENERATORS = ("numpy", "philox")
+GENERATORS = ("numpy", "blocks", "philox")
 VALIDATIONS = ("none", "private", "public", "selection")
 _SHAPE = f"by step, as factors of the first value: {GRAMMAR}, or @FILE of lines step,factor"
 
@@ -62,8 +62,9 @@ class Promise:
     )
     noise_generator: str = knob(
         "numpy",
-        "what draws the noise: numpy on the CPU, or philox where the model is (other numbers of "
-        "the same law; many times as fast on a GPU)",
+        "what draws the noise: numpy on the CPU; blocks, the same by parts, of which each of "
+        "several processes draws its own; or philox where the model is, many times as fast on a "
+        "GPU (other numbers of the same law each)",
         choices=GENERATORS,
         since=3,
     )

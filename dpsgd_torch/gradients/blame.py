@@ -43,7 +43,7 @@ def blamed(
 
 @contextlib.contextmanager
 def within_charged_step(model: nn.Module, step: int, charged: Callable[[], str]) -> Iterator[None]:
-    """Say of an error inside a step what was charged.
+    """Say of an error inside a step what was charged, where no other rank has said so already.
 
     Raises:
         RunError: in place of any error of the user's code; ours keep their type.
@@ -51,6 +51,8 @@ def within_charged_step(model: nn.Module, step: int, charged: Callable[[], str])
     try:
         yield
     except PrivacyError as error:
+        if getattr(error, "known_to_all", False):  # raised by another's step, and worded there
+            raise
         raise type(error)(f"step {step}: {error}; {charged()}") from error
     except Exception as error:  # whatever the user's code raises
         raise RunError(

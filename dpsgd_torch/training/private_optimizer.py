@@ -79,8 +79,9 @@ class PrivateOptimizer:
       microbatches.
     * A vector is clipped to a margin below what is charged: half of it covers norms that are
       rounded; of the other half, each of two neighbours' sums may be off by half.
-    * Over several ranks each clips and sums its share; where sums are kept, and who adds the noise,
-      once, is told by ``Sums``.
+    * Over several ranks each clips and sums its share; sums are added in float64 in the order of
+      ranks, and noise is added once: by rank 0, which hands round what is released, or, of many
+      values whose noise is drawn by blocks, by each rank to its own part of them (see ``Sums``).
     * Each release checks its own claims: the largest clipped norm here, the norm of the sum and the
       noise that was really added where it is added.
     * The optimizer steps by what has noise alone: it may gain no parameter between.

@@ -170,6 +170,37 @@ class Lines:
         parts = flat.split([t.numel() for t in tensors])
         return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
+    def sum_of_part(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n,) float64: this rank's row of every rank's (ranks, n), added in the order of ranks."""
+        size, count = rows.shape
+        total = rows.new_empty(count, dtype=torch.float64)
+        width = max(1, _AT_ONCE // size)
+        for start in range(0, count, width):
+            block = rows[:, start : start + width].contiguous()
+            received = torch.empty_like(block)
+            self._done(
+                dist.all_to_all_single(received, block, group=self._of(rows.device), async_op=True),
+                rows.device,
+            )
+            first, *others = received.unbind()
+            part = total[start : start + width].copy_(first)
+            for other in others:
+                part += other
+        return total
+
+    def hand_round_parts(self, rows: torch.Tensor) -> None:
+        """Write each rank's own row of (ranks, n) over the others'."""
+        own, group = rows[self.rank].clone(), self._of(rows.device)
+        # torch 2.13 warns of the name that older ones have
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        self._done(gather(rows.view(-1), own, group=group, async_op=True), rows.device)
+
+    def _done(self, work: Any, device: torch.device) -> None:
+        if device.type == "cuda":  # in its stream's own order
+            work.wait()
+        else:
+            self._waited(work)
+
     def _sum(self, padded: torch.Tensor) -> torch.Tensor:
         group, received = self._of(padded.device), torch.empty_like(padded)
         if padded.numel() * self.size <= _SMALL:

@@ -17,6 +17,7 @@ from dpsgd_torch.noise.base import Noise, Release
 from dpsgd_torch.noise.blocks import BLOCKS
 from dpsgd_torch.noise.independent import Energies
 from dpsgd_torch.secure.generator import secure_bits, secure_generator
+from dpsgd_torch.training.noise_by_parts import draws_in_parts, release_in_parts
 from dpsgd_torch.training.shards import Shards
 from dpsgd_torch.training.world import World
 
@@ -47,6 +48,8 @@ class Sums(Protocol):
 class WholeSums:
     """Each rank sums its share; rank 0 adds all up in the order of ranks, and adds the noise.
 
+    Of many values whose noise is drawn by blocks each rank adds up a part, and draws its noise.
+
     Args:
         keyed: whether noise hangs on the sums too.
     """
@@ -74,6 +77,9 @@ class WholeSums:
 
     def release(self, noise: Noise, own: Release) -> None:
         sums, self._sums = self.tensors, []
+        if draws_in_parts(noise, sum(p.numel() for p in self.params), self._world):
+            release_in_parts(noise, sums, self.params, own, self._world, keyed=self._keyed)
+            return
         vectors = sum(self._world.exchange("the sum of a step", own.vectors))
         sums = self._world.summed(sums)
 

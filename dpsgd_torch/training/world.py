@@ -228,6 +228,17 @@ class World:
             return list(tensors)
         return self._heard(lambda: self._lines.summed(tensors))
 
+    def sum_of_part(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n,) float64: this rank's row of all ranks' (ranks, n), added in the order of ranks."""
+        if self.lines is None:
+            return rows[0].double()
+        return self._heard(lambda: self._lines.sum_of_part(rows))
+
+    def hand_round_parts(self, rows: torch.Tensor) -> None:
+        """Write each rank's own row of (ranks, n) over that of all others."""
+        if self.lines is not None:
+            self._heard(lambda: self._lines.hand_round_parts(rows))
+
     def hand_round(self, tensors: Sequence[torch.Tensor]) -> None:
         """Write rank 0's values over those of all others."""
         if self.lines is not None:
