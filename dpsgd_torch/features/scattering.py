@@ -104,7 +104,7 @@ def _gabor(
     size: int, sigma: float, angle: float, xi: float, slant: float
 ) -> NDArray[np.complex128]:
     """exp(i ξ u) exp(−(u² + slant² v²) / 2σ²), of integral 1 for ξ = 0; u lies along the angle."""
-    found = np.zeros((size, size), complex)
+    found = np.zeros((size, size), np.complex128)
     reach = range(-_PERIODS, _PERIODS + 1)
     for y, x in np.ndindex(len(reach), len(reach)):
         row, column = np.mgrid[:size, :size]
