@@ -40,17 +40,18 @@ def evidence(audited: Audited, spent: PrivacyGuarantee) -> str:
         )
     return (
         f"Evidence from below: ε ≥ {below(found.best)} ({found.confidence:.0%} confidence), beside "
-        f"ε ≤ {round_up(spent.epsilon)} certified. {audited.described} Who knows the canaries and "
-        f"sees every noisy sum, no more than ε covers, guessed {found.guesses} of the coins, "
-        f"{found.correct} of them rightly. Declared before the run: that number of guesses, by "
-        "the certified ε alone, and the bound: the better of two that assume nothing of the "
-        "mechanism (binomial, Steinke, Nasr, Jagielski 2023; f-DP, Mahloujifar, Melis, Chaudhuri "
-        f"2024), each at {(1 + found.confidence) / 2:.1%}, which pays for having looked at both."
+        f"ε ≤ {round_up(spent.epsilon)} certified. {audited.described} An attacker who was given "
+        "the canaries and every noisy sum, all of which ε covers, guessed the coins of the "
+        f"{found.guesses} that it was surest of, {found.correct} of them rightly. Fixed before the "
+        "run, by the program: that number of guesses, which follows from the certified ε alone, "
+        "and the bound, the larger of two that assume nothing of the mechanism (binomial, Steinke, "
+        "Nasr, Jagielski 2023; f-DP, Mahloujifar, Melis, Chaudhuri 2024), each computed at "
+        f"{(1 + found.confidence) / 2:.1%}, so that the larger holds at {found.confidence:.0%}."
         f"{verdict} {_assuming(found)}What an "
         "attacker who knows every other record found, and the noise as it was measured, are in "
         "private/canaries.json and not covered by ε. What the audit cost: nothing of any record's "
         f"ε and nothing of the unit of privacy; of the model, up to {m} of its {audited.values} "
-        "trained values were pushed about by canaries."
+        "trained values received a canary's gradient."
     )
 
 
@@ -59,10 +60,10 @@ def _assuming(found: Guessed) -> str:
     if FROM_OUTSIDE not in found.bounds:
         return ""
     return (
-        "Under the assumption that each step adds independent Gaussian noise of one deviation to a "
-        "Poisson sample by the declared rate, which these sums do not prove, and with noise, clip "
-        f"and rate as they show them, ε ≥ {below(found.bounds[FROM_OUTSIDE])} "
-        f"({found.confidence:.0%}; declared before the run, too). "
+        "A check of the mechanism, no attack on a record, fixed before the run, too: if each step "
+        "adds independent Gaussian noise of one deviation to a Poisson sample of the declared "
+        "rate, which these sums do not prove, then by the noise and the reach that they show "
+        f"ε ≥ {below(found.bounds[FROM_OUTSIDE])} ({found.confidence:.0%} by itself). "
     )
 
 

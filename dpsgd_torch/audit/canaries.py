@@ -162,8 +162,8 @@ class Canaries:
         return (
             f"{self.count} canaries were made for an audit, without looking at a record; each was "
             "put into this very run, the released one, or left out, by a fair coin: a gradient "
-            "along one random coordinate, clipped, sampled and noised like a record's. They take "
-            "nothing from the guarantee of any record."
+            "along one random coordinate, clipped, sampled and noised like a record's. No "
+            "record's ε is larger for them."
         )
 
     def report(self, trainer: Audited) -> AuditReport:

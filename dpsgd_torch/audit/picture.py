@@ -25,7 +25,7 @@ def roc(
     points: Sequence[OperatingPoint],
     *,
     decades: int | None = None,
-    certified: str = "certified: no attacker lies above",
+    certified: str = "certified: no attacker does better",
 ) -> str:
     """True-positive against false-positive rate, both in log scale, as one ``<svg>`` element.
 
@@ -56,7 +56,7 @@ def roc(
         legend.append((_FAULT, f"NOT below the certified curve: {len(faults)}"))
     body += _legend(legend)
     told = (
-        f"{len(points)} operating points, {len(faults)} above the certified curve"
+        f"{len(points)} operating points, {len(faults)} above the certified curve beyond chance"
         if curve is not None
         else f"{len(points)} operating points"
     )

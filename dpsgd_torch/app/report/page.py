@@ -122,9 +122,9 @@ def _figures(
             confidence = f"{audited.outside.confidence:.0%}"
             figures.append((f"ε ≥, audited ({confidence})", below(audited.outside.best)))
             if (seen := audited.outside.bounds.get(FROM_OUTSIDE)) is not None:
-                figures.append(("ε ≥, mechanism as seen", below(seen)))
+                figures.append(("ε ≥, if the noise is Gaussian", below(seen)))
         figures.append(("δ", repr(spent.delta)))
         agreement = spent.agreement
         if math.isfinite(agreement):
-            figures.append(("Opacus differs by", f"{agreement:.0e}"))
+            figures.append(("Opacus’s Rényi ε differs by", f"{agreement:.0e}"))
     return figures

@@ -35,30 +35,32 @@ _NOT_COVERED = [
     "the decision to publish. Each such run costs its own ε.",
     "the number n and the fact that this data set was used: both are taken as public.",
     "the test set, which is taken as public.",
-    "that each example's gradient depends on it alone, which is assumed: it was tried on made-up "
-    "rows and on some training rows before the first charge, not proven. (What is measured in each "
-    "step: the largest clipped norm, the noise that was added, and that nothing else changed.)",
     _GENERATOR,
     "how long steps took and what memory they held: told on the terminal, and in report.html "
     "rounded to two digits.",
     "that the run was not refused: before the first charge the model was tried on some training "
     "rows, and would have been refused had it mixed them, written to itself or raised.",
 ]
+_ALONE = (
+    "each example's gradient depends on it alone: tried on made-up rows and on some training rows "
+    "before the first charge, not proven. (Measured in each step: the largest clipped norm, the "
+    "noise that was added, and that nothing else changed the weights.)"
+)
 _ASSUMED = [
-    "the last bits of every other record's gradient: every pass had the same number of rows, in "
-    "which a row's gradient was seen, on made-up rows, not to move by a bit with its place or its "
-    "company; that none moves, once clipped, by more than 2^-19 of the clip norm is assumed, and "
-    "that much is charged.",
-    "attacks on AES-256: that its output cannot be told from random bits is assumed.",
+    "no record moves the last bits of another's gradient, once clipped, by more than 2^-19 of the "
+    "clip norm; that much is charged for each of twice the expected batch and 100 more. Every pass "
+    "had the same number of rows, in which no bit of a made-up row's gradient moved with its place "
+    "or its company.",
+    "nobody tells the output of AES-256 from random bits.",
 ]
 _SECURE = (
     "Secure mode: samples and noise come from AES-256 in counter mode, under a key of 256 bits of "
-    "the operating system's that lies in private/ alone, so that an interrupted run repeats its "
-    "steps and does not pay twice. The sum was told on a grid of 2^-30 of the clip norm, and the "
-    "noise, {cells:.4g} cells of it, drawn exactly [Canonne, Kamath, Steinke 2020]: its total "
-    "variation distance from the law that was charged is 0. Rounding to the grid, of the sum and "
-    "of every other record's gradient, was charged as sensitivity: {more:.2g} of the clip norm "
-    "beside the record's own."
+    "the operating system's, kept in private/ alone: with it an interrupted run repeats the same "
+    "noise, and does not pay twice. The sum was rounded to a grid of 2^-30 of the clip norm, and "
+    "the noise, of deviation {cells:.4g} cells, drawn exactly [Canonne, Kamath, Steinke 2020]: its "
+    "total variation distance from the law that was charged is 0. Rounding, of the sum and of "
+    "every other record's gradient, was charged as sensitivity: {all:.6g} times the clip norm in "
+    "all."
 )
 
 
@@ -97,6 +99,7 @@ def statement(
                 *([_wrap(evidence(audited, spent))] if audited else []),
                 _listed("Covered by ε:", _COVERED),
                 _listed("Not covered by ε:", _exceptions(config, plan, has_baseline)),
+                _listed("Assumed:", _assumed(config, plan)),
                 *_about(note, prior),
                 *_remarks(spent, claim, stopped, config.precision),
             ]
@@ -193,15 +196,14 @@ def _proof(spent: PrivacyGuarantee) -> str:
 def _secure(plan: PrivacyPlan) -> list[str]:
     if not plan.noise.secure:
         return []
-    more = sensitivity_in_cells(plan.sampling) / CELLS - plan.sampling.sensitivity
-    return [_wrap(_SECURE.format(cells=plan.step(0).noise_multiplier * CELLS, more=more))]
+    charged = sensitivity_in_cells(plan.sampling) / CELLS
+    return [_wrap(_SECURE.format(cells=plan.step(0).noise_multiplier * CELLS, all=charged))]
 
 
 def _exceptions(config: RunConfig, plan: PrivacyPlan, has_baseline: bool) -> list[str]:
     items = [*_NOT_COVERED[:4], plan.noise.not_covered, *_NOT_COVERED[4:]]
     if plan.noise.secure:
         items.remove(_GENERATOR)
-        items += _ASSUMED
     if has_baseline:
         items.insert(
             1,
@@ -215,14 +217,19 @@ def _exceptions(config: RunConfig, plan: PrivacyPlan, has_baseline: bool) -> lis
         )
     if config.validation == "public":
         items.insert(1, "the rows that were held out to watch: they are declared public.")
-    if config.precision != "float32":
-        items.append(
-            "that a processor rounds an example's values alike whatever else is in its batch, "
-            f"which is assumed as in float32; in {config.precision} one that does not moves the "
-            f"others' gradients by some {'2⁻⁸' if config.precision == 'bf16' else '2⁻¹¹'} of them."
-        )
     if config.seed is not None:
         items.insert(0, "anyone who knows the seed the run was given: the noise can be subtracted.")
+    return items
+
+
+def _assumed(config: RunConfig, plan: PrivacyPlan) -> list[str]:
+    items = [_ALONE, *(_ASSUMED if plan.noise.secure else [])]
+    if config.precision != "float32":
+        items.append(
+            "a processor rounds an example's values alike whatever else is in its batch, as in "
+            f"float32; in {config.precision} one that does not moves the others' gradients by some "
+            f"{'2⁻⁸' if config.precision == 'bf16' else '2⁻¹¹'} of them."
+        )
     return items
 
 
