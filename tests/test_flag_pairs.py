@@ -20,6 +20,7 @@ FLAGS = {
     "no dp": ["--no-dp"],
     "philox": ["--noise-generator", "philox"],
     "secure": ["--secure"],
+    "shard": ["--shard"],
     "validation": ["--validation", "private"],
 }
 GOES = [
@@ -40,6 +41,9 @@ REFUSED = [
     ("secure", "compile"),
     ("secure", "philox"),
     ("secure", "no dp"),
+    ("secure", "shard"),
+    ("shard", "no dp"),
+    ("shard", "philox"),
 ]
 
 

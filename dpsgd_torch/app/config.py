@@ -66,6 +66,7 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             *(["--precision"] if Precision.of(self.precision).is_mixed else []),
             *(["--compile"] if self.compile else []),
             *(["--noise-generator"] if self.noise_generator != "numpy" else []),
+            *(["--shard"] if self.shard else []),
         ]
         require(
             not (self.secure and self.dp) or not others,
@@ -73,6 +74,14 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             self.secure,
             "has noise of its own, and charges for the rounding of float32 passes that are not "
             f"compiled; drop --secure or {' and '.join(others)}",
+        )
+        whole = self.noise_generator == "philox" or self.keep_best
+        require(
+            not self.shard or not whole,
+            "shard",
+            self.shard,
+            "draws noise by blocks and never holds the model whole; drop --shard, or "
+            "--noise-generator philox and --keep-best",
         )
         for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
             try:
