@@ -120,7 +120,7 @@ def trainer_of(fault: Fault, folder: Path, seed: int) -> Trainer:
     )
 
 
-_UNCHECKED: tuple[Any, str, Any] = (independent, "_check_sum_and_noise", lambda *_: None)
+_UNCHECKED: tuple[Any, str, Any] = (independent, "refuse_unplanned", lambda *_: None)
 
 
 def twice_the_clip() -> _Patches:

@@ -257,7 +257,7 @@ def file_of(module: str) -> str:
 
 def test_no_import_arrow_turns_round(reports):
     [report] = reports([("dpsgd_torch/version.py", "")])
-    assert "12 kept, 0 broken" in report
+    assert "13 kept, 0 broken" in report
 
 
 @pytest.mark.parametrize("package", ["accountant", "dpsgd_torch"])
@@ -271,7 +271,7 @@ def test_every_room_has_an_arrow_planted():
 
 def test_a_room_that_no_contract_names_is_refused(reports):
     found = reports([("dpsgd_torch/annex.py", "import math\n"), ("accountant/annex.py", "")])
-    assert ["11 kept, 1 broken" in report and "annex" in report for report in found] == [True] * 2
+    assert ["12 kept, 1 broken" in report and "annex" in report for report in found] == [True] * 2
 
 
 def test_a_wrong_arrow_in_any_room_is_caught_late_and_for_types_alone_too(reports):
@@ -296,4 +296,4 @@ def test_a_right_arrow_is_let_pass(reports):
         "accountant.cli.commands": "accountant.ledger.ledger",
     }
     plants = [(file_of(file), f"\nimport {line}\n") for file, line in right.items()]
-    assert ["12 kept, 0 broken" in report for report in reports(plants)] == [True] * len(right)
+    assert ["13 kept, 0 broken" in report for report in reports(plants)] == [True] * len(right)

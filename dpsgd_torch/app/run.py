@@ -41,6 +41,8 @@ from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.trainer import Trainer
 from dpsgd_torch.training.world import ALONE, World
 
+_MACHINE = "private/machine.json"
+
 
 def run(request: Request, present: Presenter, world: World = ALONE) -> Outcome:
     """Train what was requested, or go on with it, and leave the run folder complete."""
@@ -141,7 +143,7 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         audited=audited,
     )
     folder.write_text("statement.txt", words)
-    machine = _machine(config, trainers[0])
+    machine = _machine(config, trainers[0], folder)
     write_report(
         folder,
         config,
@@ -161,11 +163,15 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
     return outcome
 
 
-def _machine(config: RunConfig, trainer: Trainer) -> list[tuple[str, str]]:
-    """Where the first model was trained, and how fast; nothing where no step was left."""
+def _machine(config: RunConfig, trainer: Trainer, folder: RunFolder) -> list[tuple[str, str]]:
+    """Where the first model was trained, and how fast, by whoever took its last steps."""
     speed = trainer.state.speed
-    precision = getattr(config, "precision", "float32")
-    return [*speed.told(), ("precision", precision)] if speed else []
+    if speed and speed.took_steps:
+        told = [*speed.told(), ("precision", config.precision)]
+        folder.write_json(_MACHINE, told)
+        return told
+    known = (folder.path / _MACHINE).exists()
+    return [(str(name), str(value)) for name, value in folder.read_json(_MACHINE)] if known else []
 
 
 def _promises(

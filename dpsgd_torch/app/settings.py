@@ -265,6 +265,7 @@ class Machine:
         False,
         "of several processes (torchrun) each holds a part of parameters, sums, noise and optimizer"
         " state alone",
+        since=3,
     )
     seed: int | None = knob(None, "repeatable run; whoever knows the seed can subtract the noise")
 

@@ -38,6 +38,10 @@ class Speed:
             self._began, self._waited = self._last, self._world.waited
 
     @property
+    def took_steps(self) -> bool:
+        return self._steps > 0
+
+    @property
     def _seconds(self) -> float:
         return self._last - self._began
 
