@@ -211,7 +211,7 @@ def test_in_bfloat16_norms_are_near_those_of_the_run_without(mixed):
             torch.manual_seed(5)
             engine.backward(run.loss, *batch)
             told.append(engine.vectors(list(run.model.parameters())).norms)
-    torch.testing.assert_close(*told, rtol=2e-2, atol=0)
+    assert torch.allclose(*told, rtol=2e-2, atol=0), told
 
 
 def test_norms_that_are_not_those_of_what_is_summed_are_not_taken(monkeypatch):
