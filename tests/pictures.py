@@ -30,7 +30,7 @@ class Pictures(Dataset):
 class Held(Data):
     """The rows of a dataset as tensors in memory, under its fingerprint, which keys the noise."""
 
-    schema = None
+    schema, told_whole = None, True
 
     def __init__(self, data):
         self.held = InMemory(*data.take(np.arange(len(data))))

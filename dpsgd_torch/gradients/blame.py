@@ -51,9 +51,13 @@ def within_charged_step(model: nn.Module, step: int, charged: Callable[[], str])
     try:
         yield
     except PrivacyError as error:
-        if getattr(error, "known_to_all", False):  # raised by another's step, and worded there
+        known = getattr(error, "known_to_all", False)
+        if known and f"step {step}: " in str(error):  # worded by whoever raised it
             raise
-        raise type(error)(f"step {step}: {error}; {charged()}") from error
+        worded = type(error)(f"step {step}: {error}; {charged()}")
+        if known:
+            worded.known_to_all = True  # type: ignore[attr-defined]
+        raise worded from error
     except Exception as error:  # whatever the user's code raises
         raise RunError(
             f"step {step}: model, loss or optimizer failed{_place(error, model)} ({told(error)}); "
