@@ -108,3 +108,6 @@ class Layouts:
 
 class Unknown(Exception):
     """A pass meets a parameter where no pass that was looked at did."""
+
+    def __str__(self) -> str:
+        return "a parameter is met where no pass that was looked at met it"
