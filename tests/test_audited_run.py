@@ -32,7 +32,7 @@ def test_an_audited_run_tells_both_bounds_and_what_was_inserted_into_the_release
     assert "Evidence from below: ε ≥ 0" in words
     assert "1000 canaries were made for an audit" in words
     assert "this very run, the released one" in words
-    assert "Declared before the run" in words
+    assert "Fixed before the run" in words
     assert "nothing of any record's ε" in words
     page = (folder / "report.html").read_text()
     assert "ε ≥, audited (95%)" in page

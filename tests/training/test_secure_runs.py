@@ -239,7 +239,7 @@ def test_the_statement_says_what_was_done_and_the_two_lines_are_gone():
         assert line not in words[0]
         assert line in words[1]
     for line in ("AES-256", "variation distance from the law that was charged is 0", "2^-30",
-                 "1.074e+09 cells", "AES-256: that its output", "2^-19"):  # fmt: skip
+                 "1.074e+09 cells", "the output of AES-256 from", "2^-19"):  # fmt: skip
         assert line in words[0]
         assert line not in words[1]
 
