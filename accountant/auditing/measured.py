@@ -74,11 +74,15 @@ def epsilon_as_measured(seen: Measurements, *, delta: float, confidence: float =
     6.401
     """
     check_delta(delta)
-    step = measured_step(seen, confidence)
+    return composed_from_below(measured_step(seen, confidence), seen.steps, delta)
+
+
+def composed_from_below(step: MeasuredStep | None, steps: int, delta: float) -> float:
+    """ε from below of so many Poisson-sampled Gaussian steps; 0 where nothing was measured."""
     if step is None:
         return 0.0
     if step.noise_multiplier == 0:
         return math.inf
     noise = Gaussian(noise_multiplier=step.noise_multiplier)
     event = PoissonSampled(sampling_rate=step.sampling_rate, event=noise)
-    return PldAccountant().compose(event, seen.steps).epsilon(delta).lower
+    return PldAccountant().compose(event, steps).epsilon(delta).lower

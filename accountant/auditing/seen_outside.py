@@ -16,10 +16,8 @@ import scipy  # which loads its submodules when they are first used
 from numpy.typing import NDArray
 
 from accountant.auditing.many_runs import clopper_pearson
-from accountant.auditing.measured import MeasuredStep
+from accountant.auditing.measured import MeasuredStep, composed_from_below
 from accountant.errors import check, check_delta
-from accountant.events import Gaussian, PoissonSampled
-from accountant.pld.accountant import PldAccountant
 
 HEIGHTS = np.linspace(0.0, 2.0, 41)
 """In clip norms: where it is kept how far joined values may stray; no clip lets more through."""
@@ -122,11 +120,4 @@ def epsilon_seen(seen: SeenOutside, *, delta: float, confidence: float = 0.95) -
     by the declared rate, and that each clipped record reaches as far; nothing of the records.
     """
     check_delta(delta)
-    step = step_seen(seen, confidence)
-    if step is None:
-        return 0.0
-    if step.noise_multiplier == 0:
-        return math.inf
-    noise = Gaussian(noise_multiplier=step.noise_multiplier)
-    event = PoissonSampled(sampling_rate=step.sampling_rate, event=noise)
-    return PldAccountant().compose(event, seen.steps).epsilon(delta).lower
+    return composed_from_below(step_seen(seen, confidence), seen.steps, delta)

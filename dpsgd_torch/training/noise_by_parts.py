@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Sequence
 from functools import reduce
 from typing import TypeGuard
 
-import numpy as np
 import torch
 
-from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.noise.base import Noise, Release
 from dpsgd_torch.noise.blocks import BlockGaussian, Place
 from dpsgd_torch.noise.independent import Energies
+from dpsgd_torch.training.keyed import keyed_by_parts
 from dpsgd_torch.training.world import World
 
 _FEW = 1 << 17  # values of all ranks of which rank 0 draws all: fewer messages are faster then
@@ -66,7 +64,7 @@ def release_in_parts(
     mine = mine[: stop - start]
     release = dataclasses.replace(own, vectors=sum(vectors for vectors, _ in said))
     if keyed:
-        release = dataclasses.replace(release, rng=keyed_by_parts(mine, own.rng, world))
+        release = dataclasses.replace(release, rng=keyed_by_parts([mine], own.rng, world))
     places = places_between(start, stop, [p.numel() for p in params])
     here = list(mine.split([place.stop - place.start for place in places]))
     grads, found = noise.released(
@@ -110,18 +108,6 @@ def _in_a_row(tensors: list[torch.Tensor], length: int, dtype: torch.dtype) -> t
         at += tensor.numel()
         tensors[i] = tensor.new_empty(0)
     return flat
-
-
-def keyed_by_parts(
-    mine: torch.Tensor, rng: np.random.Generator, world: World
-) -> np.random.Generator:
-    """A generator that is told by the sums of all ranks as well; the same on each of them."""
-    digest = hashlib.blake2b(raw_bytes(mine), digest_size=32).hexdigest()
-    told = hashlib.blake2b(key=rng.bytes(32), digest_size=32)
-    for each in world.exchange("what the sums are", digest):
-        told.update(bytes.fromhex(each))
-    seed = np.random.SeedSequence(int.from_bytes(told.digest(), "little"), pool_size=8)
-    return np.random.Generator(np.random.PCG64DXSM(seed))
 
 
 def _refuse_gaps(parts: list[tuple[int, int]], count: int) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-import numpy as np
 import torch
 
-from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.gradients.vectors import Vectors, zeros
 from dpsgd_torch.noise.base import Noise, Release
 from dpsgd_torch.noise.blocks import BLOCKS
 from dpsgd_torch.noise.independent import Energies
-from dpsgd_torch.secure.generator import secure_bits, secure_generator
+from dpsgd_torch.training.keyed import keyed_by, keyed_by_parts
 from dpsgd_torch.training.noise_by_parts import draws_in_parts, release_in_parts
 from dpsgd_torch.training.shards import Shards
 from dpsgd_torch.training.world import World
@@ -124,10 +121,7 @@ class ShardedSums:
         shards, world = self._shards, self._shards.world
         vectors = sum(world.exchange("the sum of a step", own.vectors))
         sums = shards.sums
-        rng = own.rng
-        if self._keyed:
-            of_all = world.exchange("digests of a step's sums", list(_digested(sums)))
-            rng = keyed_by([torch.tensor(each, dtype=torch.uint8) for each in of_all], rng)
+        rng = keyed_by_parts(sums, own.rng, world) if self._keyed else own.rng
         release = dataclasses.replace(own, vectors=vectors, rng=rng)
         shards.begin_sums()
         coordinates = sum(cut.size for cut in shards.cuts)
@@ -140,28 +134,6 @@ class ShardedSums:
         BLOCKS.refuse(Energies(*energies), coordinates, release, coordinates)
         for p, grad in zip(self._held, grads, strict=True):
             p.grad = grad
-
-
-def keyed_by(sums: Sequence[torch.Tensor], rng: np.random.Generator) -> np.random.Generator:
-    """A generator that is told by the sums as well: the same for the same, else another.
-
-    >>> at = [keyed_by([torch.tensor([x])], np.random.default_rng(7)) for x in (1.0, 1.0, 2.0)]
-    >>> first, again, other = (rng.random() for rng in at)
-    >>> first == again, first == other
-    (True, False)
-    """
-    told = _digested(sums, rng.bytes(32))
-    if secure_bits(rng):
-        return secure_generator(told)
-    seed = np.random.SeedSequence(int.from_bytes(told, "little"), pool_size=8)
-    return np.random.Generator(np.random.PCG64DXSM(seed))
-
-
-def _digested(sums: Sequence[torch.Tensor], key: bytes = b"") -> bytes:
-    told = hashlib.blake2b(key=key, digest_size=32)
-    for total in sums:
-        told.update(raw_bytes(total))
-    return told.digest()
 
 
 def _grads(params: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:

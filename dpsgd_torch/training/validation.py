@@ -27,7 +27,7 @@ from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.evaluation import in_batches, own_batches
 from dpsgd_torch.training.filled import filled
-from dpsgd_torch.training.sums import keyed_by
+from dpsgd_torch.training.keyed import keyed_by
 from dpsgd_torch.training.world import ALONE, World
 
 Scores = NDArray[np.float64]
