@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from accountant.errors import UnsupportedEvent, check_count
@@ -72,3 +72,20 @@ class Composition:
     def events(self) -> list[tuple[Event, int]]:
         """Each distinct event with its count, in the order of first use."""
         return list(self._counts.items())
+
+
+def added_up(events: Iterable[tuple[Event, int]]) -> dict[Event, int]:
+    """How often each distinct event is among them, in the order of first use."""
+    counts: dict[Event, int] = {}
+    for event, count in events:
+        counts[event] = counts.get(event, 0) + count
+    return counts
+
+
+def are_among(counts: Mapping[Event, int], allowed: Mapping[Event, int]) -> bool:
+    """Whether no event is there more often than is allowed.
+
+    >>> are_among({}, {})
+    True
+    """
+    return all(count <= allowed.get(event, 0) for event, count in counts.items())

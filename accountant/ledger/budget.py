@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from accountant.calibration import cost
+from accountant.composition import added_up, are_among
 from accountant.errors import BudgetExceeded
 from accountant.events import Event
 from accountant.rdp.accountant import RdpAccountant
@@ -29,16 +30,14 @@ class Budget:
         self.epsilon, self.delta = epsilon, delta
         self._allowed: dict[Event, int] = {}
         if planned and cost(planned, delta) <= epsilon:
-            for event, count in planned:
-                self._allowed[event] = self._allowed.get(event, 0) + count
+            self._allowed = added_up(planned)
 
     def refuse_overdraft(
         self, step: int, so_far: RdpAccountant, event: Event, count: int = 1
     ) -> None:
         """Raise BudgetExceeded if ``event`` on top of what was composed would pass the budget."""
-        after = dict(so_far.events)
-        after[event] = after.get(event, 0) + count
-        if all(number <= self._allowed.get(known, 0) for known, number in after.items()):
+        after = added_up([*so_far.events, (event, count)])
+        if are_among(after, self._allowed):
             return
         bound = so_far.copy().compose(event, count).epsilon(self.delta, search=False)
         if bound.upper <= self.epsilon:

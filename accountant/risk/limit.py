@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accountant.calibration import Events
+from accountant.composition import added_up, are_among
 from accountant.errors import BudgetExceeded, check
 from accountant.events import Event
 from accountant.rdp.accountant import RdpAccountant
@@ -89,16 +90,14 @@ class RiskBudget:
         self.limit = limit
         self._allowed: dict[Event, int] = {}
         if limit.reached(planned) <= limit.most:
-            for event, count in planned:
-                self._allowed[event] = self._allowed.get(event, 0) + count
+            self._allowed = added_up(planned)
 
     def refuse_overdraft(
         self, step: int, so_far: RdpAccountant, event: Event, count: int = 1
     ) -> None:
         """Raise BudgetExceeded if ``event`` on top of what was composed would pass the limit."""
-        after = dict(so_far.events)
-        after[event] = after.get(event, 0) + count
-        if all(number <= self._allowed.get(known, 0) for known, number in after.items()):
+        after = added_up([*so_far.events, (event, count)])
+        if are_among(after, self._allowed):
             return
         reached = self.limit.reached(after.items())
         if reached > self.limit.most:
