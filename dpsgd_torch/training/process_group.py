@@ -5,6 +5,8 @@ Messages go by gloo on the CPU; tensors on a GPU go by NCCL.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import datetime
 import json
 import os
@@ -22,6 +24,7 @@ _AT_ONCE = 1 << 22  # values summed at once, so that memory holds little besides
 _SMALL = 1 << 17  # values of all ranks that rank 0 adds up itself: fewer messages are faster then
 _PATIENCE = 5.0  # seconds in which those that are left say so
 _LOOK = datetime.timedelta(seconds=0.5)  # how often whoever waits looks round
+_LEAVE = 0.2  # seconds in which what is no longer waited for is let go of
 _FAILED = "dpsgd_torch/failed"
 _made: dict[tuple[int, float], Lines] = {}
 
@@ -53,8 +56,20 @@ def lines_of(timeout: float) -> Lines:
     """The connections of this process, made once."""
     key = (id(dist.group.WORLD), timeout)
     if key not in _made:
+        if not _made:
+            atexit.register(_close_all)
         _made[key] = Lines(timeout)
     return _made[key]
+
+
+def _close_all() -> None:
+    """End the threads of gloo before the interpreter does.
+
+    One that lets go of a tensor later asks for the interpreter's lock, and the process aborts.
+    """
+    for lines in _made.values():
+        lines.close()
+    _made.clear()
 
 
 class Lines:
@@ -74,6 +89,17 @@ class Lines:
         self._store = dist.distributed_c10d._get_default_store()
         self._name = f"dpsgd_torch/{len(_made)}"
         self.lost: set[int] = set()
+        self._broken = False  # a rank took no part in something, which may still be waited for
+
+    def close(self) -> None:
+        """Leave the groups made here; nothing can be exchanged any more."""
+        if self._broken:  # whose end would wait for those that do not answer
+            time.sleep(_LEAVE)
+            return
+        for group in dict.fromkeys((self._cpu, self._gpu)):
+            with contextlib.suppress(RuntimeError, ValueError):  # the user ended it
+                dist.destroy_process_group(group)
+        del self._cpu, self._gpu  # which held them
 
     def gather(self, content: bytes) -> list[bytes]:
         """Each rank's bytes, in the order of ranks."""
@@ -110,7 +136,12 @@ class Lines:
                 if work.is_completed():
                     work.wait()  # what it failed by, if it did
                     return None
+            except BaseException:
+                self._broken = True
+                raise
+            self._broken = True  # until it has ended
             self.look()
+            self._broken = False
 
     def broadcast(self, tensor: torch.Tensor) -> None:
         """Rank 0's values, in place."""
@@ -178,10 +209,8 @@ class Lines:
         for start in range(0, count, width):
             block = rows[:, start : start + width].contiguous()
             received = torch.empty_like(block)
-            self._done(
-                dist.all_to_all_single(received, block, group=self._of(rows.device), async_op=True),
-                rows.device,
-            )
+            group = self._of(rows.device)
+            self._ended(dist.all_to_all_single(received, block, group=group, async_op=True), rows)
             first, *others = received.unbind()
             part = total[start : start + width].copy_(first)
             for other in others:
@@ -193,29 +222,25 @@ class Lines:
         own, group = rows[self.rank].clone(), self._of(rows.device)
         # torch 2.13 warns of the name that older ones have
         gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-        self._done(gather(rows.view(-1), own, group=group, async_op=True), rows.device)
-
-    def _done(self, work: Any, device: torch.device) -> None:
-        if device.type == "cuda":  # in its stream's own order
-            work.wait()
-        else:
-            self._waited(work)
+        self._ended(gather(rows.view(-1), own, group=group, async_op=True), rows)
 
     def _sum(self, padded: torch.Tensor) -> torch.Tensor:
         group, received = self._of(padded.device), torch.empty_like(padded)
         if padded.numel() * self.size <= _SMALL:
             every = [torch.empty_like(padded) for _ in range(self.size)] if self.rank == 0 else None
-            dist.gather(padded, every, dst=0, group=group)
+            self._ended(dist.gather(padded, every, dst=0, group=group, async_op=True), padded)
             return _in_order(every) if every else padded
-        dist.all_to_all_single(received, padded, group=group)
+        work = dist.all_to_all_single(received, padded, group=group, async_op=True)
+        self._ended(work, padded)
         total = _in_order(received.view(self.size, -1).unbind())
         parts = [torch.empty_like(total) for _ in range(self.size)] if self.rank == 0 else None
-        dist.gather(total, parts, dst=0, group=group)
+        self._ended(dist.gather(total, parts, dst=0, group=group, async_op=True), total)
         return torch.cat(parts) if parts else padded
 
     def missing(self) -> set[int]:
         """The ranks that do not say, within a few seconds, that they lost one, too."""
         keys = [f"{self._name}/lost/{rank}" for rank in range(self.size)]
+        self._broken = True
         try:
             self._store.set(keys[self.rank], "1")
             until = time.monotonic() + _PATIENCE
@@ -232,6 +257,7 @@ class Lines:
 
         Waits a few seconds for the others to have heard it: it may end with this process.
         """
+        self._broken = True
         try:
             self._store.compare_set(_FAILED, "", json.dumps(what))
             keys = [f"{_FAILED}/heard/{rank}" for rank in range(self.size) if rank != self.rank]

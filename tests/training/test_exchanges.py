@@ -39,6 +39,20 @@ except RunError as error:
     print(error)
 """
 
+OF_THE_DEFAULT_GROUP = 2  # gloo's threads that run what was asked: two a group
+LEFT = """
+import json
+from pathlib import Path
+from dpsgd_torch.training import process_group
+def running():
+    names = [p.read_text().strip() for p in Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo_runloop" in name for name in names)
+world.exchange("something", 1)
+before = running()
+process_group._close_all()
+print(json.dumps([before, running()]))
+"""
+
 
 def test_few_values_and_many_are_added_in_one_order():
     few, many = json.loads(run(SUMS, 3)[0])
@@ -59,3 +73,10 @@ def test_what_rank_0_cannot_make_is_told_to_all_by_the_word_that_goes_along():
         assert "noise: was not drawn" in second, err
         assert second.startswith("rank 0: "), number
         assert status == 0
+
+
+def test_no_thread_of_gloo_outlives_what_was_exchanged():
+    for out in run(LEFT, 2):
+        before, after = json.loads(out)
+        assert before > after >= 0
+        assert after == OF_THE_DEFAULT_GROUP
