@@ -59,7 +59,7 @@ def assembled(
     metrics: Mapping[str, Any] | None,
     units: Any,
     rows_per_unit: int | None,
-    sampler: Callable[..., Sampler],
+    sampler: str | Callable[..., Sampler],
     run_dir: str | os.PathLike[str] | RunFolder | None,
     physical_batch_size: int | str,
     checkpoint_every: int,
