@@ -51,7 +51,7 @@ def for_group(event: Event, size: int) -> list[tuple[Event, int]]:
             isinstance(inner, Gaussian) or inner.dimension > 1
         ):
             return [(replace(event, group_size=event.group_size * size), 1)]
-        case TruncatedPoissonSampled(event=Gaussian()):  # the whole sample's, and as much truncated
+        case TruncatedPoissonSampled():  # the whole sample's, and as much truncated
             return [(replace(event, group_size=event.group_size * size), 1)]
         case ShuffledEpoch(event=Gaussian() as inner):  # at worst all in one batch
             whole = replace(inner, noise_multiplier=inner.noise_multiplier / size)

@@ -51,8 +51,8 @@ def are_truncated(events: Iterable[tuple[Event, int]]) -> bool:
 def binomial_tail(n: int, q: float, most: int) -> float:
     """P(Binomial(n, q) > most), rounded up.
 
-    From most + 1 on the terms fall by a factor of at most r = (n − most − 1) q / ((most + 2)(1 − q))
-    each: they are added, and the rest of the series is bounded by a geometric one.
+    From k = most + 1 on each term is at most r = (n − k) q / ((k + 1)(1 − q)) of the one before:
+    they are added, and the rest of the series is bounded by a geometric one.
 
     >>> binomial_tail(3, 0.5, 2), binomial_tail(3, 0.5, 3)
     (0.125..., 0.0)

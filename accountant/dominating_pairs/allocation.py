@@ -1,4 +1,4 @@
-r"""The pair of random allocation: one of t Gaussian releases holds the record, and nobody knows which.
+r"""The pair of random allocation: one of t Gaussian releases holds the record, not told which.
 
 In units of the noise, μ = 1/σ, Q = N(0, I_t) and P = (1/t) Σ_i N(μ e_i, I_t), or the two
 exchanged [Chua et al. 2025, "Balls-and-Bins Sampling for DP-SGD", Theorem 3.1; Feldman, Shenfeld
@@ -151,8 +151,8 @@ def _combined(one: _Part, other: _Part, steps: int, lost: list[float], *, spread
     """The law of the sum of two independent sums.
 
     Of ``steps`` terms in all there are at most steps/k such sums of k. Where one is left out, for
-    it is U > c, Q loses P(U > c) and P, of which S is the density, E[U; U > c]/steps and the others'
-    share of the mean.
+    it is U > c, Q loses P(U > c), and P, of which S is the density, E[U; U > c]/steps and the
+    others' share of the mean.
     """
     terms = one.terms + other.terms
     low, high = _least(one) + _least(other), float(one.value[-1] + other.value[-1])

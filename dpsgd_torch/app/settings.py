@@ -231,7 +231,8 @@ class Audit:
             "audit",
             self.audit,
             "needs one private model, each example clipped by itself, on features that are not "
-            "chosen from the data; drop --no-dp, --folds, --microbatches, --select-features",
+            "chosen from the data, in Poisson samples; drop --no-dp, --folds, --microbatches, "
+            "--select-features, --sampling",
         )
 
 

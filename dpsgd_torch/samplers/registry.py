@@ -19,19 +19,18 @@ Made = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """Where a kind lives, and the field that ``:NUMBER`` sets; None where it takes none.
-
-    ``fixed`` are fields that the name alone says.
-    """
+    """Where a kind lives, and the field that ``:NUMBER`` sets; None where it takes none."""
 
     module: str
     sampler: str
     number: str | None = None
-    fixed: tuple[tuple[str, int], ...] = ()
 
 
 KINDS = {
     "poisson": Kind("poisson", "PoissonSampler"),
+    "truncated": Kind("truncated", "TruncatedPoissonSampler", "most_drawn"),
+    "balls": Kind("allocation", "AllocationSampler"),
+    "allocation": Kind("allocation", "AllocationSampler", "selected"),
 }
 
 
@@ -46,8 +45,7 @@ def sampler_kind(asked: str) -> Made:
     """
     kind, number = parsed(asked)
     made = _class(kind)
-    own = dict(kind.fixed) if number is None else {**dict(kind.fixed), str(kind.number): number}
-    return partial(made, **own) if own else made
+    return made if number is None else partial(made, **{str(kind.number): number})
 
 
 def parsed(asked: str) -> tuple[Kind, int | None]:

@@ -128,6 +128,8 @@ def assembled(
         epochs=epochs,
         rows_per_unit=rows_per_unit,
     )
+    if privacy:
+        sampling.check_records(len(ids.rows if ids else data))
     also = validation_events(validation, len(epoch_ends(sampling)))
     plan = privacy.plan(sampling, also) if privacy else None
     taken = per_example(loss) if values is None else values

@@ -9,7 +9,7 @@ from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.samplers.registry import KINDS, sampler_from_json, sampler_kind
 
-SIZES = {"dataset_size": 1000, "batch_size": 50, "steps": 40}
+SIZES = {"dataset_size": 1000, "batch_size": 50, "steps": 2000}
 
 
 def test_an_unchanged_configuration_draws_poisson_samples():
