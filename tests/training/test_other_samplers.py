@@ -111,6 +111,7 @@ def test_a_round_is_paid_at_its_first_step_and_every_step_has_its_row():
     assert (spent.epsilon_lower, spent.epsilon) == (price.lower, price.upper)
     assert (spent.steps, spent.also, spent.sampling_rate) == (20, [], 0.1)
     assert spent.epsilon < spent.epsilon_rdp
+    assert spent.to_json()["epsilon_opacus_rdp"] is None
 
 
 def test_a_budget_ends_the_run_before_the_round_that_would_pass_it():
