@@ -37,7 +37,7 @@ def rdp_allocation(steps: int, noise_multiplier: float, orders: Array) -> Array:
         orders: any shape, each a real number > 1.
 
     >>> [round(float(cost), 6) for cost in rdp_allocation(100, 2.0, np.array([2.0, 8.0]))]
-    [0.002836, 0.012164]
+    [0.002837, 0.011363]
     """
     mu = 1 / noise_multiplier
     bound = orders * mu * mu / 2  # of a mixture: at most that of its worst part
