@@ -7,7 +7,7 @@ of at most s, the sum of η over its releases, adaptively chosen ones too, on ei
     P(M'(D) ∈ E) ≤ P(M(D) ∈ E) + s ≤ exp(ε) (P(M'(D') ∈ E) + s) + δ(ε) + s,
     δ'(ε) ≤ δ(ε) + (1 + exp(ε)) s,  and likewise  δ'(ε) ≥ δ(ε) − (1 + exp(ε)) s
 
-[Chua et al. 2024, "Scalable DP-SGD: Shuffling vs. Poisson Subsampling", Theorem 3.3]. Whichever
+[Chua et al. 2024, "Scalable DP-SGD: Shuffling vs. Poisson Subsampling"]. Whichever
 records of a larger sample are kept, it holds, and for other releases composed with these.
 """
 

@@ -1,8 +1,8 @@
 r"""The pair of random allocation: one of t Gaussian releases holds the record, not told which.
 
 In units of the noise, μ = 1/σ, Q = N(0, I_t) and P = (1/t) Σ_i N(μ e_i, I_t), or the two
-exchanged [Chua et al. 2025, "Balls-and-Bins Sampling for DP-SGD", Theorem 3.1; Feldman, Shenfeld
-2025, "Privacy amplification by random allocation", Section 3]. What is lost is told by one number,
+exchanged [Chua et al. 2025, "Balls-and-Bins Sampling for DP-SGD"; Feldman, Shenfeld
+2025, "Privacy amplification by random allocation"]. What is lost is told by one number,
 the likelihood ratio
 
     S = (1/t) Σ_i Y_i,    Y_i = exp(μ z_i − μ²/2),    z_i ~ N(0, 1) under Q,

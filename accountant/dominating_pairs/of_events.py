@@ -167,7 +167,7 @@ def allocated(event: RandomAllocation, count: int) -> Domination:
 
     k of t releases cost at most what k allocations of one of ⌊t/k⌋ each do: of k ⌊t/k⌋ of the
     steps, drawn beforehand, cut k blocks at random; then the record is in one of each [Feldman,
-    Shenfeld 2025, Lemma 3.5]. The sum of all is what is attained: Gaussian noise of √t σ on k.
+    Shenfeld 2025]. The sum of all is what is attained: Gaussian noise of √t σ on k.
     """
     above, below = laws_of(event, count)
     upper = _exact(_ratios(above, removed=True), _ratios(above, removed=False))

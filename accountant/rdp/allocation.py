@@ -2,7 +2,7 @@ r"""Rényi curve of random allocation: moments of a sum of independent lognormal
 
 With S = (1/t) Σ Y_i as in ``accountant.dominating_pairs.allocation`` and P removed,
 exp((α − 1) D_α(P‖Q)) = E_Q[S^α]. For whole α it is a sum over the ways to spread α among the t
-releases [Feldman, Shenfeld 2025, Theorem 4.6 sums it by partitions]; by generating functions
+releases [Feldman, Shenfeld 2025, sum it by partitions]; by generating functions
 
     E_Q[(Σ Y_i)^α] = α! [x^α] (Σ_m E[Y^m] x^m/m!)^t,    E[Y^m] = exp(m(m − 1)/(2σ²)),
 
