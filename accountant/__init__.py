@@ -42,9 +42,11 @@ if TYPE_CHECKING:
         Laplace,
         NoCost,
         PoissonSampled,
+        RandomAllocation,
         RandomizedResponse,
         Relation,
         ShuffledEpoch,
+        TruncatedPoissonSampled,
         count_runs,
         event_from_json,
     )
@@ -80,8 +82,8 @@ else:
             ),
             "events": (
                 "DiscreteGaussian Event ExponentialMechanism FixedSizeSampled Gaussian "
-                "Laplace NoCost PoissonSampled RandomizedResponse Relation ShuffledEpoch "
-                "count_runs event_from_json"
+                "Laplace NoCost PoissonSampled RandomAllocation RandomizedResponse Relation "
+                "ShuffledEpoch TruncatedPoissonSampled count_runs event_from_json"
             ),
             "gdp": "gdp_epsilon gdp_mu",
             "groups": "for_group",
@@ -120,6 +122,7 @@ __all__ = [
     "PldAccountant",
     "PoissonSampled",
     "PrivacyError",
+    "RandomAllocation",
     "RandomizedResponse",
     "RdpAccountant",
     "RdpBound",
@@ -128,6 +131,7 @@ __all__ = [
     "Sampler",
     "ShuffledEpoch",
     "TradeOff",
+    "TruncatedPoissonSampled",
     "Unreachable",
     "UnsupportedEvent",
     "attacker_power",

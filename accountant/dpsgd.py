@@ -12,8 +12,10 @@ from accountant.events import (
     FixedSizeSampled,
     Gaussian,
     PoissonSampled,
+    RandomAllocation,
     Relation,
     ShuffledEpoch,
+    TruncatedPoissonSampled,
 )
 
 
@@ -23,6 +25,9 @@ class Sampler(enum.Enum):
     POISSON = "poisson"
     FIXED_SIZE = "fixed"
     SHUFFLED = "shuffled"
+    TRUNCATED = "truncated"
+    BALLS = "balls"
+    ALLOCATION = "allocation"
 
 
 def dpsgd_event(
@@ -68,11 +73,16 @@ def dpsgd_events(
     microbatch_size: int = 1,
     sampler: Sampler = Sampler.POISSON,
     relation: Relation | None = None,
+    number: int | None = None,
 ) -> list[tuple[Event, int]]:
     """A whole run, as it is charged under the sampler's own relation or the one asked for.
 
-    Poisson samples are analysed for add/remove and for replace-one, the others for replace-one
-    alone. Replacing a record moves the sum by up to 2C, in a microbatch or out of it.
+    Poisson samples are analysed for add/remove and for replace-one, those of a fixed size and
+    shuffled ones for replace-one alone, the others for add/remove. Replacing a record moves the sum
+    by up to 2C, in a microbatch or out of it.
+
+    ``number`` is the largest truncated sample, or in how many batches of ⌈number × n / B⌉ a record
+    is allocated; a last round that ``steps`` cut short costs as much as a whole one.
 
     >>> run = dict(dataset_size=1000, batch_size=100, noise_multiplier=2.0, steps=25)
     >>> dpsgd_events(**run)
@@ -87,6 +97,7 @@ def dpsgd_events(
         noise_multiplier=noise_multiplier,
         microbatch_size=microbatch_size,
     )
+    added = Gaussian(noise_multiplier=noise_multiplier / (1 if microbatch_size == 1 else 2))
     replaced = Gaussian(noise_multiplier=noise_multiplier / 2, relation=Relation.REPLACE_ONE)
     match sampler, relation:
         case Sampler.POISSON, None | Relation.ADD_OR_REMOVE_ONE:
@@ -105,9 +116,27 @@ def dpsgd_events(
                     math.ceil(Fraction(steps * batch_size, dataset_size)),
                 )
             ]
+        case Sampler.TRUNCATED, None | Relation.ADD_OR_REMOVE_ONE:
+            check(number is not None, "most", number, "must be given", "say truncated:NUMBER")
+            truncated = TruncatedPoissonSampled(
+                sampling_rate=step.sampling_rate,
+                dataset_size=dataset_size,
+                most=number or 0,
+                event=added,
+            )
+            return [(truncated, steps)]
+        case Sampler.BALLS | Sampler.ALLOCATION, None | Relation.ADD_OR_REMOVE_ONE:
+            k = number or 1
+            each = math.ceil(Fraction(k * dataset_size, batch_size))
+            allocation = RandomAllocation(
+                steps=each,
+                selected=k,
+                event=added,
+            )
+            return [(allocation, math.ceil(Fraction(steps, each)))]
     raise UnsupportedEvent(
         f"relation = {relation.value if relation else None}: {sampler.value} batches have no "
-        "analysis for it; choose replace_one, or Poisson samples"
+        "analysis for it; choose the other, or Poisson samples"
     )
 
 

@@ -2,170 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import itertools
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from accountant.errors import InvalidValue, UnsupportedEvent, brief, check, check_size
+from accountant.mechanisms import (
+    NAMES,
+    DiscreteGaussian,
+    ExponentialMechanism,
+    Gaussian,
+    Laplace,
+    NoCost,
+    RandomizedResponse,
+    Relation,
+    Written,
+)
 
-
-class Relation(enum.Enum):
-    """Which data sets count as neighbours. A guarantee holds for one relation; none convert."""
-
-    ADD_OR_REMOVE_ONE = "add_or_remove_one"
-    REPLACE_ONE = "replace_one"
-    LABEL_CHANGE = "label_change"
-
-
-class _Written:
-    """Written with the fields that are not at their default, as JSON and as repr."""
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self._fields())
-        return f"{type(self).__name__}({fields})"
-
-    def _fields(self) -> Iterator[tuple[str, Any]]:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if value != field.default:
-                yield field.name, value
-
-    def to_json(self) -> dict[str, Any]:
-        return {"type": _NAMES[type(self)], **{name: _plain(v) for name, v in self._fields()}}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Relation):
-        return value.value
-    return value.to_json() if isinstance(value, _Written) else value
-
-
-def _check_noise(noise_multiplier: float) -> None:
-    check_size("noise_multiplier", noise_multiplier)
-    check(noise_multiplier >= 0, "noise_multiplier", noise_multiplier, "must be ≥ 0")
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Gaussian(_Written):
-    """Gaussian noise of standard deviation noise_multiplier × sensitivity.
-
-    The sensitivity is that of ``relation``: replacing a record moves a sum of vectors of norm C
-    by up to 2C, adding one by C.
-
-    >>> Gaussian(noise_multiplier=1.3).to_json()
-    {'type': 'gaussian', 'noise_multiplier': 1.3}
-    """
-
-    noise_multiplier: float
-    relation: Relation = Relation.ADD_OR_REMOVE_ONE
-
-    def __post_init__(self) -> None:
-        _check_noise(self.noise_multiplier)
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Laplace(_Written):
-    """Laplace noise of scale noise_multiplier × sensitivity, added to one number.
-
-    >>> Laplace(noise_multiplier=10.0)  # pure ε = 0.1
-    Laplace(noise_multiplier=10.0)
-    """
-
-    noise_multiplier: float
-    relation: Relation = Relation.ADD_OR_REMOVE_ONE
-
-    def __post_init__(self) -> None:
-        _check_noise(self.noise_multiplier)
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class DiscreteGaussian(_Written):
-    """Discrete Gaussian noise on the integers, added to an integer or to each of a vector's.
-
-    P(k) ∝ exp(−k²/(2σ²)) with σ = noise_multiplier × sensitivity [Canonne, Kamath, Steinke 2020].
-    A vector's sensitivity is that of its L2 norm, in cells of the grid, and σ at least 4 of them.
-
-    >>> DiscreteGaussian(noise_multiplier=1.5, sensitivity=1000.5, dimension=26010).deviation
-    1500.75
-    """
-
-    noise_multiplier: float
-    sensitivity: float = 1
-    relation: Relation = Relation.ADD_OR_REMOVE_ONE
-    dimension: int = 1
-
-    def __post_init__(self) -> None:
-        _check_noise(self.noise_multiplier)
-        d, shift = self.dimension, self.sensitivity
-        check(d >= 1 and d % 1 == 0, "dimension", d, "must be a whole number ≥ 1")
-        if d == 1:
-            check(shift >= 1 and shift % 1 == 0, "sensitivity", shift, "must be a whole number ≥ 1")
-            return
-        check(1 <= shift < math.inf, "sensitivity", shift, "must be a number ≥ 1")
-        check(
-            self.deviation >= 4 * (1 - 1e-9),
-            "noise_multiplier × sensitivity",
-            self.deviation,
-            "must be at least 4 cells in more than one dimension",
-            "take a finer grid",
-        )
-
-    @property
-    def deviation(self) -> float:
-        """σ, in cells of the grid."""
-        return self.noise_multiplier * self.sensitivity
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class RandomizedResponse(_Written):
-    """One of ``categories`` answers: uniform with probability noise_parameter, else the truth.
-
-    The truth is told with probability 1 − p + p/k in all.
-    """
-
-    noise_parameter: float
-    categories: int = 2
-    relation: Relation = Relation.REPLACE_ONE
-
-    def __post_init__(self) -> None:
-        p, k = self.noise_parameter, self.categories
-        check(0 <= p <= 1, "noise_parameter", p, "must lie in [0, 1]")
-        check(k >= 2 and k % 1 == 0, "categories", k, "must be a whole number ≥ 2")
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class ExponentialMechanism(_Written):
-    """A choice by the exponential mechanism, or by any ε-bounded-range mechanism.
-
-    The log-probabilities of any two outcomes move by at most ``epsilon`` relative to each other
-    [Durfee, Rogers 2019, Def. 3.1].
-    """
-
-    epsilon: float
-    relation: Relation = Relation.REPLACE_ONE
-
-    def __post_init__(self) -> None:
-        check(self.epsilon >= 0, "epsilon", self.epsilon, "must be ≥ 0")
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class NoCost(_Written):
-    """No-op event: a release that costs nothing beyond what others are charged for.
-
-    * A mechanism paid for as a whole (correlated noise, a charge made beforehand) writes one a
-      step, so that each step has its row in the ledger.
-    * Whoever writes it vouches for the rest: the event says nothing of what was released.
-
-    >>> NoCost().to_json()
-    {'type': 'no_cost'}
-    """
-
-    relation: Relation = Relation.ADD_OR_REMOVE_ONE
-
+__all__ = [
+    "DiscreteGaussian",
+    "Event",
+    "ExponentialMechanism",
+    "FixedSizeSampled",
+    "Gaussian",
+    "Laplace",
+    "Mechanism",
+    "NoCost",
+    "PoissonSampled",
+    "RandomAllocation",
+    "RandomizedResponse",
+    "Relation",
+    "ShuffledEpoch",
+    "TruncatedPoissonSampled",
+    "count_runs",
+    "event_from_json",
+    "mechanism",
+]
 
 Mechanism = Gaussian | Laplace | DiscreteGaussian | RandomizedResponse | ExponentialMechanism
 
@@ -186,7 +59,7 @@ def _check_sampled(event: Mechanism, wanted: Relation, sampler: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class PoissonSampled(_Written):
+class PoissonSampled(Written):
     """A release computed on a Poisson sample of the records.
 
     * Each record joins the sample independently of every other, with probability sampling_rate.
@@ -222,7 +95,7 @@ class PoissonSampled(_Written):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class FixedSizeSampled(_Written):
+class FixedSizeSampled(Written):
     """A Gaussian release computed on a sample of fixed size, drawn without replacement.
 
     * Every subset of batch_size among dataset_size records is equally likely.
@@ -250,7 +123,7 @@ class FixedSizeSampled(_Written):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ShuffledEpoch(_Written):
+class ShuffledEpoch(Written):
     """One pass over the data in shuffled batches of a fixed size, one release a batch.
 
     * Each record is in exactly one batch, so an epoch costs what one release costs.
@@ -269,7 +142,75 @@ class ShuffledEpoch(_Written):
         return self.event.relation
 
 
-Event = Mechanism | NoCost | PoissonSampled | FixedSizeSampled | ShuffledEpoch
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TruncatedPoissonSampled(Written):
+    """A Gaussian release computed on a Poisson sample of which at most ``most`` records are kept.
+
+    * Each of dataset_size records at most joins independently with probability sampling_rate;
+      of a larger sample ``most`` are kept, uniformly at random.
+    * The sample is drawn afresh for each release and never shown.
+    * Neighbours differ by one record added or removed.
+    """
+
+    sampling_rate: float
+    dataset_size: int
+    most: int
+    event: Gaussian | DiscreteGaussian
+    group_size: int = 1
+
+    def __post_init__(self) -> None:
+        assert self.untruncated  # which checks rate, event and group
+        _check_sampled(self.event, Relation.ADD_OR_REMOVE_ONE, "truncated Poisson sampling")
+        n, most = self.dataset_size, self.most
+        check(n >= 1 and n % 1 == 0, "dataset_size", n, "must be a whole number ≥ 1")
+        check(most >= 1 and most % 1 == 0, "most", most, "must be a whole number ≥ 1")
+
+    @property
+    def relation(self) -> Relation:
+        return self.event.relation
+
+    @property
+    def untruncated(self) -> PoissonSampled:
+        """The release on the whole of the sample."""
+        return PoissonSampled(
+            sampling_rate=self.sampling_rate, event=self.event, group_size=self.group_size
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RandomAllocation(Written):
+    """``steps`` Gaussian releases, of which each record takes part in exactly ``selected``.
+
+    * Which these are is uniform, independent of every other record, and never shown.
+    * With selected = 1 this is an epoch of balls-in-bins.
+    * Neighbours differ by one record added or removed.
+    * It is one event: all releases are paid together, and no part of them for less.
+    """
+
+    steps: int
+    selected: int = 1
+    event: Gaussian
+
+    def __post_init__(self) -> None:
+        t, k = self.steps, self.selected
+        check(t >= 1 and t % 1 == 0, "steps", t, "must be a whole number ≥ 1")
+        check(1 <= k <= t and k % 1 == 0, "selected", k, f"must lie between 1 and {t}")
+        _check_sampled(self.event, Relation.ADD_OR_REMOVE_ONE, "random allocation")
+
+    @property
+    def relation(self) -> Relation:
+        return self.event.relation
+
+
+Event = (
+    Mechanism
+    | NoCost
+    | PoissonSampled
+    | FixedSizeSampled
+    | ShuffledEpoch
+    | TruncatedPoissonSampled
+    | RandomAllocation
+)
 
 _TYPES: dict[str, type[Event]] = {
     "gaussian": Gaussian,
@@ -281,8 +222,10 @@ _TYPES: dict[str, type[Event]] = {
     "poisson_sampled": PoissonSampled,
     "fixed_size_sampled": FixedSizeSampled,
     "shuffled_epoch": ShuffledEpoch,
+    "truncated_poisson_sampled": TruncatedPoissonSampled,
+    "random_allocation": RandomAllocation,
 }
-_NAMES: dict[type, str] = {kind: name for name, kind in _TYPES.items()}
+NAMES.update({kind: name for name, kind in _TYPES.items()})
 
 
 def mechanism(event: Event) -> Mechanism | NoCost:
@@ -293,6 +236,8 @@ def mechanism(event: Event) -> Mechanism | NoCost:
     """
     match event:
         case PoissonSampled() | FixedSizeSampled() | ShuffledEpoch():
+            return event.event
+        case TruncatedPoissonSampled() | RandomAllocation():
             return event.event
     return event
 

@@ -15,6 +15,7 @@ from accountant.events import (
     PoissonSampled,
     RandomizedResponse,
     ShuffledEpoch,
+    TruncatedPoissonSampled,
 )
 
 
@@ -49,6 +50,8 @@ def for_group(event: Event, size: int) -> list[tuple[Event, int]]:
         case PoissonSampled(event=Gaussian() | DiscreteGaussian() as inner) if (
             isinstance(inner, Gaussian) or inner.dimension > 1
         ):
+            return [(replace(event, group_size=event.group_size * size), 1)]
+        case TruncatedPoissonSampled():  # the whole sample's, and as much truncated
             return [(replace(event, group_size=event.group_size * size), 1)]
         case ShuffledEpoch(event=Gaussian() as inner):  # at worst all in one batch
             whole = replace(inner, noise_multiplier=inner.noise_multiplier / size)

@@ -15,9 +15,11 @@ from accountant.events import (
     Laplace,
     NoCost,
     PoissonSampled,
+    RandomAllocation,
     RandomizedResponse,
     Relation,
     ShuffledEpoch,
+    TruncatedPoissonSampled,
 )
 
 RELATION_WORDS = {
@@ -98,7 +100,9 @@ def describe_event(event: Event) -> str:
             return "a release that is paid for elsewhere in this sum"
         case PoissonSampled(event=inner) | FixedSizeSampled(event=inner):
             return f"{describe_event(inner)} on {describe_sampler(event)}"
-        case ShuffledEpoch(event=inner):
+        case TruncatedPoissonSampled(event=inner):
+            return f"{describe_event(inner)} on {describe_sampler(event)}"
+        case ShuffledEpoch(event=inner) | RandomAllocation(event=inner):
             return f"{describe_event(inner)} in {describe_sampler(event)}"
 
 
@@ -111,6 +115,15 @@ def describe_sampler(event: Event) -> str:
             return f"a sample of fixed size ({m} of {n} without replacement)"
         case ShuffledEpoch():
             return "every batch of one epoch (each record is in one batch; no credit for shuffling)"
+        case TruncatedPoissonSampled(sampling_rate=rate, most=m, dataset_size=n):
+            return (
+                f"a truncated Poisson sample (each of {n} records at most joins with probability "
+                f"{rate:.6g}, and {m} are kept at most)"
+            )
+        case RandomAllocation(steps=t, selected=1):
+            return f"each of {t} batches (each record is in one, drawn by itself: balls in bins)"
+        case RandomAllocation(steps=t, selected=k):
+            return f"each of {t} batches (each record is in exactly {k}, drawn by itself)"
     return "all records"
 
 
@@ -120,7 +133,8 @@ def unit_of_privacy(events: list[tuple[Event, int]], group_size: int = 1) -> str
     >>> unit_of_privacy([])
     'one record'
     """
-    sampled = [event.group_size for event, _ in events if isinstance(event, PoissonSampled)]
+    kinds = PoissonSampled | TruncatedPoissonSampled
+    sampled = [event.group_size for event, _ in events if isinstance(event, kinds)]
     size = max([group_size, *sampled])
     return "one record" if size == 1 else f"one person's {size} records"
 

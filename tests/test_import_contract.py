@@ -196,6 +196,8 @@ ACCOUNTANT = [
     ("ledger.ledger", "accountant.cli.commands"),
     ("errors", "accountant.events"),
     ("lattice", "accountant.rdp.curves"),
+    ("mechanisms", "accountant.events"),
+    ("truncation", "accountant.rdp.accountant"),
     ("rounding", "accountant.lattice"),
     ("tradeoff", "accountant.risk.measures"),
     ("risk.measures", "accountant.ledger.ledger"),

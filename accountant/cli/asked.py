@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from accountant.dpsgd import Sampler, dpsgd_events, dpsgd_steps
+from accountant.dpsgd import dpsgd_events, dpsgd_steps
 from accountant.errors import check_count
 from accountant.events import Event, Relation
 from accountant.groups import for_group
@@ -29,8 +29,9 @@ def events_of(args: argparse.Namespace, sigma: float, steps: int) -> list[tuple[
         noise_multiplier=sigma,
         steps=steps,
         microbatch_size=args.microbatch_size,
-        sampler=Sampler(args.sampler),
+        sampler=args.sampler[0],
         relation=Relation(args.relation) if args.relation else None,
+        number=args.sampler[1],
     )
     return [
         (part, count * times)

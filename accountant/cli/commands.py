@@ -79,7 +79,8 @@ def steps(args: argparse.Namespace) -> None:
     check(len(once) == 1, "steps", "", "cannot be found for a mixture of events")
     event, per_step = once[0]
     most = calibrate_steps(args.epsilon, args.delta, event, accountant=accountant_of(args.method))
-    unit = "epochs" if args.sampler == Sampler.SHUFFLED.value else "steps"
+    whole = {Sampler.SHUFFLED: "epochs", Sampler.BALLS: "epochs", Sampler.ALLOCATION: "rounds"}
+    unit = whole.get(args.sampler[0], "steps")
     most //= per_step
     found: dict[str, Any] = {unit: most}
     if unit == "steps":

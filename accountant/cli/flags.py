@@ -140,6 +140,21 @@ def _part() -> _Parser:
     return _Parser(add_help=False)
 
 
+_SAMPLERS = {
+    sampler.value
+    + (":NUMBER" if sampler in (Sampler.TRUNCATED, Sampler.ALLOCATION) else ""): sampler
+    for sampler in Sampler
+}
+
+
+def _sampler(text: str) -> tuple[Sampler, int | None]:
+    name, colon, number = text.partition(":")
+    found = _SAMPLERS.get(name + (":NUMBER" if colon else ""))
+    if found is None or (colon and not (number.isdecimal() and int(number) >= 1)):
+        raise argparse.ArgumentTypeError(f"{text}: must be one of {', '.join(_SAMPLERS)}")
+    return found, int(number) if colon else None
+
+
 def _run(required: bool = True) -> _Parser:
     part = _part()
     part.add_argument("--n", type=int, required=required, help="records in the training set")
@@ -152,10 +167,13 @@ def _run(required: bool = True) -> _Parser:
     )
     part.add_argument(
         "--sampler",
-        choices=[sampler.value for sampler in Sampler],
-        default=Sampler.POISSON.value,
-        help="how batches are drawn: Poisson samples, of a fixed size without replacement, or "
-        "shuffled epochs, for which no amplification is claimed (default poisson)",
+        type=_sampler,
+        default=(Sampler.POISSON, None),
+        metavar="{" + ",".join(_SAMPLERS) + "}",
+        help="how batches are drawn: Poisson samples; of a fixed size without replacement; "
+        "shuffled epochs, for which no amplification is claimed; Poisson samples of which at most "
+        "NUMBER are kept; balls in bins, each record in one batch of an epoch; or each record in "
+        "NUMBER batches of so many epochs (default poisson)",
     )
     part.add_argument(
         "--relation",

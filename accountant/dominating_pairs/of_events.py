@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
+from accountant.dominating_pairs.allocation import Law, allocation_laws
 from accountant.dominating_pairs.mixture import REACH, Mixture, log_mixture
 from accountant.dominating_pairs.pairs import (
     MOST_POINTS,
@@ -30,9 +31,11 @@ from accountant.events import (
     Mechanism,
     NoCost,
     PoissonSampled,
+    RandomAllocation,
     RandomizedResponse,
     Relation,
     ShuffledEpoch,
+    TruncatedPoissonSampled,
 )
 
 
@@ -65,6 +68,9 @@ def gaussian_mu(event: Event) -> float | None:
             return gaussian_mu(inner)
         case ShuffledEpoch(event=inner):
             return gaussian_mu(inner)
+        case RandomAllocation(event=inner) if event.selected == event.steps:
+            mu = gaussian_mu(inner)
+            return None if mu is None else mu * math.sqrt(event.steps)
     return None
 
 
@@ -87,8 +93,10 @@ def chance_shown(event: Event) -> float:
             return chance_shown(inner) * -math.expm1(event.group_size * _log1p(-q))
         case FixedSizeSampled(event=inner):
             return chance_shown(inner) * event.sampling_rate
-        case ShuffledEpoch(event=inner):
+        case ShuffledEpoch(event=inner) | RandomAllocation(event=inner):
             return chance_shown(inner)
+        case TruncatedPoissonSampled():
+            return chance_shown(event.untruncated)
 
 
 def is_free(event: Event) -> bool:
@@ -97,9 +105,14 @@ def is_free(event: Event) -> bool:
         case NoCost() | PoissonSampled(sampling_rate=0) | FixedSizeSampled(batch_size=0):
             return True
         case (
-            PoissonSampled(event=inner) | FixedSizeSampled(event=inner) | ShuffledEpoch(event=inner)
+            PoissonSampled(event=inner)
+            | FixedSizeSampled(event=inner)
+            | ShuffledEpoch(event=inner)
+            | RandomAllocation(event=inner)
         ):
             return is_free(inner)
+        case TruncatedPoissonSampled():
+            return is_free(event.untruncated)
         case Gaussian() | Laplace() | DiscreteGaussian():
             return math.isinf(event.noise_multiplier)
         case RandomizedResponse(noise_parameter=p):
@@ -138,11 +151,46 @@ def domination(event: Event) -> Domination:
             return Domination((both, both), _both_ways(binomial(1, q), 1 / noise).lower)
         case ShuffledEpoch(event=inner):
             return domination(inner)
+        case RandomAllocation():
+            return allocated(event, 1)
+        case TruncatedPoissonSampled():
+            raise UnsupportedEvent(f"event {event!r}: is not one pair; use an accountant")
         case ExponentialMechanism(epsilon=epsilon):
             envelope, two = _bounded_range(epsilon), _randomized_response_of(epsilon / 2)
             return Domination((envelope, envelope), (two, two))
     pair = _pair(event)
     return _exact(pair, pair)
+
+
+def allocated(event: RandomAllocation, count: int) -> Domination:
+    """The pairs of ``count`` allocations, together.
+
+    k of t releases cost at most what k allocations of one of ⌊t/k⌋ each do: of k ⌊t/k⌋ of the
+    steps, drawn beforehand, cut k blocks at random; then the record is in one of each [Feldman,
+    Shenfeld 2025]. The sum of all is what is attained: Gaussian noise of √t σ on k.
+    """
+    above, below = laws_of(event, count)
+    upper = _exact(_ratios(above, removed=True), _ratios(above, removed=False))
+    if event.selected == 1:
+        lower = _exact(_ratios(below, removed=True), _ratios(below, removed=False))
+    else:
+        mu = event.selected * math.sqrt(count / event.steps) / event.event.noise_multiplier
+        lower = _both_ways((-math.inf, 0.0), mu)
+    return Domination(upper.upper, lower.upper)
+
+
+def laws_of(event: RandomAllocation, count: int) -> tuple[Law, Law]:
+    """The laws of the likelihood ratio of ``count`` allocations: no less, and no more."""
+    blocks = event.steps // event.selected
+    return allocation_laws(blocks, event.event.noise_multiplier, count * event.selected)
+
+
+def _ratios(law: Law, *, removed: bool) -> Points:
+    """As atoms whose masses add up to one, P's and Q's."""
+    log_q, loss = np.log(law.mass / law.mass.sum()), np.log(law.ratio)
+    loss -= math.log(float(np.exp(log_q) @ law.ratio))
+    kept = (log_q, loss) if removed else (log_q + loss, -loss)
+    return Points(lambda _: kept)
 
 
 def binomial(k: int, q: float) -> tuple[float, ...]:

@@ -11,16 +11,25 @@ import numpy as np
 from accountant.bounds import DeltaBounds, EpsilonBounds
 from accountant.composition import Composer, Composition
 from accountant.dominating_pairs.of_events import (
+    allocated,
     chance_shown,
     domination,
     gaussian_mu,
     is_free,
+    laws_of,
 )
 from accountant.dominating_pairs.pairs import OUT_OF_REACH
 from accountant.errors import check, check_delta
-from accountant.events import Event, ExponentialMechanism, Relation, mechanism
+from accountant.events import (
+    Event,
+    ExponentialMechanism,
+    RandomAllocation,
+    Relation,
+    mechanism,
+)
 from accountant.gaussian import gaussian_bounds, gaussian_log_delta
 from accountant.lattice import OFF, continuous
+from accountant.pld.allocations import allocation_bounds, allocation_delta
 from accountant.pld.certify import delta_bounds, epsilon_bounds
 from accountant.pld.coarsening import coarser
 from accountant.pld.inverse import delta_by_inverse
@@ -28,6 +37,7 @@ from accountant.pld.one_release import lone_bounds
 from accountant.pld.sums import Sum
 from accountant.rdp.accountant import RdpAccountant
 from accountant.rdp.thinned import rdp_upper
+from accountant.truncation import are_truncated, least_epsilon, untruncated
 
 _FAINT = 1e-150  # sensitivity over deviation: its square still is a number
 
@@ -80,7 +90,9 @@ class PldAccountant(Composer):
         check_delta(delta)
         width = self.width if width is None else width
         check(width is None or 0 < width < math.inf, "width", width, "must be a number > 0")
-        if self._lattice_releases():
+        if are_truncated(self.events):
+            lower, upper = self._truncated(delta, width)
+        elif self._lattice_releases():
             lower, upper = self._on_lattice(delta, width)
         elif len(self.events) > self.most_events:
             fewer, more = self._coarser()
@@ -99,6 +111,9 @@ class PldAccountant(Composer):
         True
         """
         check_delta(delta)
+        if are_truncated(self.events):
+            whole, slip = self._whole()
+            return least_epsilon(whole.upper, delta, slip)
         if self._lattice_releases():
             return self.epsilon(delta).upper
         if len(self.events) > self.most_events:
@@ -122,11 +137,16 @@ class PldAccountant(Composer):
                 return lower, upper
         lower = upper = 0.0
         try:
+            if kinds.only_allocated is not None:
+                lower, upper = allocation_bounds(*kinds.only_allocated, delta)
+                return lower, min(upper, _rdp_upper(self.events, delta))
+            off = kinds.off
             for above, below in kinds.sums():
-                low, high = epsilon_bounds(above, delta, width, enough=lower)
+                low, high = epsilon_bounds(above, _less(delta, off), width, enough=lower)
                 if below is not above:
-                    low, _ = epsilon_bounds(below, delta, width, enough=lower)
-                lower, upper = max(lower, low), max(upper, high)
+                    more = min(delta * math.exp(off[1]), 1 - 1e-16)
+                    low, _ = epsilon_bounds(below, more, width, enough=lower)
+                lower, upper = max(lower, low - 2 * off[1]), max(upper, high + 2 * off[1])
         except OUT_OF_REACH:
             upper = math.inf
         # Noise below a hundredth is out of reach, and Rényi's bound within a few percent; where
@@ -145,6 +165,10 @@ class PldAccountant(Composer):
         check(0 < width < math.inf, "width", width, "must be a number > 0")
         if epsilon == -math.inf:
             return DeltaBounds(1.0, 1.0)
+        if are_truncated(self.events):
+            whole, slip = self._whole()
+            told, added = whole.delta(epsilon, width), (1 + math.exp(min(epsilon, 700.0))) * slip
+            return DeltaBounds(max(told.lower - added, 0.0), min(told.upper + added, 1.0))
         if self._lattice_releases():
             fewer, more, off = self._smooth()
             low = fewer.delta(epsilon + 2 * off, width).lower * math.exp(-off)
@@ -166,11 +190,16 @@ class PldAccountant(Composer):
                 return DeltaBounds(*held)
         lower = upper = 0.0
         try:
+            if kinds.only_allocated is not None:
+                lower, upper = allocation_delta(*kinds.only_allocated, epsilon)
+                return DeltaBounds(lower, upper)
+            lost, off = kinds.off
             for above, below in kinds.sums():
-                low, high = delta_bounds(above, epsilon, width)
+                low, high = delta_bounds(above, epsilon - 2 * off, width)
                 if below is not above:
-                    low, _ = delta_bounds(below, epsilon, width)
-                lower, upper = max(lower, low), max(upper, high)
+                    low, _ = delta_bounds(below, epsilon + 2 * off, width)
+                lower = max(lower, low * math.exp(-off))
+                upper = max(upper, min(high * math.exp(off) + lost, 1.0))
         except OUT_OF_REACH:
             upper = 1.0
         if upper == 1 and epsilon >= 0:
@@ -178,6 +207,19 @@ class PldAccountant(Composer):
         if upper > 2 * lower and epsilon >= 0 and kinds.alone is None:
             upper = min(upper, self._total_variation())
         return DeltaBounds(lower, upper)
+
+    def _whole(self) -> tuple[PldAccountant, float]:
+        """The same on whole samples, and what truncation may change."""
+        events, slip = untruncated(self.events)
+        whole = PldAccountant(width=self.width, most_events=self.most_events)
+        return whole.compose_all(events), slip
+
+    def _truncated(self, delta: float, width: float | None) -> tuple[float, float]:
+        """By ``accountant.truncation``: δ less what it adds, and more of as much."""
+        whole, slip = self._whole()
+        upper = least_epsilon(lambda d: whole.epsilon(d, width).upper, delta, slip)
+        shown = delta + (1 + math.exp(min(upper, 700.0))) * slip
+        return whole.epsilon(shown, width).lower if shown < 1 else 0.0, upper
 
     def _total_variation(self) -> float:
         """δ(0), and so any δ, is at most the sum of what each release has alone."""
@@ -218,6 +260,14 @@ class PldAccountant(Composer):
         return told[0], told[1]
 
 
+def _less(delta: float, off: tuple[float, float]) -> float:
+    """δ without what was left out, which allocations of little noise may leave nothing of."""
+    less = (delta - off[0]) * math.exp(-off[1])
+    if less <= 0:
+        raise ArithmeticError
+    return less
+
+
 def _by_rdp(events: list[tuple[Event, int]]) -> RdpAccountant:
     return RdpAccountant().compose_all(events)
 
@@ -255,13 +305,32 @@ class _Kinds:
         self._rest = [(event, n) for event, n in heard if gaussian_mu(event) is None]
 
     @property
+    def only_allocated(self) -> tuple[RandomAllocation, int] | None:
+        """The one kind of allocation that is all there is, with its count."""
+        if self._mu or len(self._rest) != 1:
+            return None
+        event, count = self._rest[0]
+        return (event, count) if isinstance(event, RandomAllocation) else None
+
+    @property
+    def off(self) -> tuple[float, float]:
+        """δ of the outcomes that allocations leave out, and the log of what masses are off by."""
+        laws = [laws_of(e, n)[0] for e, n in self._rest if isinstance(e, RandomAllocation)]
+        return sum(law.lost for law in laws), sum(law.off for law in laws)
+
+    @property
     def mu(self) -> float | None:
         """Sensitivity over deviation, where all noise is plain Gaussian."""
         return None if self._rest else self._mu
 
     def sums(self) -> Iterator[tuple[Sum, Sum]]:
         """For each kind the losses that dominate, and those attained."""
-        parts = [(domination(event), n) for event, n in self._rest]
+        parts = [
+            (allocated(event, n), 1)
+            if isinstance(event, RandomAllocation)
+            else (domination(event), n)
+            for event, n in self._rest
+        ]
         symmetric = all(part.upper[0] is part.upper[1] for part, _ in parts)
         tight = all(part.upper is part.lower for part, _ in parts)
         variance = least = self._mu * self._mu

@@ -17,9 +17,11 @@ from accountant.events import (
     Laplace,
     NoCost,
     PoissonSampled,
+    RandomAllocation,
     RandomizedResponse,
     Relation,
     ShuffledEpoch,
+    TruncatedPoissonSampled,
 )
 from accountant.gaussian import gaussian_bounds, where_it_falls_to
 from accountant.pld.group_release import group_bounds
@@ -66,6 +68,8 @@ def _bounds(event: Event, log_delta: float, off: float) -> Bounds:
             return _by_atoms(event, 1.0, log_delta, off)
         case ShuffledEpoch(event=inner):
             return _bounds(inner, log_delta, off)
+        case RandomAllocation() | TruncatedPoissonSampled():
+            return OPEN  # by all of them together
         case PoissonSampled(event=Gaussian(noise_multiplier=noise)) if event.group_size > 1:
             return group_bounds(event.sampling_rate, noise, event.group_size, log_delta, off)
         case PoissonSampled(sampling_rate=q, event=inner):

@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from accountant.bounds import DeltaBounds, RdpBound
 from accountant.composition import Composer, Composition
 from accountant.errors import check, check_delta
-from accountant.events import Event, Relation
+from accountant.events import Event, Relation, TruncatedPoissonSampled
 from accountant.rdp.conversion import CONVERSIONS, LOG_DELTAS
 from accountant.rdp.curves import renyi_divergence
 from accountant.rdp.sampled_gaussian import check_orders
+from accountant.truncation import least_epsilon, untruncated
 
 Array = NDArray[np.float64]
 
@@ -29,6 +30,9 @@ _LOWEST, _HIGHEST = 1e-5, 1e5  # α − 1 where the search beyond the grid gives
 
 class RdpAccountant(Composer):
     """Adds up Rényi curves and converts the sum to ε.
+
+    Of truncated samples the curve is that of whole ones; what truncation adds to δ is taken off
+    before the conversion.
 
     * Guarantee: for every δ, what was composed is (upper, δ)-DP under ``relation``.
     * Composition of adaptively chosen releases is covered [Mironov 2017, Prop. 1].
@@ -61,7 +65,7 @@ class RdpAccountant(Composer):
             last, so_far, curve = self._open
             if event != last:
                 self._closed = self.rdp()
-                so_far, curve = 0, _curve(event, tuple(self.orders))
+                so_far, curve = 0, _curve(_whole(event), tuple(self.orders))
             self._open = (event, so_far + int(count), curve)
         return self
 
@@ -75,7 +79,7 @@ class RdpAccountant(Composer):
     def rdp(self, orders: ArrayLike | None = None) -> Array:
         """The composed Rényi curve, at the accountant's own orders unless others are given."""
         if orders is not None:
-            curves = [n * renyi_divergence(event, orders) for event, n in self.events]
+            curves = [n * renyi_divergence(_whole(event), orders) for event, n in self.events]
             return np.sum(curves, axis=0) if curves else np.zeros(np.shape(orders))
         _, count, curve = self._open
         return self._closed + count * curve if count else self._closed
@@ -94,6 +98,13 @@ class RdpAccountant(Composer):
         check(method in CONVERSIONS, "method", method, f"must be one of {', '.join(CONVERSIONS)}")
         if not self.events:
             return RdpBound(0.0, float(self.orders[-1]))
+        if slip := untruncated(self.events)[1]:
+            plain = RdpAccountant(self.orders, method=method)
+            plain.compose_all(untruncated(self.events)[0])
+            upper = least_epsilon(lambda d: plain.epsilon(d, search=search).upper, delta, slip)
+            left = delta - (1 + math.exp(min(upper, 700.0))) * slip
+            order = plain.epsilon(left, search=search).order if left > 0 else math.nan
+            return RdpBound(upper, order)
         convert = CONVERSIONS[method]
         values = convert(self.orders, self.rdp(), delta)
         best = int(np.argmin(values))
@@ -118,7 +129,14 @@ class RdpAccountant(Composer):
             return DeltaBounds(0.0, 0.0)
         log_delta = LOG_DELTAS[method or self.method](self.orders, self.rdp(), epsilon)
         least = min(float(log_delta.min()), 0.0)
+        if slip := untruncated(self.events)[1]:
+            added = (1 + math.exp(min(epsilon, 700.0))) * slip
+            return DeltaBounds(0.0, min(math.exp(least) + added, 1.0))
         return DeltaBounds(0.0, math.exp(least) or (5e-324 if least > -math.inf else 0.0))
+
+
+def _whole(event: Event) -> Event:
+    return event.untruncated if isinstance(event, TruncatedPoissonSampled) else event
 
 
 def _search(epsilon_at: Callable[[Array], Array], edge: RdpBound, outward: float) -> RdpBound:

@@ -20,16 +20,19 @@ from accountant.events import (
     Gaussian,
     Laplace,
     PoissonSampled,
+    RandomAllocation,
     Relation,
     ShuffledEpoch,
 )
 from accountant.lattice import OFF, continuous
+from accountant.rdp.allocation import rdp_allocation
 from accountant.rdp.fixed_size import rdp_fixed_size_gaussian
 from accountant.rdp.sampled_gaussian import (
     check_orders,
     rdp_gaussian,
     rdp_poisson_sampled_gaussian,
 )
+from accountant.truncation import refuse_truncated
 
 Array = NDArray[np.float64]
 
@@ -39,6 +42,8 @@ _WIDE = 60.0  # deviations between the two ends of an integral that is worth its
 
 def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
     """The Rényi curve of ONE release of ``event``, at each order, for its worst neighbours.
+
+    Of k of t releases that of k allocations of one of ⌊t/k⌋ (``accountant.rdp.allocation``).
 
     Args:
         event: what was released.
@@ -51,6 +56,7 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
     array([1., 2.])
     """
     orders = check_orders(orders)
+    refuse_truncated(event)
     smooth = continuous(event, costlier=True)
     if smooth is not None and not isinstance(event, DiscreteGaussian):
         # ∫ P^α Q^(1−α) changes by a factor of at most exp((2α − 1) OFF)
@@ -79,6 +85,10 @@ def renyi_divergence(event: Event, orders: ArrayLike) -> Array:
             return _strong_laplace(1 / noise, orders)
         case ShuffledEpoch(event=inner):
             return renyi_divergence(inner, orders)
+        case RandomAllocation(steps=t, selected=k, event=Gaussian(noise_multiplier=noise)) if (
+            0 < noise < math.inf
+        ):
+            return np.asarray(k * rdp_allocation(t // k, noise, orders))
     if chance_shown(event):
         return np.full(orders.shape, math.inf)
     if is_free(event):

@@ -95,6 +95,7 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             )
         self.refuse_held()
         alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
+        alone = alone and self.sampling == "poisson"
         self.refuse_audit(fits=self.dp and alone)
         require(
             self.label_epsilon is None

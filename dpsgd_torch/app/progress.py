@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -77,10 +78,13 @@ class LinePresenter:
             self._say(f"ended early: {outcome.stopped}")
         if outcome.spent:
             spent = outcome.spent
+            theirs = "; Opacus has no price for this sampler"
+            if not math.isnan(spent.agreement):
+                off = max(spent.agreement, 1e-16)
+                theirs = f", and so does Opacus's, to {off:.0e} on equal orders"
             self._say(
                 f"ε = {round_up(spent.epsilon)} at δ = {spent.delta!r} after {spent.steps} steps; "
-                f"Rényi accounting says {spent.epsilon_rdp:.6g}, and so does Opacus's, to "
-                f"{max(spent.agreement, 1e-16):.0e} on equal orders"
+                f"Rényi accounting says {spent.epsilon_rdp:.6g}{theirs}"
             )
         elif outcome.label_epsilon:
             self._say(f"ε = {outcome.label_epsilon:g} for labels alone; inputs are not protected")

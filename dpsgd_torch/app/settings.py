@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dpsgd_torch.samplers.registry import parsed, words
 from dpsgd_torch.schedules import GRAMMAR
 from dpsgd_torch.tasks.base import knob, require
 
@@ -28,8 +29,14 @@ class Data:
         250, "expected batch size; each record joins with probability B/n", rule="count"
     )
     microbatches: int | None = knob(None, "clipped vectors in a batch; default: one an example")
+    sampling: str = knob(
+        "poisson",
+        f"how batches are drawn, as KIND or KIND:NUMBER: {words()}",
+        since=3,
+    )
 
     def refuse_data(self) -> None:
+        parsed(self.sampling)
         require(
             self.dataset_size is None or self.batch_size <= self.dataset_size,
             "batch_size",
@@ -224,7 +231,8 @@ class Audit:
             "audit",
             self.audit,
             "needs one private model, each example clipped by itself, on features that are not "
-            "chosen from the data; drop --no-dp, --folds, --microbatches, --select-features",
+            "chosen from the data, in Poisson samples; drop --no-dp, --folds, --microbatches, "
+            "--select-features, --sampling",
         )
 
 

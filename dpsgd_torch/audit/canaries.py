@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from accountant import PoissonSampled
+from accountant import DiscreteGaussian, Gaussian, PoissonSampled
 from accountant.auditing.measured import Measurements, epsilon_as_measured
 from accountant.auditing.seen_outside import epsilon_seen
 from accountant.errors import check
@@ -121,7 +121,7 @@ class Canaries:
         """Add the gradients of those that are in this step's batch, through the run's clip."""
         run, step, places = self._begun(), optimizer.plan.step, self.places
 
-        def stream(name: str) -> np.random.Generator:
+        def stream(name: str, *, step: int = step) -> np.random.Generator:
             del name
             return run.streams.numpy("canaries", attempt=run.attempt, step=step)
 
@@ -303,6 +303,11 @@ def _refuse(run: RunState, count: int) -> None:
     if not run.world.is_alone:
         raise RunError(
             "canaries: each of several processes would insert them; audit a run of one process"
+        )
+    if not isinstance(run.plan.event(0), PoissonSampled | Gaussian | DiscreteGaussian):
+        raise RunError(
+            f"canaries: are scored for Poisson samples, or for all records in each step, not for "
+            f"{run.sampling.name}; drop the sampler, or the canaries"
         )
     known = IndependentGaussian | BlockGaussian | GridGaussian
     if not isinstance(run.plan.noise, known) or run.sampling.sensitivity != 1:

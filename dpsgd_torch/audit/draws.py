@@ -22,6 +22,7 @@ from dpsgd_torch.audit.checks import (
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.noise.base import Noise, Release, StepPlan
 from dpsgd_torch.privacy.plan import PrivacyPlan
+from dpsgd_torch.samplers.allocation import AllocationSampler
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.training.streams import Streams
 
@@ -39,12 +40,16 @@ def batch_checks(
     apart = _where_processes_would_split(n)
     together = np.zeros(len(apart), np.int64)
     before = np.zeros(n, bool)
+    rounds: dict[tuple[int, int], Round] = {}
     for attempt, step in steps:
         stream = partial(streams.numpy, attempt=attempt, step=step)
         drawn = np.unique(sampler.draw(stream, step, n, None).rows)
         sizes.append(len(drawn))
         common.append(int(before[drawn].sum()))
         counts[drawn] += 1
+        if isinstance(sampler, AllocationSampler):
+            found = rounds.setdefault((attempt, sampler.begin(step)), Round(n))
+            found.add(drawn)
         before = np.zeros(n, bool)
         before[drawn] = True
         together += [int((before[one] & before[other]).sum()) for one, other in apart]
@@ -53,9 +58,35 @@ def batch_checks(
     return [
         batch_sizes(sizes, n, rate),
         equal_rates(counts, len(steps), rate),
-        overlaps(common[1:], sizes[:-1], rate),
+        _in_rounds(sampler, list(rounds.values()))
+        if isinstance(sampler, AllocationSampler)
+        else overlaps(common[1:], sizes[:-1], rate),
         joined_apart(together, [len(one) * len(steps) for one, _ in apart], rate),
     ]
+
+
+class Round:
+    """How often each record was in the batches of a round, and of how many batches."""
+
+    def __init__(self, records: int) -> None:
+        self.counts, self.steps = np.zeros(records, np.int64), 0
+
+    def add(self, drawn: Indices) -> None:
+        self.counts[drawn] += 1
+        self.steps += 1
+
+
+def _in_rounds(sampler: AllocationSampler, rounds: list[Round]) -> Check:
+    """Each record is in exactly k batches of a whole round, and in no more of a part of one."""
+    k = sampler.selected
+    whole = [found for found in rounds if found.steps == sampler.round]
+    wrong = sum(int((found.counts != k).sum()) for found in whole)
+    wrong += sum(int((found.counts > k).sum()) for found in rounds)
+    return Check(
+        "every record is in as many batches of a round as was charged",
+        float(not wrong),
+        f"{wrong} are not in {k} of {sampler.round}, in {len(whole)} whole rounds",
+    )
 
 
 def _where_processes_would_split(n: int) -> list[tuple[Indices, Indices]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from accountant import Event
-from accountant.errors import check
+from accountant.errors import InvalidValue, check
 from accountant.ledger.recorded import read_charges, read_events
 from dpsgd_torch.audit.canaries import Audited
 from dpsgd_torch.audit.checks import Check
@@ -24,7 +24,7 @@ from dpsgd_torch.noise.blocks import BLOCKS
 from dpsgd_torch.noise.grid import GRID
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.privacy.plan import PrivacyPlan
-from dpsgd_torch.samplers.poisson import PoissonSampler
+from dpsgd_torch.samplers.registry import sampler_from_json
 from dpsgd_torch.schedules import Constant, schedule_from_json
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.feed import Feed
@@ -133,14 +133,18 @@ def _plan(folder: RunFolder, kept: dict[str, Any]) -> PrivacyPlan:
     sampling = asked["sampling"]
     noise = asked["privacy"].get("noise", INDEPENDENT.to_json())
     known = next((each for each in (INDEPENDENT, BLOCKS, GRID) if each.to_json() == noise), None)
-    if "sampler" in sampling or known is None:
+    try:
+        sampler = sampler_from_json(sampling) if known else None
+    except InvalidValue:
+        sampler = None
+    if sampler is None or known is None:
         raise RunError(
-            f"run {folder.path}: has a sampler or noise of its own kind; replay draws Poisson "
-            "samples, independent noise and that of secure mode"
+            f"run {folder.path}: has a sampler or noise of its own kind; replay draws the samples "
+            "of --sampling, independent noise and that of secure mode"
         )
     clip = asked["privacy"]["clip_norm"]
     return PrivacyPlan(
-        sampling=PoissonSampler(**sampling),
+        sampling=sampler,
         clip_norm=schedule_from_json(clip) if isinstance(clip, dict) else Constant(clip),
         noise_multiplier=schedule_from_json(kept["noise_multiplier"]),
         delta=asked["privacy"]["delta"],
@@ -171,7 +175,10 @@ def _ledger(folder: RunFolder) -> tuple[Path, str]:
 def _charges(plan: PrivacyPlan, charged: list[tuple[int, int, Event]], done: int) -> Check:
     """Each step that was taken is charged, and each charge is that of its step."""
     missing = len(set(range(done)) - {step for _, step, _ in charged})
-    others = sum(event != plan.event(step) for _, step, event in charged)
+    first: dict[int, int] = {}
+    for attempt, step, _ in charged:
+        first[attempt] = min(step, first.get(attempt, step))
+    others = sum(event != plan.event(step, first[attempt]) for attempt, step, event in charged)
     words = f"{len(charged)} charges for {done} steps" + f", {missing} missing" * (missing > 0)
     words += f", {others} of another price" * (others > 0)
     held = not missing and not others

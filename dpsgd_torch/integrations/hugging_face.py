@@ -83,7 +83,7 @@ class PrivateTrainer(_Trainer):  # type: ignore[misc, valid-type]
         pad_to: int | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
-        sampler: Callable[..., Sampler] = PoissonSampler,
+        sampler: str | Callable[..., Sampler] = PoissonSampler,
         run_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 100,
         log_train_loss: bool = False,

@@ -17,7 +17,7 @@ class PrivateOptions(TypedDict, total=False):
     loss: Loss | None
     units: Any
     rows_per_unit: int | None
-    sampler: Callable[..., Sampler]
+    sampler: str | Callable[..., Sampler]
     run_dir: str | os.PathLike[str] | None
     physical_batch_size: int | str
     checkpoint_every: int

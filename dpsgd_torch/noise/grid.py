@@ -38,6 +38,7 @@ from accountant import (
     FixedSizeSampled,
     Gaussian,
     PoissonSampled,
+    TruncatedPoissonSampled,
     UnsupportedEvent,
 )
 from accountant.errors import check
@@ -89,7 +90,11 @@ class GridGaussian(Noise):
     ) -> Event:
         event = sampler.event(noise_multiplier)
         match event:
-            case PoissonSampled(event=Gaussian()) | FixedSizeSampled(event=Gaussian()):
+            case (
+                PoissonSampled(event=Gaussian())
+                | FixedSizeSampled(event=Gaussian())
+                | TruncatedPoissonSampled(event=Gaussian())
+            ):
                 inner = _on_grid(noise_multiplier, sampler)
                 return dataclasses.replace(event, event=inner)
             case Gaussian():

@@ -13,6 +13,7 @@ from accountant import (
     Event,
     Gaussian,
     PoissonSampled,
+    RandomAllocation,
     RdpAccountant,
     Relation,
     UnsupportedEvent,
@@ -20,6 +21,7 @@ from accountant import (
 from accountant.events import mechanism
 from accountant.lattice import continuous
 from accountant.rdp.conversion import improved
+from accountant.truncation import untruncated
 from dpsgd_torch.errors import GuaranteeBroken
 
 TOLERANCE = 1e-6  # relative difference of ε on equal orders
@@ -31,7 +33,9 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
     The difference is taken where our ε is smallest on the common grid, the order on which the
     printed figure rests. Opacus prices Gaussian noise, on Poisson samples with one record added
     or removed, or on all records, and discrete Gaussian noise as the continuous that costs no less;
-    for other noise (Laplace noise, exponential mechanism) our own divergences stand in both sums.
+    for other noise (Laplace noise, exponential mechanism) our own divergences stand in both sums,
+    and for random allocation, which it has no price for (``opacus_prices``). Truncated samples are
+    whole ones to it, at the δ that is left of what truncation adds where ours is smallest.
 
     Raises:
         UnsupportedEvent: Gaussian noise on records drawn otherwise, which nobody else has priced.
@@ -42,6 +46,8 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
     >>> round(epsilon, 7), difference < 1e-9
     (0.9422002, True)
     """
+    delta = _left(events, delta)
+    events = untruncated(events)[0]
     accountant = RdpAccountant()
     theirs = np.zeros(COMMON_ORDERS.shape)
     for event, count in events:
@@ -71,6 +77,18 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
     return max(float(epsilon), 0.0), abs(float(ours[best]) - same_order) / scale
 
 
+def opacus_prices(events: list[tuple[Event, int]]) -> bool:
+    """Whether the Gaussian noise of the events is on records drawn as Opacus can price them."""
+    return not any(isinstance(event, RandomAllocation) for event, _ in events)
+
+
+def _left(events: list[tuple[Event, int]], delta: float) -> float:
+    """What is left of δ once truncation has taken its part."""
+    slip = untruncated(events)[1]
+    reached = RdpAccountant().compose_all(events).epsilon(delta).upper if slip else 0.0
+    return max(delta - (1 + math.exp(min(reached, 700.0))) * slip, 1e-300) if slip else delta
+
+
 def _theirs(event: Event) -> tuple[float, float] | None:
     """Rate and noise multiplier as Opacus prices them; None where the noise is not its own."""
     match continuous(event, costlier=True) or event:
@@ -82,6 +100,8 @@ def _theirs(event: Event) -> tuple[float, float] | None:
             group_size=1,
         ):
             return rate, noise
+    if isinstance(event, RandomAllocation):
+        return None
     if isinstance(mechanism(event), Gaussian):
         raise UnsupportedEvent(
             f"event {event!r}: Opacus prices Gaussian noise on Poisson samples, for one record "

@@ -11,7 +11,11 @@ from typing import Any
 from accountant import Event, Ledger, RdpAccountant, exact
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.noise.independent import INDEPENDENT
-from dpsgd_torch.privacy.cross_check import opacus_epsilon, refuse_disagreement
+from dpsgd_torch.privacy.cross_check import (
+    opacus_epsilon,
+    opacus_prices,
+    refuse_disagreement,
+)
 from dpsgd_torch.privacy.plan import PrivacyPlan
 
 
@@ -20,7 +24,7 @@ class PrivacyGuarantee:
     """The guarantee in numbers; ``epsilon`` is the best valid bound, the rest is how it came.
 
     The true ε lies between ``epsilon_lower`` and ``epsilon``; Rényi accounting, ours and
-    Opacus's, cross-checks it.
+    Opacus's, cross-checks it; where Opacus has no price for the sampler its figures are NaN.
 
     ``charges`` counts what is in the ledger and ``steps`` those for a step of training (one paid
     twice counts twice); ``also`` is what was released besides. ``watched``: training ended by what
@@ -114,6 +118,8 @@ def privacy_spent(
     classic = accountant.epsilon(plan.delta, "rdp-classic")
     epsilon_opacus, agreement = opacus_epsilon(accountant.events, plan.delta)
     refuse_disagreement(bounds.upper, min(bound.upper, epsilon_opacus), agreement)
+    if not opacus_prices(accountant.events):
+        epsilon_opacus = agreement = math.nan  # nobody but us was asked
     first = plan.step(0)
     beside = [(event, n) for event, n in _beside(plan, accountant.events) if n]
     # Where the budget would have stopped the run was fixed beforehand: no more could be spent.

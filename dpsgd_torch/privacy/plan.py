@@ -51,6 +51,8 @@ class PrivacyPlan:
     def __post_init__(self) -> None:
         check_delta(self.delta)
         self.noise.check(self.sampling)
+        if not isinstance(self.noise_multiplier, Constant):
+            self.sampling.check_noise(self.noise_multiplier.at)
         for event, _ in self.also:
             if event.relation is not self.sampling.relation:
                 raise UnsupportedEvent(

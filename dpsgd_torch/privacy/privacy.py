@@ -18,6 +18,7 @@ from dpsgd_torch.noise.base import Noise
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.samplers.base import Sampler
+from dpsgd_torch.samplers.registry import sampler_kind
 from dpsgd_torch.schedules import Schedule, as_schedule
 
 
@@ -148,7 +149,7 @@ def _plan(privacy: Privacy, sampling: Sampler, also: tuple[tuple[Event, int], ..
 
 
 def declared_sampler(
-    kind: Callable[..., Sampler],
+    kind: str | Callable[..., Sampler],
     privacy: Privacy | None,
     *,
     dataset_size: int,
@@ -158,12 +159,12 @@ def declared_sampler(
 ) -> Sampler:
     """The sampler of a run, from the numbers that were declared for it.
 
-    >>> from dpsgd_torch.samplers.poisson import PoissonSampler
-    >>> declared_sampler(PoissonSampler, None, dataset_size=100, batch_size=20, epochs=3,
+    >>> declared_sampler("poisson", None, dataset_size=100, batch_size=20, epochs=3,
     ...                  rows_per_unit=None).steps
     15
     """
-    return kind(
+    made = sampler_kind(kind) if isinstance(kind, str) else kind
+    return made(
         dataset_size=dataset_size,
         batch_size=batch_size,
         microbatch_size=privacy.microbatch_size if privacy else 1,

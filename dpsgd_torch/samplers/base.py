@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -16,7 +16,11 @@ from accountant.errors import check
 from dpsgd_torch.data.units import Indices, UnitRows, Weights
 from dpsgd_torch.samplers.rows import assign_slots
 
-Generators = Callable[[str], np.random.Generator]  # by name, at the start of this step's stream
+
+class Generators(Protocol):
+    """Streams by name, each at its start: this step's, or that of a step it shares a draw with."""
+
+    def __call__(self, name: str, *, step: int = ...) -> np.random.Generator: ...
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,23 @@ class Sampler(abc.ABC):
     @abc.abstractmethod
     def event(self, noise_multiplier: float) -> Event:
         """What one release of the clipped sum over such a batch costs."""
+
+    def charged(self, step: int, noise_multiplier: float, first: int = 0) -> Event:
+        """What ``step`` is charged as, in an attempt that began at ``first``: its own release.
+
+        Where several steps are one event, all of it at the first of them or at ``first``, by the
+        same event, and ``NoCost()`` for the others.
+        """
+        del step, first
+        return self.event(noise_multiplier)
+
+    def check_noise(self, at: Callable[[int], float]) -> None:
+        """Refuse a noise multiplier by step under which the law has no analysis."""
+        del at
+
+    def check_records(self, records: int) -> None:
+        """Refuse more records, or units, than the analysis is of, before anything is charged."""
+        del records
 
     @abc.abstractmethod
     def describe(self) -> str:

@@ -59,7 +59,7 @@ def assembled(
     metrics: Mapping[str, Any] | None,
     units: Any,
     rows_per_unit: int | None,
-    sampler: Callable[..., Sampler],
+    sampler: str | Callable[..., Sampler],
     run_dir: str | os.PathLike[str] | RunFolder | None,
     physical_batch_size: int | str,
     checkpoint_every: int,
@@ -128,6 +128,8 @@ def assembled(
         epochs=epochs,
         rows_per_unit=rows_per_unit,
     )
+    if privacy:
+        sampling.check_records(len(ids.rows if ids else data))
     also = validation_events(validation, len(epoch_ends(sampling)))
     plan = privacy.plan(sampling, also) if privacy else None
     taken = per_example(loss) if values is None else values

@@ -96,7 +96,7 @@ class Private:
         loss: Loss | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
-        sampler: Callable[..., Sampler] = PoissonSampler,
+        sampler: str | Callable[..., Sampler] = PoissonSampler,
         run_dir: str | os.PathLike[str] | RunFolder | None = None,
         physical_batch_size: int | str = AUTO,
         checkpoint_every: int = 100,

@@ -62,7 +62,8 @@ class Trainer:
         units: the id of the person, drug, … each record belongs to (n,), of any hashable type, for
             a guarantee to them (``Privacy.unit`` names them); None protects each record by itself.
         rows_per_unit: with ``units``, so many of a unit's records at most are averaged in a step.
-        sampler: the kind of sampler, made from the numbers above; Poisson by default.
+        sampler: the kind of sampler, made from the numbers above: a name as "balls" or
+            "truncated:300", or a class; Poisson by default.
         run_dir: a new or empty folder for all that is kept; None: it is in memory until ``save``.
         physical_batch_size: examples whose gradients are held at once; bounds memory only.
         checkpoint_every: steps between checkpoints, besides one at each epoch's end.
@@ -115,7 +116,7 @@ class Trainer:
         metrics: Mapping[str, Any] | None = None,
         units: Any = None,
         rows_per_unit: int | None = None,
-        sampler: Callable[..., Sampler] = PoissonSampler,
+        sampler: str | Callable[..., Sampler] = PoissonSampler,
         run_dir: str | os.PathLike[str] | RunFolder | None = None,
         physical_batch_size: int | str = AUTO,
         checkpoint_every: int = 100,

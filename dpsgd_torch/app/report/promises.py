@@ -54,11 +54,14 @@ def by_rows(events: list[tuple[Event, int]], delta: float) -> list[tuple[int, fl
     """
     found = []
     for size in SIZES:
-        grouped = [
-            (part, count * times)
-            for event, count in events
-            for part, times in for_group(event, size)
-        ]
+        try:
+            grouped = [
+                (part, count * times)
+                for event, count in events
+                for part, times in for_group(event, size)
+            ]
+        except UnsupportedEvent:  # a sampler whose groups nobody has priced
+            break
         found.append((size, _roughly(grouped, delta)))
     return found
 

@@ -10,6 +10,7 @@ from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import Audited, evidence
 from dpsgd_torch.mechanisms.discrete import CELLS
 from dpsgd_torch.noise.grid import sensitivity_in_cells
+from dpsgd_torch.privacy.cross_check import opacus_prices
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.privacy.plan import PrivacyPlan
 
@@ -94,7 +95,7 @@ def statement(
             [
                 f"{config.preset} on {config.dataset}, trained with differential privacy.",
                 _guarantee(spent, plan),
-                _proof(spent),
+                _proof(spent, plan),
                 *_secure(plan),
                 *([_wrap(evidence(audited, spent))] if audited else []),
                 _listed("Covered by ε:", _COVERED),
@@ -181,15 +182,19 @@ def _clip_and_noise(plan: PrivacyPlan) -> str:
     return " and ".join([*words, plan.noise.describe(first, last)])
 
 
-def _proof(spent: PrivacyGuarantee) -> str:
+def _proof(spent: PrivacyGuarantee, plan: PrivacyPlan) -> str:
+    theirs = (
+        f"Opacus's own accountant gives {round_up(spent.epsilon_opacus_rdp, 7)} on the common grid "
+        f"of orders; on equal orders the two differ by {spent.agreement:.1e} relative."
+        if opacus_prices(plan.events())
+        else "Opacus has no price for this sampler, so no accountant but ours was asked."
+    )
     return _wrap(
         f"Proof: the exact privacy loss, composed between certified bounds, puts ε between "
         f"{round_down(spent.epsilon_lower, 7)} and {round_up(spent.epsilon, 7)}. Cross-check: "
         f"Rényi accounting, which can only be above, gives {round_up(spent.epsilon_rdp, 7)} at "
         f"order {spent.optimal_order:.6g} (improved conversion) or "
-        f"{round_up(spent.epsilon_rdp_classic, 7)} (classic). Opacus's own accountant gives "
-        f"{round_up(spent.epsilon_opacus_rdp, 7)} on the common grid of orders; on equal "
-        f"orders the two differ by {spent.agreement:.1e} relative."
+        f"{round_up(spent.epsilon_rdp_classic, 7)} (classic). {theirs}"
     )
 
 
