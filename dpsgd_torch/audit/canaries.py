@@ -28,8 +28,6 @@ from dpsgd_torch.training.private_optimizer import PrivateOptimizer, trained_by
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.trainer import Trainer
 
-_LONG = 1000.0  # a canary's gradient before the clip, in clip norms
-
 
 class Audited(Protocol):
     """A ``Trainer`` or a ``Private`` loop."""
@@ -130,7 +128,7 @@ class Canaries:
         self._joins[drawn] += 1
         self._joined = drawn[self.coins[drawn]]
         if self._joined.size:
-            long = _LONG * optimizer.plan.clip_norm
+            long = optimizer.clipping.far(optimizer.plan.clip_norm)
             optimizer.accumulate(Diracs(optimizer.params, places[self._joined], long))
 
     def see(self, optimizer: PrivateOptimizer) -> None:

@@ -92,8 +92,12 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
     with per_example_gradients(run.model, method.kind, method.layouts, *given) as wrapped:
 
         def summed(kept: Indices) -> torch.Tensor:
-            optimizer = PrivateOptimizer(run.optimizer, microbatches=run.sampling.microbatches)
             assert run.plan
+            optimizer = PrivateOptimizer(
+                run.optimizer,
+                microbatches=run.sampling.microbatches,
+                clipping=run.plan.clipping,
+            )
             optimizer.begin(run.plan.step(step), np.random.default_rng(0))
             slots, rows = drawn.slots[kept], drawn.rows[kept]
             for piece in physical_batches(slots, run.at_once):

@@ -14,6 +14,8 @@ from accountant import Event, dpsgd_steps
 from accountant.errors import check, check_delta
 from accountant.risk.limit import RiskLimit
 from accountant.statement import weak_delta
+from dpsgd_torch.clipping.base import Clipping
+from dpsgd_torch.clipping.flat import FLAT
 from dpsgd_torch.noise.base import Noise
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.privacy.plan import PrivacyPlan
@@ -49,6 +51,7 @@ class Privacy:
         advantage: in place of epsilon, any attacker's TPR − FPR that is not to be passed.
         tpr_at_fpr: the same for true positives at a rate of false ones, as (0.02, 0.001).
         runs: how many runs like this one share the budget, as the folds of a cross-validation do.
+        clipping: how a gradient is cut to the clip norm; flat by default.
 
     Raises:
         InvalidValue: a value outside its domain.
@@ -70,6 +73,7 @@ class Privacy:
     noise: Noise = INDEPENDENT
     advantage: float | None = None
     tpr_at_fpr: tuple[float, float] | None = None
+    clipping: Clipping = FLAT
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -110,6 +114,8 @@ class Privacy:
         }
         if self.noise == INDEPENDENT:
             del written["noise"]  # as when there was no other
+        if self.clipping == FLAT:
+            del written["clipping"]  # likewise
         for name in ("advantage", "tpr_at_fpr"):
             if written[name] is None:
                 del written[name]
@@ -139,6 +145,7 @@ def _plan(privacy: Privacy, sampling: Sampler, also: tuple[tuple[Event, int], ..
         runs=runs,
         noise=privacy.noise,
         limit=privacy.limit,
+        clipping=privacy.clipping,
     )
     if privacy.limit is not None:
         return plan.within(privacy.limit)

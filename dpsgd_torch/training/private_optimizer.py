@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from accountant import InvalidValue
+from dpsgd_torch.clipping.base import Clipping
+from dpsgd_torch.clipping.flat import FLAT
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.vectors import MARGIN, Vectors
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
@@ -90,6 +92,7 @@ class PrivateOptimizer:
         keyed: whether noise hangs on the sums too: where nothing else tells two runs of one seed
             apart, other sums then meet other noise.
         shards: the parts that each rank holds; None where each holds all.
+        clipping: how a vector is cut to the clip norm.
     """
 
     def __init__(
@@ -103,7 +106,9 @@ class PrivateOptimizer:
         world: World = ALONE,
         shards: Shards | None = None,
         inserted: Inserted | None = None,
+        clipping: Clipping = FLAT,
     ) -> None:
+        self.clipping = clipping
         self.optimizer, self.microbatches, self.world = optimizer, microbatches, world
         self._inserted = inserted
         self.noise: Noise = noise or INDEPENDENT
@@ -143,7 +148,7 @@ class PrivateOptimizer:
         if not finite.any():
             return norms[finite]
         margin = self.clip_norm * vectors.margin
-        factors = ((self.clip_norm - margin) / (norms.double() + 1e-6)).clamp(max=1.0)
+        factors = self.clipping.factors(norms.double(), self.clip_norm - margin)
         factors = factors.where(finite, 0.0)
         # errors add up: each rank has its part, and each piece may take half of the rest
         left = margin / 4 / self.world.size - self._rounded

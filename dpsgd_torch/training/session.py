@@ -151,6 +151,7 @@ class Session:
                     world=run.world,
                     shards=run.shards,
                     inserted=run.inserted,
+                    clipping=run.plan.clipping,
                 ),
                 physical_batch_size=run.at_once,
                 before_release=run.before_release,
