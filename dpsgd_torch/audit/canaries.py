@@ -308,5 +308,12 @@ def _refuse(run: RunState, count: int) -> None:
             "canaries: are scored where noise is independent in each step and each example is "
             "clipped by itself; audit the run's final model instead"
         )
+    check(
+        run.plan.clipping.whole,
+        "clipping",
+        run.plan.clipping.name,
+        "cuts a canary, along one coordinate, to its own group's part of the clip norm alone",
+        "clip all parameters together, or audit the run's final model",
+    )
     everywhere = sum(p.numel() for p in trained_by(run.optimizer))
     check(count <= everywhere, "canaries", count, f"must be ≤ {everywhere}, one a trained value")

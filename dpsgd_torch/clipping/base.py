@@ -51,6 +51,16 @@ class Clipping(abc.ABC):
         """
         return (Group(tuple(range(len(sizes)))),)
 
+    def noise_of_sums(self, noise_multiplier: float, microbatches: int) -> float:
+        """The multiplier of the noise on the sum, where a step is charged as this one in all."""
+        del microbatches
+        return noise_multiplier
+
+    def noise_of_count(self, noise_multiplier: float, microbatches: int) -> float:
+        """The deviation of the noise on what is told beside the sum; 0: nothing is."""
+        del noise_multiplier, microbatches
+        return 0.0
+
     def check(self, *, scheduled: bool, secure: bool, independent: bool) -> None:
         """Refuse a plan that this clip has no analysis for, before anything is charged.
 

@@ -81,7 +81,10 @@ class PrivacyPlan:
 
     def step(self, step: int) -> StepPlan:
         """What the loop does at ``step``."""
-        return StepPlan(self.clip_norm.at(step), self.noise_multiplier.at(step), step)
+        z, vectors = self.noise_multiplier.at(step), self.sampling.microbatches
+        noise = self.clipping.noise_of_sums(z, vectors)
+        count = self.clipping.noise_of_count(z, vectors)
+        return StepPlan(self.clip_norm.at(step), noise, step, count)
 
     def event(self, step: int, first: int = 0) -> Event:
         """What ``step`` costs, in an attempt that began at ``first``."""

@@ -16,6 +16,7 @@ from accountant.risk.limit import RiskLimit
 from accountant.statement import weak_delta
 from dpsgd_torch.clipping.base import Clipping
 from dpsgd_torch.clipping.flat import FLAT
+from dpsgd_torch.clipping.kinds import clipping_of
 from dpsgd_torch.noise.base import Noise
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.privacy.plan import PrivacyPlan
@@ -51,7 +52,8 @@ class Privacy:
         advantage: in place of epsilon, any attacker's TPR − FPR that is not to be passed.
         tpr_at_fpr: the same for true positives at a rate of false ones, as (0.02, 0.001).
         runs: how many runs like this one share the budget, as the folds of a cross-validation do.
-        clipping: how a gradient is cut to the clip norm; flat by default.
+        clipping: how a gradient is cut to the clip norm, a kind of ``dpsgd_torch.clipping`` or its
+            name as of ``--clipping``; flat by default.
 
     Raises:
         InvalidValue: a value outside its domain.
@@ -73,9 +75,11 @@ class Privacy:
     noise: Noise = INDEPENDENT
     advantage: float | None = None
     tpr_at_fpr: tuple[float, float] | None = None
-    clipping: Clipping = FLAT
+    clipping: Clipping | str = FLAT
 
     def __post_init__(self) -> None:
+        if isinstance(self.clipping, str):
+            object.__setattr__(self, "clipping", clipping_of(self.clipping))
         check_delta(self.delta)
         noise, epsilon = self.noise_multiplier, self.epsilon
         if epsilon is not None:
@@ -145,7 +149,7 @@ def _plan(privacy: Privacy, sampling: Sampler, also: tuple[tuple[Event, int], ..
         runs=runs,
         noise=privacy.noise,
         limit=privacy.limit,
-        clipping=privacy.clipping,
+        clipping=clipping_of(clip) if isinstance(clip := privacy.clipping, str) else clip,
     )
     if privacy.limit is not None:
         return plan.within(privacy.limit)

@@ -152,6 +152,8 @@ class Session:
                     shards=run.shards,
                     inserted=run.inserted,
                     clipping=run.plan.clipping,
+                    groups=run.groups,
+                    followed=run.followed,
                 ),
                 physical_batch_size=run.at_once,
                 before_release=run.before_release,
