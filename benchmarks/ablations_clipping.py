@@ -114,8 +114,10 @@ def accuracy(task: Task, clipping: str, clip_norm: float, rate: float, seed: int
     return 100 * float(right.double().mean())
 
 
-def row(task: Task, clipping: str, clip_norm: float, seeds: list[int]) -> str:
-    tried = {rate: accuracy(task, clipping, clip_norm, rate, seeds[0]) for rate in RATES}
+def row(
+    task: Task, clipping: str, clip_norm: float, seeds: list[int], rates: tuple[float, ...]
+) -> str:
+    tried = {rate: accuracy(task, clipping, clip_norm, rate, seeds[0]) for rate in rates}
     rate = max(tried, key=lambda each: tried[each])
     found = [tried[rate], *(accuracy(task, clipping, clip_norm, rate, s) for s in seeds[1:])]
     return f"{median(found):.1f} ({min(found):.1f} to {max(found):.1f}) | {rate:g}"
@@ -128,6 +130,7 @@ def main() -> None:
     add = parser.add_argument
     add("--tasks", nargs="+", choices=[*TASKS], default=[*TASKS], metavar="TASK")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="S")
+    add("--rates", type=float, nargs="+", default=RATES, metavar="RATE", help="learning rates")
     add("--quick", action="store_true", help="short runs of two seeds, to see that all go")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="local, not covered by ε")
@@ -141,7 +144,7 @@ def main() -> None:
             for clipping, clip_norm in kind():
                 if kind is per_group and len([*task.model().modules()]) == 1:
                     continue  # one layer: flat
-                told = row(task, clipping, clip_norm, seeds)
+                told = row(task, clipping, clip_norm, seeds, tuple(options.rates))
                 print(f"| {name} | `{clipping}` | {clip_norm:g} | {told} |", flush=True)
     seconds = time.monotonic() - started
     print(f"\nε = {EPSILON:g}, δ = {DELTA:g}, seeds {seeds}, {platform.machine()}, one thread, "

@@ -12,6 +12,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:local, not covered by ε", "igno
 
 BATCH = 300
 FLAGS = {
+    "adaptive": ["--clipping", "adaptive:0.5"],
+    "automatic": ["--clipping", "automatic"],
+    "per layer": ["--clipping", "per-layer"],
     "audit": ["--audit", "50"],
     "bf16": ["--precision", "bf16"],
     "compile": ["--compile"],
@@ -24,6 +27,10 @@ FLAGS = {
     "validation": ["--validation", "private"],
 }
 GOES = [
+    ("adaptive", "microbatches"),
+    ("adaptive", "audit"),
+    ("automatic", "audit"),
+    ("per layer", "folds"),
     ("audit", "bf16"),
     ("audit", "philox"),
     ("audit", "secure"),
@@ -34,6 +41,12 @@ GOES = [
     ("secure", "validation"),
 ]
 REFUSED = [
+    ("adaptive", "secure"),
+    ("adaptive", "shard"),
+    ("automatic", "secure"),
+    ("per layer", "audit"),
+    ("per layer", "compile"),
+    ("per layer", "secure"),
     ("audit", "folds"),
     ("audit", "microbatches"),
     ("audit", "no dp"),

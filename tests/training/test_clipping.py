@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from clip_steps import ENGINES, HALVES, OTHERS, ROWS, WIDTH, Halves, groups_of, step, trainer
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPPerLayerOptimizer
 from scipy import stats
 from small_problem import make_trainer, small_data, small_model
 
 from accountant import InvalidValue
-from dpsgd_torch.audit.replayed import largest_change
+from dpsgd_torch.audit.replayed import largest_change, replay
 from dpsgd_torch.clipping.adaptive import AdaptiveClipping
 from dpsgd_torch.clipping.automatic import AutomaticClipping
 from dpsgd_torch.clipping.flat import FLAT
@@ -19,6 +21,7 @@ from dpsgd_torch.clipping.per_group import GroupClipping
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.schedules import Linear
+from dpsgd_torch.storage.run_folder import RunFolder
 
 CUT = 2.0**-9  # of the clip norm, that the graph engine keeps back
 KINDS = {
@@ -197,3 +200,28 @@ def test_one_record_in_a_finished_run_moves_its_step_by_no_more(clipping):
     check = largest_change(done, records=4)
     assert check.p_value == 1.0, check
     assert np.isfinite(float(check.found.split()[0]))
+
+
+@pytest.mark.parametrize("clipping", ["per-layer", "adaptive"])
+def test_a_finished_runs_folder_is_replayed(clipping, tmp_path):
+    trainer(clipping, epochs=2, run_dir=tmp_path / "run").fit().close()
+    report = replay(RunFolder(tmp_path / "run"))
+    assert not report.faults
+
+
+@pytest.mark.parametrize("split", ["equal", "size"])
+def test_sums_by_group_are_opacuss_per_layer_sums(split):
+    """Opacus clips each parameter to a norm of its own; here groups of one parameter each."""
+    rows = torch.tensor([ROWS["ordinary"], ROWS["long"], ROWS["zero"]])
+    kind = GroupClipping(split)
+    model = Halves()
+    bounds = [group.share for group in groups_of(kind, model)]
+    wrapped = GradSampleModule(model, loss_reduction="sum")
+    theirs = DPPerLayerOptimizer(
+        torch.optim.SGD(wrapped.parameters(), lr=1.0), noise_multiplier=0.0, max_grad_norm=bounds,
+        expected_batch_size=1, loss_reduction="sum",
+    )  # fmt: skip
+    wrapped(rows.requires_grad_()).sum().backward()
+    theirs.step()
+    summed = -torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+    assert float((step(rows.tolist(), kind, engine="opacus")[0] - summed).norm()) < 1e-4
