@@ -1,5 +1,7 @@
 """Settings two by two: a run whose ledger is the plan's, or one line before anything is charged."""
 
+import json
+
 import pytest
 
 from accountant import DiscreteGaussian, Gaussian, PoissonSampled, dpsgd_steps
@@ -79,6 +81,17 @@ def test_what_goes_together_is_charged_as_planned(pair, tmp_path, capsys):
         assert isinstance(event.event, kind)
     others = [event for event in events if event not in steps]
     assert bool(others) == bool({"validation", "folds"} & set(pair))
+
+
+def test_an_adaptive_run_says_what_its_count_cost_and_where_the_clip_norm_ended(tmp_path):
+    assert main(asked(["adaptive"], tmp_path / "run")) == 0
+    told = " ".join((tmp_path / "run" / "statement.txt").read_text().split())
+    spent = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert "followed the 0.5 quantile" in told
+    assert (
+        f"charged as Gaussian noise of {spent['noise_multiplier']:.6g} times the clip norm" in told
+    )
+    assert spent["clip_norm_at_end"] != spent["clip_norm"]
 
 
 @pytest.mark.parametrize("pair", REFUSED, ids=" and ".join)

@@ -215,6 +215,8 @@ class Session:
             if (inserted := self.state.inserted) and spent:
                 told = inserted.figures(spent)
                 audited = {"audit": inserted.describe(), "audit_outside": told}
+            if self.state.followed and spent:
+                audited["clip_norm_at_end"] = self.state.followed.clip_norm
             if self.state.precision.is_mixed:
                 audited["precision"] = str(self.state.precision)
             folder.write_json("privacy.json", {**figures(spent), **audited})

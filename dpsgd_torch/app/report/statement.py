@@ -176,7 +176,13 @@ def _also(spent: PrivacyGuarantee) -> str:
 def _clip_and_noise(plan: PrivacyPlan) -> str:
     first, last = plan.step(0), plan.step(plan.sampling.steps - 1)
     clip = plan.clipping.describe(first.clip_norm, last.clip_norm)
-    return f"{clip} and {plan.noise.describe(first, last)}"
+    words = f"{clip} and {plan.noise.describe(first, last)}"
+    if first.count_noise:
+        words += (
+            f"; the count got noise of deviation {first.count_noise:.6g}, and the two together are "
+            f"charged as Gaussian noise of {plan.noise_multiplier.at(0):.6g} times the clip norm"
+        )
+    return words
 
 
 def _proof(spent: PrivacyGuarantee) -> str:
