@@ -99,12 +99,18 @@ def fit_again(world: World) -> Told:
     return told(trainer)
 
 
+def clipped_by_layer(world: World) -> Told:
+    privacy = Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=0.5, clipping="per-layer")
+    return told(made(world, privacy=privacy, epochs=1).fit())
+
+
 RUNS: dict[str, Callable[[World], Told]] = {
     run.__name__: run
     for run in (
         by_momentum,
         by_adamw,
         by_adagrad,
+        clipped_by_layer,
         mostly_nobody,
         tied,
         of_units,

@@ -71,6 +71,19 @@ def in_a_loop_of_ones_own(world: World) -> tuple[list[float], dict[str, Any]]:
     return _told(private)
 
 
+def _clipped(world: World, clipping: str) -> tuple[list[float], dict[str, Any]]:
+    privacy = Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=0.5, clipping=clipping)
+    return _fitted(world, privacy=privacy, epochs=1)
+
+
+def of_layers_clipped_apart(world: World) -> tuple[list[float], dict[str, Any]]:
+    return _clipped(world, "per-layer:size")
+
+
+def of_an_adaptive_clip_norm(world: World) -> tuple[list[float], dict[str, Any]]:
+    return _clipped(world, "adaptive:0.7:0.5")
+
+
 RUNS: dict[str, Callable[[World], tuple[list[float], dict[str, Any]]]] = {
     run.__name__: run
     for run in (
@@ -79,6 +92,8 @@ RUNS: dict[str, Callable[[World], tuple[list[float], dict[str, Any]]]] = {
         of_units,
         with_private_validation,
         of_automatic_size,
+        of_layers_clipped_apart,
+        of_an_adaptive_clip_norm,
         in_a_loop_of_ones_own,
     )
 }

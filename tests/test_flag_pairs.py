@@ -1,5 +1,7 @@
 """Settings two by two: a run whose ledger is the plan's, or one line before anything is charged."""
 
+import json
+
 import pytest
 
 from accountant import DiscreteGaussian, Gaussian, PoissonSampled, dpsgd_steps
@@ -12,6 +14,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:local, not covered by ε", "igno
 
 BATCH = 300
 FLAGS = {
+    "adaptive": ["--clipping", "adaptive:0.5"],
+    "automatic": ["--clipping", "automatic"],
+    "per layer": ["--clipping", "per-layer"],
     "audit": ["--audit", "50"],
     "bf16": ["--precision", "bf16"],
     "compile": ["--compile"],
@@ -24,6 +29,10 @@ FLAGS = {
     "validation": ["--validation", "private"],
 }
 GOES = [
+    ("adaptive", "microbatches"),
+    ("adaptive", "audit"),
+    ("automatic", "audit"),
+    ("per layer", "folds"),
     ("audit", "bf16"),
     ("audit", "philox"),
     ("audit", "secure"),
@@ -34,6 +43,12 @@ GOES = [
     ("secure", "validation"),
 ]
 REFUSED = [
+    ("adaptive", "secure"),
+    ("adaptive", "shard"),
+    ("automatic", "secure"),
+    ("per layer", "audit"),
+    ("per layer", "compile"),
+    ("per layer", "secure"),
     ("audit", "folds"),
     ("audit", "microbatches"),
     ("audit", "no dp"),
@@ -66,6 +81,17 @@ def test_what_goes_together_is_charged_as_planned(pair, tmp_path, capsys):
         assert isinstance(event.event, kind)
     others = [event for event in events if event not in steps]
     assert bool(others) == bool({"validation", "folds"} & set(pair))
+
+
+def test_an_adaptive_run_says_what_its_count_cost_and_where_the_clip_norm_ended(tmp_path):
+    assert main(asked(["adaptive"], tmp_path / "run")) == 0
+    told = " ".join((tmp_path / "run" / "statement.txt").read_text().split())
+    spent = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert "followed the 0.5 quantile" in told
+    assert (
+        f"charged as Gaussian noise of {spent['noise_multiplier']:.6g} times the clip norm" in told
+    )
+    assert spent["clip_norm_at_end"] != spent["clip_norm"]
 
 
 @pytest.mark.parametrize("pair", REFUSED, ids=" and ".join)

@@ -47,6 +47,12 @@ WRONG = {
         ("audit.command", "dpsgd_torch.app.presets"),
         ("audit.attacks.attack", "dpsgd_torch.app.config"),
     ],
+    "clipping": [
+        ("clipping.base", "dpsgd_torch.noise.base"),
+        ("clipping.flat", "dpsgd_torch.gradients.vectors"),
+        ("clipping.base", "dpsgd_torch.training.steps"),
+        ("clipping.flat", "dpsgd_torch.app.config"),
+    ],
     "data": [
         ("data.tensors", "dpsgd_torch.storage.sealed"),
         ("data.tensors", "dpsgd_torch.mechanisms.gaussian"),

@@ -83,6 +83,7 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             "draws noise by blocks and never holds the model whole; drop --shard, or "
             "--noise-generator philox and --keep-best",
         )
+        self._refuse_clipping()
         for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
             try:
                 shape_from_text(getattr(self, name), 2)
@@ -112,6 +113,25 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             "a unit's rows are its microbatch; drop one or the other",
         )
 
+    def _refuse_clipping(self) -> None:
+        """What the clip does not go with; what it is called is looked up where it is not flat."""
+        kind = self.clipping.partition(":")[0]
+        if kind == "flat":
+            return
+        from dpsgd_torch.clipping.kinds import clipping_of  # with torch: after --help
+
+        clipping_of(self.clipping)
+        against = {
+            "secure": self.secure,
+            "compile": self.compile and kind == "per-layer",
+            "audit": self.audit is not None and kind == "per-layer",
+            "shard": self.shard and kind == "adaptive",
+            "clip-schedule": self.clip_schedule != "constant" and kind == "adaptive",
+        }
+        others = [f"--{name}" for name, held in against.items() if held]
+        rule = f"does not go with {' and '.join(others)}; drop one or the other"
+        require(not (self.dp and others), "clipping", self.clipping, rule)
+
     @property
     def microbatch_size(self) -> int:
         return self.batch_size // (self.microbatches or self.batch_size)
@@ -139,7 +159,8 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
         """The promise this configuration asks for, beside what else it releases."""
         if not self.dp:
             return None
-        from dpsgd_torch.noise.blocks import BLOCKS  # with torch: after --help
+        from dpsgd_torch.clipping.kinds import clipping_of  # with torch: after --help
+        from dpsgd_torch.noise.blocks import BLOCKS
         from dpsgd_torch.noise.grid import GRID
         from dpsgd_torch.noise.independent import INDEPENDENT
         from dpsgd_torch.noise.on_device import ON_DEVICE
@@ -161,6 +182,7 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             unit=self.privacy_unit,
             also=also,
             runs=self.folds,
+            clipping=clipping_of(self.clipping),
             noise=GRID if self.secure else generators[self.noise_generator],
         )
 

@@ -61,6 +61,12 @@ class Promise:
         1.5, "L2 norm each microbatch's gradient is clipped to", rule="positive"
     )
     clip_schedule: str = knob("constant", f"clip norm {_SHAPE}")
+    clipping: str = knob(
+        "flat",
+        "how it is cut to that norm: flat; automatic[:γ], normalised; adaptive:QUANTILE[:RATE], "
+        "the norm follows a quantile that each step tells and pays; per-layer[:size]",
+        since=3,
+    )
     noise_multiplier: float | None = knob(
         1.3, "deviation of the noise / clip norm", rule="positive"
     )

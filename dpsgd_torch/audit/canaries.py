@@ -28,8 +28,6 @@ from dpsgd_torch.training.private_optimizer import PrivateOptimizer, trained_by
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.trainer import Trainer
 
-_LONG = 1000.0  # a canary's gradient before the clip, in clip norms
-
 
 class Audited(Protocol):
     """A ``Trainer`` or a ``Private`` loop."""
@@ -130,7 +128,7 @@ class Canaries:
         self._joins[drawn] += 1
         self._joined = drawn[self.coins[drawn]]
         if self._joined.size:
-            long = _LONG * optimizer.plan.clip_norm
+            long = optimizer.clipping.far(optimizer.plan.clip_norm)
             optimizer.accumulate(Diracs(optimizer.params, places[self._joined], long))
 
     def see(self, optimizer: PrivateOptimizer) -> None:
@@ -315,5 +313,12 @@ def _refuse(run: RunState, count: int) -> None:
             "canaries: are scored where noise is independent in each step and each example is "
             "clipped by itself; audit the run's final model instead"
         )
+    check(
+        run.plan.clipping.whole,
+        "clipping",
+        run.plan.clipping.name,
+        "cuts a canary, along one coordinate, to its own group's part of the clip norm alone",
+        "clip all parameters together, or audit the run's final model",
+    )
     everywhere = sum(p.numel() for p in trained_by(run.optimizer))
     check(count <= everywhere, "canaries", count, f"must be ≤ {everywhere}, one a trained value")

@@ -26,6 +26,9 @@ class Diracs:
         device = params[0].device
         self.norms = torch.full((len(places),), height, dtype=torch.float32, device=device)
 
+    def part(self, places: Sequence[int]) -> Diracs:
+        raise NotImplementedError("a canary has one coordinate, in one group of them")
+
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         del within
         heights = (factors.double() * self._height).cpu()

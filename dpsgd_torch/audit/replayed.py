@@ -16,6 +16,7 @@ from dpsgd_torch.audit.canaries import Audited
 from dpsgd_torch.audit.checks import Check
 from dpsgd_torch.audit.draws import batch_checks, noise_checks
 from dpsgd_torch.audit.report import AuditReport
+from dpsgd_torch.clipping.kinds import clipping_from_json
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients.methods import per_example_gradients
@@ -85,16 +86,21 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
         raise RunError("trainer: has no private run; fit it first, or resume one")
     step = max(0, run.done - 1) if step is None else step
     drawn = Feed(run).draw(step)
-    clip_norm, most = run.plan.step(step).clip_norm, 0.0
+    plan, most = run.step_plan(step), 0.0
     owners = np.unique(drawn.slots)[:records]
     method, scale = run.method, run.precision.loss_scale
     given = (run.forward, scale, method.program, run.each_alone)
     with per_example_gradients(run.model, method.kind, method.layouts, *given) as wrapped:
 
         def summed(kept: Indices) -> torch.Tensor:
-            optimizer = PrivateOptimizer(run.optimizer, microbatches=run.sampling.microbatches)
             assert run.plan
-            optimizer.begin(run.plan.step(step), np.random.default_rng(0))
+            optimizer = PrivateOptimizer(
+                run.optimizer,
+                microbatches=run.sampling.microbatches,
+                clipping=run.plan.clipping,
+                groups=run.groups,
+            )
+            optimizer.begin(plan, np.random.default_rng(0))
             slots, rows = drawn.slots[kept], drawn.rows[kept]
             for piece in physical_batches(slots, run.at_once):
                 inputs, targets = run.data.take(rows[piece])
@@ -118,11 +124,11 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
                 most = max(most, float((whole - summed(left)).norm()))
     for p in run.model.parameters():
         p.grad = None
-    bound = run.sampling.sensitivity * clip_norm
+    bound = run.sampling.sensitivity * plan.clip_norm
     return Check(
         "one record moves the sum by no more than is charged",
         float(most <= bound * (1 + _ROUNDING)),
-        f"{most / clip_norm:.6f} clip norms at most, of {len(owners)} records",
+        f"{most / plan.clip_norm:.6f} clip norms at most, of {len(owners)} records",
     )
 
 
@@ -149,6 +155,7 @@ def _plan(folder: RunFolder, kept: dict[str, Any]) -> PrivacyPlan:
         noise_multiplier=schedule_from_json(kept["noise_multiplier"]),
         delta=asked["privacy"]["delta"],
         noise=known,
+        clipping=clipping_from_json(asked["privacy"].get("clipping")),
     )
 
 

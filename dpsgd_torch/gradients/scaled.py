@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -19,6 +19,9 @@ class Unscaled:
     def __init__(self, vectors: Vectors, scale: float) -> None:
         self._vectors, self._scale = vectors, scale
         self.norms, self.margin = vectors.norms / scale, vectors.margin
+
+    def part(self, places: Sequence[int]) -> Unscaled:
+        return Unscaled(self._vectors.part(places), self._scale)
 
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         return self._vectors.add_to(sums, factors.double() / self._scale, within)

@@ -17,20 +17,8 @@ MARGIN = 1e-5  # of the clip norm, where only norms are rounded to float32
 _AT_ONCE = 1 << 17  # values widened at once, so that they stay in the cache
 
 
-class Vectors(Protocol):
-    """One vector over all parameters for each slot of a physical batch.
-
-    A slot is one example, one microbatch, or the rows of one person; its vector is the weighted
-    sum of its examples' gradients. An example whose gradient is not finite counts as zero.
-    """
-
-    @property
-    def norms(self) -> torch.Tensor:
-        """(slots,) L2 norms, too small by rounding only; infinite or NaN where one overflows."""
-
-    @property
-    def margin(self) -> float:
-        """The part of the clip norm that is kept back, for norms and sums that are rounded."""
+class Summed(Protocol):
+    """What gives Σ factor × vector, one vector for each slot of a physical batch."""
 
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         """Add Σ factor × vector to ``sums``, one float64 tensor a parameter.
@@ -53,6 +41,25 @@ class Vectors(Protocol):
         Args:
             keep: the vectors are not used up.
         """
+
+
+class Vectors(Summed, Protocol):
+    """One vector over all parameters for each slot of a physical batch.
+
+    A slot is one example, one microbatch, or the rows of one person; its vector is the weighted
+    sum of its examples' gradients. An example whose gradient is not finite counts as zero.
+    """
+
+    @property
+    def norms(self) -> torch.Tensor:
+        """(slots,) L2 norms, too small by rounding only; infinite or NaN where one overflows."""
+
+    @property
+    def margin(self) -> float:
+        """The part of the clip norm that is kept back, for norms and sums that are rounded."""
+
+    def part(self, places: Sequence[int]) -> Vectors:
+        """The same vectors over some of the parameters alone, by their places."""
 
     def norm(self, slot: int) -> float:
         """One slot's norm, computed again in float64."""
@@ -124,6 +131,13 @@ class Stored:
             ]
             norms = squares(grads).sqrt()
         self._params, self._grads, self.norms = params, grads, norms
+
+    def part(self, places: Sequence[int]) -> Stored:
+        part = object.__new__(Stored)
+        part._params = [self._params[place] for place in places]
+        part._grads = [self._grads[place] for place in places]
+        part.norms = squares(part._grads).sqrt()
+        return part
 
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         add_rows(sums, self._grads, factors)

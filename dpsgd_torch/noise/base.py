@@ -19,11 +19,15 @@ State = dict[str, torch.Tensor]  # what a kind carries from step to step
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one step does: clip to ``clip_norm``, add noise of that many times as much."""
+    """What one step does: clip to ``clip_norm``, add noise of that many times as much.
+
+    ``count_noise``: the deviation of the noise on a count that the clip tells; 0 where it does not.
+    """
 
     clip_norm: float
     noise_multiplier: float
     step: int = 0
+    count_noise: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accountant import Event, Ledger, RdpAccountant, exact
+from dpsgd_torch.clipping.flat import FLAT
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.privacy.cross_check import (
@@ -30,7 +31,8 @@ class PrivacyGuarantee:
     twice counts twice); ``also`` is what was released besides. ``watched``: training ended by what
     was seen, and ε is that of all that was planned. ``extended``: more was planned after results
     were seen; with a budget, which was fixed before, ε is the budget. ``risk``: where noise was
-    calibrated to a risk, what was asked and what is certified of the ledger.
+    calibrated to a risk, what was asked and what is certified of the ledger. ``clipping``: the
+    kind, where it is not flat; one that tells a count has ``noise_multiplier`` for both together.
     """
 
     epsilon: float
@@ -64,6 +66,7 @@ class PrivacyGuarantee:
     noise: str = INDEPENDENT.name
     extended: bool = False
     risk: dict[str, Any] | None = None
+    clipping: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with ∞ and NaN as null, which JSON has no word for."""
@@ -74,6 +77,8 @@ class PrivacyGuarantee:
             del fields["extended"]
         if self.risk is None:
             del fields["risk"]
+        if self.clipping is None:
+            del fields["clipping"]  # flat, as when there was no other
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in fields.items()
@@ -149,8 +154,8 @@ def privacy_spent(
         steps=len(ledger) - sum(n for _, n in _beside(plan, ledger.accountant.events)),
         steps_charged_again=ledger.charged_again(),
         planned_steps=plan.sampling.steps * plan.runs,
-        noise_multiplier=first.noise_multiplier,
-        effective_noise_multiplier=first.noise_multiplier / plan.sampling.sensitivity,
+        noise_multiplier=plan.noise_multiplier.at(0),
+        effective_noise_multiplier=plan.noise_multiplier.at(0) / plan.sampling.sensitivity,
         clip_norm=first.clip_norm,
         microbatch_size=plan.sampling.microbatch_size,
         unit=plan.sampling.unit,
@@ -163,6 +168,7 @@ def privacy_spent(
         noise=plan.noise.name,
         extended=extended,
         risk=risk,
+        clipping=None if plan.clipping == FLAT else plan.clipping.to_json(),
     )
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from accountant import Event, Ledger, UnsupportedEvent, count_runs
 from accountant.errors import check, check_delta
 from accountant.risk.limit import RiskLimit
+from dpsgd_torch.clipping.base import Clipping
+from dpsgd_torch.clipping.flat import FLAT
 from dpsgd_torch.noise.base import Noise, StepPlan
-from dpsgd_torch.noise.independent import INDEPENDENT
+from dpsgd_torch.noise.blocks import BlockGaussian
+from dpsgd_torch.noise.independent import INDEPENDENT, IndependentGaussian
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import Constant, Schedule
@@ -23,8 +26,7 @@ class PrivacyPlan:
     """Everything about a run that bears on ε: public, declared, fixed before the first step.
 
     * Sampler: as ``sampling`` says.
-    * Clip: the mean of each microbatch, to ``clip_norm`` at that step, in L2 norm over all
-      parameters together.
+    * Clip: the mean of each microbatch, to ``clip_norm`` at that step, as ``clipping`` says.
     * Noise: as ``noise`` says, of noise multiplier × clip norm, on the sum over microbatches.
     * Average: the noisy sum over the declared number of microbatches.
     * Beside the steps, the same budget pays ``also``, and the steps themselves ``runs`` times (the
@@ -47,12 +49,18 @@ class PrivacyPlan:
     runs: int = 1
     noise: Noise = INDEPENDENT
     limit: RiskLimit | None = None
+    clipping: Clipping = FLAT
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
         self.noise.check(self.sampling)
         if not isinstance(self.noise_multiplier, Constant):
             self.sampling.check_noise(self.noise_multiplier.at)
+        self.clipping.check(
+            scheduled=not isinstance(self.clip_norm, Constant),
+            secure=self.noise.secure,
+            independent=isinstance(self.noise, IndependentGaussian | BlockGaussian),
+        )
         for event, _ in self.also:
             if event.relation is not self.sampling.relation:
                 raise UnsupportedEvent(
@@ -75,7 +83,10 @@ class PrivacyPlan:
 
     def step(self, step: int) -> StepPlan:
         """What the loop does at ``step``."""
-        return StepPlan(self.clip_norm.at(step), self.noise_multiplier.at(step), step)
+        z, vectors = self.noise_multiplier.at(step), self.sampling.microbatches
+        noise = self.clipping.noise_of_sums(z, vectors)
+        count = self.clipping.noise_of_count(z, vectors)
+        return StepPlan(self.clip_norm.at(step), noise, step, count)
 
     def event(self, step: int, first: int = 0) -> Event:
         """What ``step`` costs, in an attempt that began at ``first``."""

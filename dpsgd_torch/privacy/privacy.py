@@ -14,6 +14,9 @@ from accountant import Event, dpsgd_steps
 from accountant.errors import check, check_delta
 from accountant.risk.limit import RiskLimit
 from accountant.statement import weak_delta
+from dpsgd_torch.clipping.base import Clipping
+from dpsgd_torch.clipping.flat import FLAT
+from dpsgd_torch.clipping.kinds import clipping_of
 from dpsgd_torch.noise.base import Noise
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.privacy.plan import PrivacyPlan
@@ -50,6 +53,8 @@ class Privacy:
         advantage: in place of epsilon, any attacker's TPR − FPR that is not to be passed.
         tpr_at_fpr: the same for true positives at a rate of false ones, as (0.02, 0.001).
         runs: how many runs like this one share the budget, as the folds of a cross-validation do.
+        clipping: how a gradient is cut to the clip norm, a kind of ``dpsgd_torch.clipping`` or its
+            name as of ``--clipping``; flat by default.
 
     Raises:
         InvalidValue: a value outside its domain.
@@ -71,8 +76,11 @@ class Privacy:
     noise: Noise = INDEPENDENT
     advantage: float | None = None
     tpr_at_fpr: tuple[float, float] | None = None
+    clipping: Clipping | str = FLAT
 
     def __post_init__(self) -> None:
+        if isinstance(self.clipping, str):
+            object.__setattr__(self, "clipping", clipping_of(self.clipping))
         check_delta(self.delta)
         noise, epsilon = self.noise_multiplier, self.epsilon
         if epsilon is not None:
@@ -111,6 +119,8 @@ class Privacy:
         }
         if self.noise == INDEPENDENT:
             del written["noise"]  # as when there was no other
+        if self.clipping == FLAT:
+            del written["clipping"]  # likewise
         for name in ("advantage", "tpr_at_fpr"):
             if written[name] is None:
                 del written[name]
@@ -140,6 +150,7 @@ def _plan(privacy: Privacy, sampling: Sampler, also: tuple[tuple[Event, int], ..
         runs=runs,
         noise=privacy.noise,
         limit=privacy.limit,
+        clipping=clipping_of(clip) if isinstance(clip := privacy.clipping, str) else clip,
     )
     if privacy.limit is not None:
         return plan.within(privacy.limit)

@@ -26,6 +26,7 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.arguments import refuse_unfit
+from dpsgd_torch.training.clipped_run import followed_of, groups_of
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.fingerprint import hashed
 from dpsgd_torch.training.kept import Kept
@@ -34,6 +35,7 @@ from dpsgd_torch.training.metrics import Metrics
 from dpsgd_torch.training.modes import TrainingModes
 from dpsgd_torch.training.optimizers import Optimizers, made_optimizer
 from dpsgd_torch.training.physical_size import AUTO, begun_with
+from dpsgd_torch.training.private_optimizer import trained_by
 from dpsgd_torch.training.rates import SchedulerFactory, made_scheduler
 from dpsgd_torch.training.released_state import ReleaseGuard
 from dpsgd_torch.training.secured import secured
@@ -142,6 +144,8 @@ def assembled(
     scheduler, kept = made_scheduler(lr_scheduler, made, rate_schedule), Kept()
     if scheduler:
         kept.add("lr_scheduler", scheduler)
+    if followed := followed_of(plan, shard=shard):
+        kept.add("clip_norm", followed)
     return RunState(
         model=model,
         modes=modes,
@@ -168,6 +172,8 @@ def assembled(
         checkpoint_every=checkpoint_every,
         compiles=compiles,
         world=world,
+        groups=groups_of(plan, model, trained_by(made), compiles=compiles),
+        followed=followed,
         precision=precision,
         forward=precision.forward(call, device),
         shards=Shards(model, made, world) if shard and not world.is_alone else None,

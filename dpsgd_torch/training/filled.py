@@ -102,6 +102,9 @@ class _FirstVectors:
         self.norm, self.vector, self.norms_told = vectors.norm, vectors.vector, vectors.norms_told
         self.written, self.nbytes = vectors.written, vectors.nbytes
 
+    def part(self, places: Sequence[int]) -> Vectors:
+        return _FirstVectors(self._vectors.part(places), len(self.norms))
+
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         return self._vectors.add_to(sums, self._with_others(factors), within)
 

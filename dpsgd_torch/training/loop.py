@@ -86,8 +86,8 @@ class Steps:
     @property
     def plan(self) -> StepPlan:
         """What the step at hand does."""
-        plan = self._run.plan
-        return plan.step(self._run.done) if plan else StepPlan(0.0, 0.0)
+        run = self._run
+        return run.step_plan(run.done) if run.plan else StepPlan(0.0, 0.0)
 
     @property
     def epoch(self) -> int:

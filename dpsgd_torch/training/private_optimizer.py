@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from accountant import InvalidValue
+from dpsgd_torch.clipping.base import Clipping, Group
+from dpsgd_torch.clipping.flat import FLAT
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.vectors import MARGIN, Vectors
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
+from dpsgd_torch.training.clip import clipped
+from dpsgd_torch.training.followed import FollowedClipNorm
 from dpsgd_torch.training.shards import Shards
 from dpsgd_torch.training.sums import ShardedSums, Sums, WholeSums
 from dpsgd_torch.training.world import ALONE, World
@@ -90,6 +95,9 @@ class PrivateOptimizer:
         keyed: whether noise hangs on the sums too: where nothing else tells two runs of one seed
             apart, other sums then meet other noise.
         shards: the parts that each rank holds; None where each holds all.
+        clipping: how a vector is cut to the clip norm.
+        groups: the parameters that it cuts apart, where it does.
+        followed: the clip norm that steps move, where they do.
     """
 
     def __init__(
@@ -103,7 +111,12 @@ class PrivateOptimizer:
         world: World = ALONE,
         shards: Shards | None = None,
         inserted: Inserted | None = None,
+        clipping: Clipping = FLAT,
+        groups: Sequence[Group] = (),
+        followed: FollowedClipNorm | None = None,
     ) -> None:
+        self.clipping, self._groups, self._followed = clipping, groups, followed
+        self._keyed = keyed
         self.optimizer, self.microbatches, self.world = optimizer, microbatches, world
         self._inserted = inserted
         self.noise: Noise = noise or INDEPENDENT
@@ -123,6 +136,8 @@ class PrivateOptimizer:
         self.plan, self.rng = plan, rng
         self.clip_norm, self.noise_multiplier = plan.clip_norm, plan.noise_multiplier
         self._clipped, self._rounded = 0, 0.0
+        if self._followed:
+            self._followed.begin()
         self._kept.begin()
         for p in trained_by(self.optimizer):
             p.grad = None  # the last release's, whose memory the pass can use
@@ -143,13 +158,12 @@ class PrivateOptimizer:
         if not finite.any():
             return norms[finite]
         margin = self.clip_norm * vectors.margin
-        factors = ((self.clip_norm - margin) / (norms.double() + 1e-6)).clamp(max=1.0)
-        factors = factors.where(finite, 0.0)
+        kept, factors = clipped(vectors, self.clipping, self._groups, self.clip_norm)
+        if self._followed:
+            self._followed.see(norms[finite])
         # errors add up: each rank has its part, and each piece may take half of the rest
         left = margin / 4 / self.world.size - self._rounded
-        largest = int(norms.where(finite, -1.0).argmax())
-        self._check_clip(vectors.norm(largest), float(factors[largest]))
-        self._rounded += self._kept.add(vectors, factors, max(0.0, left / 2))
+        self._rounded += self._kept.add(kept, factors, max(0.0, left / 2))
         self._clipped += int(finite.sum())
         return norms[finite]
 
@@ -161,6 +175,9 @@ class PrivateOptimizer:
 
     def add_noise(self) -> None:
         """Leave (sum + noise) / microbatches in each parameter's ``grad``, or raise."""
+        if self._followed:  # of records alone, before canaries join
+            own = Release(self.plan, self._clipped, self.microbatches, self.rng)
+            self._followed.release(own, self.world, keyed=self._keyed)
         if self._inserted:
             self._inserted.join(self)
         release = Release(self.plan, self._clipped, self.microbatches, self.rng, self.state)
@@ -174,14 +191,6 @@ class PrivateOptimizer:
             raise GuaranteeBroken(
                 "optimizer: its parameters changed since training began, and it would step by what "
                 "has no noise; nothing was released: give it all that it trains before"
-            )
-
-    def _check_clip(self, largest: float, factor: float) -> None:
-        clipped = factor * largest
-        if not clipped <= self.clip_norm:
-            raise GuaranteeBroken(
-                f"clipped norm = {clipped:.6g}: must be ≤ clip_norm = {self.clip_norm}; "
-                "nothing was released: report this with the model"
             )
 
 

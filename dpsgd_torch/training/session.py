@@ -151,6 +151,9 @@ class Session:
                     world=run.world,
                     shards=run.shards,
                     inserted=run.inserted,
+                    clipping=run.plan.clipping,
+                    groups=run.groups,
+                    followed=run.followed,
                 ),
                 physical_batch_size=run.at_once,
                 before_release=run.before_release,
@@ -212,6 +215,8 @@ class Session:
             if (inserted := self.state.inserted) and spent:
                 told = inserted.figures(spent)
                 audited = {"audit": inserted.describe(), "audit_outside": told}
+            if self.state.followed and spent:
+                audited["clip_norm_at_end"] = self.state.followed.clip_norm
             if self.state.precision.is_mixed:
                 audited["precision"] = str(self.state.precision)
             folder.write_json("privacy.json", {**figures(spent), **audited})

@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from accountant import PrivacyError
+from dpsgd_torch.clipping.base import Group
 from dpsgd_torch.data.base import Data
 from dpsgd_torch.data.trees import Forward, call
 from dpsgd_torch.data.units import UnitRows
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.methods import Method
-from dpsgd_torch.noise.base import State
+from dpsgd_torch.noise.base import State, StepPlan
 from dpsgd_torch.precision import FLOAT32, Precision
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import Privacy
@@ -27,6 +28,7 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.charges import Charges
 from dpsgd_torch.training.filled import rows_of_pass
+from dpsgd_torch.training.followed import FollowedClipNorm
 from dpsgd_torch.training.history import History
 from dpsgd_torch.training.kept import Kept
 from dpsgd_torch.training.metrics import Metrics
@@ -80,6 +82,8 @@ class RunState:
     keyed: bool = False  # whether noise hangs on the sums: no digest covers all of the data
     data_digest: str = ""  # as all ranks agreed on it
     speed: Speed | None = None  # of the steps that this process takes
+    groups: tuple[Group, ...] = ()  # of parameters that are clipped apart
+    followed: FollowedClipNorm | None = None
     heard: str = ""  # a digest of losses, where nothing else tells them from another loop's
 
     # what changes with the steps
@@ -92,6 +96,12 @@ class RunState:
     torn: bool = False
     stopped: str = ""
     ended: str = ""
+
+    def step_plan(self, step: int) -> StepPlan:
+        """What a private step does, at the clip norm that the run has now."""
+        assert self.plan
+        plan = self.plan.step(step)
+        return self.followed.now(plan) if self.followed else plan
 
     @property
     def attempt(self) -> int:

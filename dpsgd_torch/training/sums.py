@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from dpsgd_torch.gradients.vectors import Vectors, zeros
+from dpsgd_torch.gradients.vectors import Summed, zeros
 from dpsgd_torch.noise.base import Noise, Release
 from dpsgd_torch.noise.blocks import BLOCKS
 from dpsgd_torch.noise.independent import Energies
@@ -31,7 +31,7 @@ class Sums(Protocol):
     def tensors(self) -> list[torch.Tensor]:
         """What this rank holds of them, one tensor a parameter."""
 
-    def add(self, vectors: Vectors, factors: torch.Tensor, within: float) -> float:
+    def add(self, vectors: Summed, factors: torch.Tensor, within: float) -> float:
         """Add Σ factor × vector; returns what was rounded away, at most ``within``."""
 
     def release(self, noise: Noise, own: Release) -> None:
@@ -64,7 +64,7 @@ class WholeSums:
             self._sums = zeros(self.params)
         return self._sums
 
-    def add(self, vectors: Vectors, factors: torch.Tensor, within: float) -> float:
+    def add(self, vectors: Summed, factors: torch.Tensor, within: float) -> float:
         if not self._sums:
             self._sums, rounded = vectors.totals(factors, within)
             return rounded
@@ -106,7 +106,7 @@ class ShardedSums:
     def tensors(self) -> list[torch.Tensor]:
         return self._shards.sums
 
-    def add(self, vectors: Vectors, factors: torch.Tensor, within: float) -> float:
+    def add(self, vectors: Summed, factors: torch.Tensor, within: float) -> float:
         squares = list[float]()
 
         def each() -> Iterator[torch.Tensor]:

@@ -176,10 +176,14 @@ def _also(spent: PrivacyGuarantee) -> str:
 
 def _clip_and_noise(plan: PrivacyPlan) -> str:
     first, last = plan.step(0), plan.step(plan.sampling.steps - 1)
-    words = [f"its gradient was clipped to L2 norm {first.clip_norm:g}"]
-    if last.clip_norm != first.clip_norm:
-        words[0] += f" (by the last step {last.clip_norm:g})"
-    return " and ".join([*words, plan.noise.describe(first, last)])
+    clip = plan.clipping.describe(first.clip_norm, last.clip_norm)
+    words = f"{clip} and {plan.noise.describe(first, last)}"
+    if first.count_noise:
+        words += (
+            f"; the count got noise of deviation {first.count_noise:.6g}, and the two together are "
+            f"charged as Gaussian noise of {plan.noise_multiplier.at(0):.6g} times the clip norm"
+        )
+    return words
 
 
 def _proof(spent: PrivacyGuarantee, plan: PrivacyPlan) -> str:

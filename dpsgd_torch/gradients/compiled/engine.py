@@ -88,6 +88,9 @@ class CompiledVectors:
         self._program, self._left = program, left
         self._names = {p: name for name, p in named.items()}
 
+    def part(self, places: Sequence[int]) -> Vectors:
+        raise NotImplementedError("compiled sums take one factor for all parameters")
+
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         found, error = self.totals(factors, within)
         for total, more in zip(sums, found, strict=True):

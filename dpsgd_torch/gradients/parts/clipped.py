@@ -47,6 +47,16 @@ class PartVectors:
                 if not torch.isfinite(self.norms).all():  # a sum of finite ones may not be
                     self._silence(~torch.isfinite(self.norms))
 
+    def part(self, places: Sequence[int]) -> PartVectors:
+        """The same vectors over some of the parameters alone, by their places."""
+        part = object.__new__(PartVectors)
+        part._params = [self._params[i] for i in places]
+        part._parts = {p: self._parts[p] for p in part._params if p in self._parts}
+        part._examples = self._examples
+        part._squares = {p: self._squares[p] for p in part._parts}
+        part.norms = part._added()
+        return part
+
     @torch.no_grad()
     def add_to(self, sums: list[torch.Tensor], factors: torch.Tensor, within: float = 0.0) -> float:
         """Add Σ factor × vector; the L2 norm of what was rounded away, at most ``within``."""
@@ -110,9 +120,13 @@ class PartVectors:
         self._parts = {p: part.silenced(rows) for p, part in self._parts.items()}
 
     def _norms(self) -> torch.Tensor:
+        told = {p: part.squared_norms() for p, part in self._parts.items()}
+        self._squares = {p: square.double() + error.double() for p, (square, error) in told.items()}
+        return self._added()
+
+    def _added(self) -> torch.Tensor:
         device = self._params[0].device
         squared = torch.zeros(self._examples, dtype=torch.float64, device=device)
-        for part in self._parts.values():
-            square, error = part.squared_norms()
-            squared += square.double() + error.double()
+        for square in self._squares.values():
+            squared += square
         return squared.sqrt().to(self._params[0].dtype)
