@@ -158,7 +158,7 @@ def make_trainer(
         precision=config.precision,
         shard=config.shard and config.dp,
         views=config.views,
-        augment=_augment(config, task),
+        augment=augment_of(config, task),
         average=config.average,
         filter=config.filter,
     )
@@ -242,7 +242,7 @@ def _optimizer(
     return lambda parameters: kind(parameters, **given)
 
 
-def _augment(config: RunConfig, task: Task) -> Augment | None:
+def augment_of(config: RunConfig, task: Task) -> Augment | None:
     """The task's own augmentation, where views are asked for.
 
     Raises:

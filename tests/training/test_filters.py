@@ -11,7 +11,10 @@ from torch import nn
 
 from accountant import InvalidValue
 from dpsgd_torch import ModelError, Privacy
+from dpsgd_torch.gradients.vectors import Stored
+from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.optim import AdamBC, Disk, Doppler
+from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 
 KINDS = {"doppler": "doppler:0.8", "disk": "disk:0.6"}
 GRADIENTS = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 3))).float()
@@ -147,3 +150,40 @@ def test_a_filter_before_several_optimizers_is_refused():
             filter="doppler",
             optimizer=lambda p: [torch.optim.SGD([each], lr=0.1) for each in p],
         )
+
+
+def moved_by_a_record(points: int) -> float:
+    """How far a record that joins moves the sum; ``points``: 1, or 2 clipped one by one.
+
+    Each record's loss is steep both ways, so its gradients here and ahead point apart.
+    """
+    rng, worst = np.random.default_rng(0), 0.0
+    for _ in range(50):
+        records = 100 * torch.from_numpy(rng.normal(size=(3, 5))).float()
+        sums = []
+        for joined in (records, records[1:]):
+            p = nn.Parameter(torch.ones(5) * 0.1)
+            disk = Disk(0.5)
+            disk.follow([p])
+            p.grad = torch.ones(5)
+            disk.apply()
+            p.data -= 0.3 * p.grad  # from 0.1 to −0.2, and ahead to −0.5
+            optimizer = PrivateOptimizer(torch.optim.SGD([p], lr=1.0), microbatches=1)
+            optimizer.begin(StepPlan(1.0, 1.0), np.random.default_rng(0))
+            with disk.looking_ahead():
+                p.grad_sample = joined * (p.detach() + 0.35).sign()
+                optimizer.accumulate(Stored([p]))
+            if points == 2:
+                p.grad_sample = -joined * (p.detach() + 0.35).sign()
+                optimizer.accumulate(Stored([p]))
+            sums.append(optimizer.sums[0].clone())
+        worst = max(worst, float((sums[0] - sums[1]).norm()))
+    return worst
+
+
+def test_one_record_moves_disks_sum_by_one_clip_norm():
+    assert 0.99 < moved_by_a_record(1) <= 1 + 1e-5
+
+
+def test_gradients_at_two_points_clipped_one_by_one_are_caught():
+    assert moved_by_a_record(2) > 1.9
