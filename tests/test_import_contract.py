@@ -78,6 +78,11 @@ WRONG = {
         ("features.made_up.digits", "dpsgd_torch.data.arrays"),
         ("features.made_up.digits", "sklearn"),
     ],
+    "optim": [
+        ("optim.base", "dpsgd_torch.noise.base"),
+        ("optim.adam_bc", "dpsgd_torch.training.state"),
+        ("optim.asked", "dpsgd_torch.schedules"),
+    ],
     "gradients": [
         ("gradients.capture", "dpsgd_torch.training.loop"),
         ("gradients.compiled.program", "dpsgd_torch.training.state"),

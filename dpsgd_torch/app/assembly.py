@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 
@@ -14,7 +15,9 @@ from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.folds import Fold
 from dpsgd_torch.app.preprocessing import Preprocessing
 from dpsgd_torch.app.stored_config import read_config, refuse_edited
+from dpsgd_torch.data.views import Augment
 from dpsgd_torch.errors import ConfigError, RunError, told
+from dpsgd_torch.optim.adam_bc import AdamBC
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import declared_sampler
 from dpsgd_torch.schedules import schedule_from_json
@@ -154,6 +157,10 @@ def make_trainer(
         world=world,
         precision=config.precision,
         shard=config.shard and config.dp,
+        views=config.views,
+        augment=augment_of(config, task),
+        average=config.average,
+        filter=config.filter,
     )
 
 
@@ -223,8 +230,32 @@ def _rows_per_unit(fold: Fold) -> int | None:
 def _optimizer(
     config: RunConfig,
 ) -> Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]:
-    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[config.optimizer]
-    return lambda parameters: kind(parameters, lr=config.learning_rate)
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "adam-bc": partial(AdamBC, floor=config.noise_floor),
+        "adamw-bc": partial(AdamBC, floor=config.noise_floor, decoupled=True),
+    }
+    kind = kinds[config.optimizer]
+    given = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    return lambda parameters: kind(parameters, **given)
+
+
+def augment_of(config: RunConfig, task: Task) -> Augment | None:
+    """The task's own augmentation, where views are asked for.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if config.views == 1:
+        return None
+    if task.augment is None:
+        raise ConfigError(
+            f"views = {config.views}: {config.dataset} has no augmentation as it is trained here "
+            "(images and recordings have, features and tables have none); drop --views"
+        )
+    return task.augment
 
 
 def _early_stopping(config: RunConfig) -> EarlyStopping:

@@ -94,6 +94,8 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             require(
                 kind.tabular or value is None, name, value, "is for tabular data (--preset moa)"
             )
+        self.refuse_optimization()
+        self.refuse_released()
         self.refuse_held()
         alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
         alone = alone and self.sampling == "poisson"
@@ -131,6 +133,30 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
         others = [f"--{name}" for name, held in against.items() if held]
         rule = f"does not go with {' and '.join(others)}; drop one or the other"
         require(not (self.dp and others), "clipping", self.clipping, rule)
+
+    def refuse_released(self) -> None:
+        """Refuse views and post-processing beside what they cannot be had with."""
+        asked = {"average": self.average, "filter": self.filter}
+        for name, value in asked.items():
+            require(
+                not self.shard or value == "none",
+                name,
+                value,
+                "holds tensors of the whole model, and --shard none; drop one of them",
+            )
+        others = [
+            *(["--microbatches"] if self.microbatch_size > 1 else []),
+            *(["--privacy-unit"] if self.privacy_unit != "record" else []),
+            *(["--secure"] if self.secure else []),
+            *(["--compile"] if self.compile else []),
+            *(["--label-epsilon"] if self.label_epsilon else []),
+        ]
+        require(
+            self.views == 1 or not others,
+            "views",
+            self.views,
+            f"share a slot, in float32 passes that are not compiled; drop {' and '.join(others)}",
+        )
 
     @property
     def microbatch_size(self) -> int:

@@ -66,6 +66,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         given = {"epsilon": None, "noise_multiplier": None, **given}
     asked = ("epsilon", "noise_multiplier", "advantage", "tpr_at_fpr", "twin", "secure", "shard")
     idle = [name for name in asked if given.get(name)]
+    idle += ["filter"] if given.get("filter", "none") != "none" else []
     if given.get("dp") is False and idle:
         names = ", ".join(map(_flag, idle))
         raise ConfigError(f"dp = False: leaves {names} without effect; drop one or the other")

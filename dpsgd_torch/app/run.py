@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dpsgd_torch.app.assembly import (
+    augment_of,
     baseline_of,
     begin,
     make_trainers,
@@ -62,6 +63,7 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
 
     Precision.of(config.precision).refuse_unfit(usable_device(config.device))
     task = load_task(config, request.data_dir, request.partial)
+    augment_of(config, task)  # refused before other releases are charged
     units = chosen_units(config, task)
     config = sized(config, task, units)
     preprocessing = Preprocessing.of(config, task)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from accountant.errors import InvalidValue
+from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.optim.asked import read
 from dpsgd_torch.samplers.registry import parsed, words
 from dpsgd_torch.schedules import GRAMMAR
 from dpsgd_torch.tasks.base import knob, require
 
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam", "adamw", "adam-bc", "adamw-bc")
 GENERATORS = ("numpy", "blocks", "philox")
 VALIDATIONS = ("none", "private", "public", "selection")
 _SHAPE = f"by step, as factors of the first value: {GRAMMAR}, or @FILE of lines step,factor"
@@ -249,9 +252,54 @@ class Optimization:
     optimizer: str = knob("sgd", "what takes the noisy gradient", choices=OPTIMIZERS)
     learning_rate: float = knob(0.25, "of the optimizer", rule="positive")
     rate_schedule: str = knob("constant", f"learning rate {_SHAPE}")
+    weight_decay: float = knob(0.0, "of the optimizer; apart from the gradient in adamw", since=3)
+    noise_floor: float = knob(
+        0.1,
+        "least second moment of adam-bc and adamw-bc, corrected for the noise, in units of the "
+        "noise's own",
+        rule="positive",
+        since=3,
+    )
+    average: str = knob(
+        "none",
+        "averaged weights in place of the last ones: ema:0.999, or tail:0.5 for the mean over the "
+        "last half of the steps; free",
+        since=3,
+    )
+    filter: str = knob(
+        "none",
+        "filter of the noisy gradient: doppler:0.9 (low-pass), disk:0.7 (Kalman); free",
+        since=3,
+    )
+    views: int = knob(
+        1,
+        "augmented views of a record in each step, whose mean gradient is clipped as one; no "
+        "further ε",
+        rule="count",
+        since=3,
+    )
     twin: bool = knob(
         False, "train the non-private baseline from the same initial weights beside it"
     )
+
+    def refuse_optimization(self) -> None:
+        require(
+            0 <= self.weight_decay <= 1, "weight_decay", self.weight_decay, "must lie in [0, 1]"
+        )
+        corrects = self.optimizer.endswith("-bc")
+        rule = f"takes the noise's deviation as planned, which --filter {self.filter} changes; drop"
+        for name in ("average", "filter"):
+            value = getattr(self, name)
+            try:
+                kind, _ = read(name, value)
+            except InvalidValue as error:
+                raise ConfigError(str(error)) from error
+            require(
+                not (name == "filter" and corrects) or kind == "none",
+                "optimizer",
+                self.optimizer,
+                f"{rule} one of them",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,15 @@ class Noise(abc.ABC):
     def describe(self, first: StepPlan, last: StepPlan) -> str:
         """The noise of the first step and of the last, as a clause: "… was added"."""
 
+    def deviation(self, plan: StepPlan) -> float | None:
+        """Standard deviation of that step's noise on each coordinate of the sum.
+
+        None where it is not the same number for all of them, or no number of the plan's: what
+        corrects for it (``optim.AdamBC``) is then refused.
+        """
+        del plan
+        return None
+
     def state(self, params: Sequence[torch.nn.Parameter]) -> State:
         """What the first step of an attempt starts from."""
         del params

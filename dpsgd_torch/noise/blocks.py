@@ -54,6 +54,9 @@ class BlockGaussian(Noise):
     ) -> Event:
         return INDEPENDENT.charges(step, noise_multiplier, sampler, first)
 
+    def deviation(self, plan: StepPlan) -> float:
+        return plan.noise_multiplier * plan.clip_norm
+
     def describe(self, first: StepPlan, last: StepPlan) -> str:
         return INDEPENDENT.describe(first, last)
 

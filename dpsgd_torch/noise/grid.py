@@ -140,6 +140,9 @@ class GridGaussian(Noise):
             p.grad = grad.view(p.shape)
         check_sum_and_noise(total, added * step**2, deviation * step, step, coordinates, release)
 
+    def deviation(self, plan: StepPlan) -> float:
+        return plan.noise_multiplier * plan.clip_norm
+
     def describe(self, first: StepPlan, last: StepPlan) -> str:
         words = (
             f"discrete Gaussian noise of {first.noise_multiplier:.6g} times that norm, "

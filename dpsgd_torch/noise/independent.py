@@ -64,6 +64,9 @@ class IndependentGaussian(Noise):
             p.grad = grad.view(p.shape)
         refuse_unplanned(Energies(total, added), std, step, coordinates, release)
 
+    def deviation(self, plan: StepPlan) -> float:
+        return plan.noise_multiplier * plan.clip_norm
+
     def describe(self, first: StepPlan, last: StepPlan) -> str:
         words = f"Gaussian noise of {first.noise_multiplier:.6g} times that norm was added"
         if last.noise_multiplier != first.noise_multiplier:

@@ -68,6 +68,7 @@ def with_features(task: Task, knobs: ImageKnobs) -> Task:
         make_model=lambda _: linear_head(train[0].shape[1], len(task.labels)),
         input_range=(-recipe.norm, recipe.norm),
         prior=_prior(recipe),
+        augment=None,  # of images, not of their features
     )
 
 

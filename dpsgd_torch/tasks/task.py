@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.data.trees import Tree, mapped
+from dpsgd_torch.data.views import Augment
 
 Pair = tuple[Tree, torch.Tensor]
 Score = Callable[[Any, torch.Tensor], torch.Tensor]
@@ -50,7 +51,7 @@ class Task:
     numbers mean to whoever runs it elsewhere; ``note`` is a sentence for the statement, ``prior``
     one on what the model is given beforehand. ``units`` are columns of ids, one a training row,
     whose privacy can be asked for; ``table`` is there where inputs are columns of a table,
-    ``predictions`` where the task asks for a file of them.
+    ``predictions`` where the task asks for a file of them; ``augment`` draws views of inputs.
     """
 
     train: Pair
@@ -68,6 +69,7 @@ class Task:
     units: Mapping[str, torch.Tensor] = field(default_factory=dict)
     table: Table | None = None
     predictions: Predictions | None = None
+    augment: Augment | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What task.json says: all public."""

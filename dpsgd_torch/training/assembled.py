@@ -20,11 +20,13 @@ from dpsgd_torch.data.trees import Tree, call
 from dpsgd_torch.data.unit_ids import UnitIds
 from dpsgd_torch.gradients import model_checks as validate
 from dpsgd_torch.gradients.losses import Loss, per_example
+from dpsgd_torch.optim.base import Average, Filter
 from dpsgd_torch.precision import FLOAT32, Precision
 from dpsgd_torch.privacy.privacy import Privacy, declared_sampler
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder
+from dpsgd_torch.training.after_release import post_processing
 from dpsgd_torch.training.arguments import refuse_unfit
 from dpsgd_torch.training.clipped_run import followed_of, groups_of
 from dpsgd_torch.training.early_stopping import EarlyStopping
@@ -44,6 +46,7 @@ from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.steering import Steering, validation_events
 from dpsgd_torch.training.streams import Streams
 from dpsgd_torch.training.validation import HeldOut, Validation
+from dpsgd_torch.training.views import ONE_VIEW, Views
 from dpsgd_torch.training.world import ALONE, World
 from dpsgd_torch.training.wrapped import refuse_wrapped
 
@@ -77,6 +80,9 @@ def assembled(
     precision: str | Precision = FLOAT32,
     secure: bool = False,
     shard: bool = False,
+    average: str | Average | None = None,
+    filter: str | Filter | None = None,
+    views: Views = ONE_VIEW,
 ) -> RunState:
     """The state of a run that has not begun; the model is on its device, and in training mode.
 
@@ -140,12 +146,16 @@ def assembled(
     trainable = validate.trainable_parameters(model)
     made = made_optimizer(optimizer, model, trainable)
     validate.refuse_unreachable(model, made)
+    views.check(sampling, secure=secure, compiles=compiles)
     held_out = HeldOut(validation, taken, device) if validation else None
     scheduler, kept = made_scheduler(lr_scheduler, made, rate_schedule), Kept()
     if scheduler:
         kept.add("lr_scheduler", scheduler)
     if followed := followed_of(plan, shard=shard):
         kept.add("clip_norm", followed)
+    after = post_processing(model, made, plan, average, filter, shard=shard)
+    for name, each in after.items():
+        kept.add(name, each)
     return RunState(
         model=model,
         modes=modes,
@@ -163,6 +173,9 @@ def assembled(
         optimizer=made,
         steering=Steering(made, rate_schedule, held_out, early_stopping, scheduler),
         kept=kept,
+        average=after.get("average"),
+        filter=after.get("filter"),
+        views=views,
         guard=guard,
         streams=_streams(world, seed, secure),
         folder=_folder(run_dir) if world.is_first else None,

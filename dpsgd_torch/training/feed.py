@@ -30,7 +30,7 @@ class Feed:
     """
 
     def __init__(self, run: RunState) -> None:
-        self._run = run
+        self._run, self._step = run, run.done
         self._drawn: dict[int, Drawn] = {}
         self._asked: deque[Indices] = deque()
         self._next: Batch | None = None
@@ -39,12 +39,14 @@ class Feed:
 
     def draw(self, step: int) -> Drawn:
         """Who is in the batch of ``step``, over all ranks."""
+        self._step = step
         found = self._drawn.pop(step, None)
         return self._draw(step) if found is None else found
 
     def share(self, drawn: Drawn) -> Drawn:
-        """The part of a batch that this rank takes."""
-        return share(drawn, self._run.world.rank, self._run.world.size)
+        """The part of a batch that this rank takes, a row for each view of each record."""
+        run = self._run
+        return run.views.spread(share(drawn, run.world.rank, run.world.size))
 
     def ready(self, step: int) -> None:
         """Have the first physical batch of ``step``, before the step is charged.
@@ -63,7 +65,16 @@ class Feed:
             ).with_traceback(error.__traceback__) from None
 
     def take(self, indices: Indices) -> Batch:
-        """The next physical batch, which is of these rows."""
+        """The next physical batch, which is of these rows; augmented, where that was asked for."""
+        rows, run = self._run.views.once(indices), self._run
+        batch = self._taken(rows)
+        return run.views.made(
+            batch,
+            rows,
+            lambda: run.streams.key("augmentation", attempt=run.attempt, step=self._step),
+        )
+
+    def _taken(self, indices: Indices) -> Batch:
         if self._batches is None:
             return self._run.data.take(indices)
         batch, self._next = self._next or next(self._batches), None
@@ -94,8 +105,9 @@ class Feed:
             key = run.streams.key("augmentation", attempt=run.attempt, step=step)
             drawn = self.share(drawn)
             for piece in physical_batches(drawn.slots, run.at_once):
-                self._asked.append(drawn.rows[piece])
-                yield Wanted(drawn.rows[piece], key)
+                rows = run.views.once(drawn.rows[piece])
+                self._asked.append(rows)
+                yield Wanted(rows, key)
 
 
 @contextlib.contextmanager

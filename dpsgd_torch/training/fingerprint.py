@@ -21,6 +21,7 @@ from dpsgd_torch.gradients.compiled.compiler import compiler
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.optimizers import name_of
 from dpsgd_torch.training.state import RunState
+from dpsgd_torch.training.views import ONE_VIEW
 
 CODE_CONTRACT = 2  # raised whenever the order or meaning of a run's random draws changes
 
@@ -52,6 +53,8 @@ def contract(run: RunState) -> dict[str, Any]:
     }
     if run.precision.is_mixed:
         parts["precision"] = str(run.precision)
+    if run.views != ONE_VIEW:
+        parts["views"] = [run.views.count, described(run.views.augment)]
     if run.kept:
         parts["kept"] = run.kept.to_json()
     return dict(json.loads(json.dumps(parts, default=float)))

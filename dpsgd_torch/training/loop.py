@@ -157,17 +157,20 @@ class Steps:
             run.charges.settle(run.done, checksum, self._on_record)
         run.done, run.torn, self._record = run.done + 1, False, None
         run.steering.stepped()
+        if run.average:
+            run.average.update(run.model, run.done - 1, run.sampling.steps)
         if run.done == self._ends[epoch - 1]:
             try:
-                score = run.steering.validate(
-                    run.model,
-                    run.streams,
-                    run.sampling.steps + epoch,
-                    run.charges if run.plan else None,
-                    run.world,
-                    keyed=run.keyed,
-                    whole=run.of_whole_model if run.is_apart else None,
-                )
+                with run.averaged():
+                    score = run.steering.validate(
+                        run.model,
+                        run.streams,
+                        run.sampling.steps + epoch,
+                        run.charges if run.plan else None,
+                        run.world,
+                        keyed=run.keyed,
+                        whole=run.of_whole_model if run.is_apart else None,
+                    )
             except BudgetExceeded as reason:
                 run.stopped, score = str(reason), None
             self._record = _end_epoch(run, epoch, self._private, score)
@@ -206,6 +209,8 @@ class Steps:
         """Leave the model as it is to be handed on."""
         run = self._run
         run.refuse_changed_state()
+        if run.average:
+            run.average.put_in_place(run.model)
         run.steering.restore(run.model, run.folder, run.history.scores)
         run.world.exchange("the last weights")
         if not run.world.is_alone and run.steering.early_stopping.keep_best:
@@ -277,18 +282,17 @@ def _tested(run: RunState) -> dict[str, float]:
 def _end_epoch(
     run: RunState, epoch: int, private: PrivateRecord, score: float | None
 ) -> EpochRecord:
-    record = EpochRecord(
-        epoch=epoch,
-        step=run.done,
-        epsilon=run.charges.ledger.epsilon() if run.plan else None,
-        test=_tested(run),
-        validation=score,
-    )
+    epsilon = run.charges.ledger.epsilon() if run.plan else None
+    with run.averaged():
+        record = EpochRecord(
+            epoch=epoch, step=run.done, epsilon=epsilon, test=_tested(run), validation=score
+        )
     run.history.epochs.append(record)
     private = summed(run.world.exchange("an epoch's record", private.parts()))
     run.history.private.append(private.to_json(epoch))
     if score is not None:
-        run.steering.keep(run.model, run.folder, run.history.scores)
+        with run.averaged():
+            run.steering.keep(run.model, run.folder, run.history.scores)
     if run.folder:
         run.write_metrics(run.folder)
     return record

@@ -16,8 +16,10 @@ from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.vectors import MARGIN, Vectors
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
+from dpsgd_torch.optim.base import tell_deviation
 from dpsgd_torch.training.clip import clipped
 from dpsgd_torch.training.followed import FollowedClipNorm
+from dpsgd_torch.training.optimizers import parts_of
 from dpsgd_torch.training.shards import Shards
 from dpsgd_torch.training.sums import ShardedSums, Sums, WholeSums
 from dpsgd_torch.training.world import ALONE, World
@@ -182,6 +184,9 @@ class PrivateOptimizer:
             self._inserted.join(self)
         release = Release(self.plan, self._clipped, self.microbatches, self.rng, self.state)
         self._kept.release(self.noise, release)
+        deviation = self.noise.deviation(self.plan)
+        of_grad = None if deviation is None else deviation / self.microbatches
+        tell_deviation(parts_of(self.optimizer), of_grad)
         if self._inserted:
             self._inserted.see(self)
 

@@ -56,6 +56,7 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     within = TargetRange.of(run.given_loss)
     met = met_rows(run, within)
     check_rows(met, run.model, run.loss, within, at_once(run), learns=True)
+    run.views.try_on(met.rows)
     method = chosen(run, gradients, met.rows)
     if run.compiles:
         method = compiled(run, method, met.rows)
@@ -104,7 +105,7 @@ def try_model(run: RunState) -> None:
         ModelError, InvalidValue: what cannot be trained, saved or loaded.
     """
     if not run.picks_size:
-        refuse_long_sums(run.sampling.batch_size, run.physical_batch_size, run.world.size)
+        refuse_long_sums(run.sampling.batch_size, vectors_at_once(run), run.world.size)
     refuse_without_float64(run.device)
     refuse_mixing_layers(run.model)
     refuse_by_name(run.model)
@@ -124,7 +125,12 @@ def method_of(run: RunState, gradients: str) -> Method:
 
 def at_once(run: RunState) -> int:
     """So many rows at once a step has."""
-    return min(run.physical_batch_size, run.sampling.likely_rows())
+    return min(run.physical_batch_size, run.sampling.likely_rows() * run.views.count)
+
+
+def vectors_at_once(run: RunState) -> int:
+    """So many clipped vectors at most a pass adds to the sum."""
+    return max(1, run.physical_batch_size // run.views.count)
 
 
 def met_rows(run: RunState, within: TargetRange | None = None) -> FirstPass:
@@ -134,7 +140,7 @@ def met_rows(run: RunState, within: TargetRange | None = None) -> FirstPass:
 
 def chosen(run: RunState, gradients: str, rows: Batch) -> Method:
     """The method, rehearsed on these rows; sets the physical batch size where it is "auto"."""
-    likely = run.sampling.likely_rows()
+    likely = run.sampling.likely_rows() * run.views.count
 
     def sized(example: Callable[[], int]) -> int:
         if run.picks_size:
@@ -147,7 +153,7 @@ def chosen(run: RunState, gradients: str, rows: Batch) -> Method:
             )
             sizes = run.world.exchange("physical batch size", run.physical_batch_size)
             run.physical_batch_size = min(sizes)
-            refuse_long_sums(run.sampling.batch_size, run.physical_batch_size, run.world.size)
+            refuse_long_sums(run.sampling.batch_size, vectors_at_once(run), run.world.size)
         return at_once(run)
 
     try_lengths(run.model, run.loss, run.data, run.forward)

@@ -115,6 +115,9 @@ class Session:
                 validate.refuse_unreachable(run.model, run.optimizer)
             self.open()
         run.refuse_changed_state()
+        if run.average and run.average.is_in_place:  # training goes on from the last weights
+            run.average.put_back(run.model)
+            run.guard.accept()
         run.guard.begin()
         with run.apart():
             yield from self._taking(run)
@@ -157,7 +160,7 @@ class Session:
                 ),
                 physical_batch_size=run.at_once,
                 before_release=run.before_release,
-                around=run.phase,
+                around=run.around_passes,
             )
 
     def privacy_spent(self) -> PrivacyGuarantee:
@@ -219,6 +222,8 @@ class Session:
                 audited["clip_norm_at_end"] = self.state.followed.clip_norm
             if self.state.precision.is_mixed:
                 audited["precision"] = str(self.state.precision)
+            if self.state.average:
+                audited["weights"] = self.state.average.told()
             folder.write_json("privacy.json", {**figures(spent), **audited})
 
     def close(self) -> None:

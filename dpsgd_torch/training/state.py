@@ -21,6 +21,7 @@ from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.methods import Method
 from dpsgd_torch.noise.base import State, StepPlan
+from dpsgd_torch.optim.base import Average, Filter
 from dpsgd_torch.precision import FLOAT32, Precision
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import Privacy
@@ -39,6 +40,7 @@ from dpsgd_torch.training.shards import Shards
 from dpsgd_torch.training.speed import Speed
 from dpsgd_torch.training.steering import Steering
 from dpsgd_torch.training.streams import Streams
+from dpsgd_torch.training.views import ONE_VIEW, Views
 from dpsgd_torch.training.world import ALONE, World
 
 T = TypeVar("T")
@@ -79,6 +81,9 @@ class RunState:
     shards: Shards | None = None  # the parts that this rank holds, where each holds some
     keeps: bool = False  # whether rank 0 has a folder
     inserted: Inserted | None = None
+    average: Average | None = None  # of the weights, which stands in for the last ones
+    filter: Filter | None = None  # of the noisy gradient
+    views: Views = ONE_VIEW
     keyed: bool = False  # whether noise hangs on the sums: no digest covers all of the data
     data_digest: str = ""  # as all ranks agreed on it
     speed: Speed | None = None  # of the steps that this process takes
@@ -145,6 +150,12 @@ class RunState:
         with self.shards.phase() if self.shards else contextlib.nullcontext():
             yield
 
+    @contextlib.contextmanager
+    def around_passes(self) -> Iterator[None]:
+        """Around a private step's passes: the model where its gradients are to be taken."""
+        with self.filter.looking_ahead() if self.filter else contextlib.nullcontext(), self.phase():
+            yield
+
     def first_with_model(self, make: Callable[[], T], what: str) -> T:
         """What rank 0 makes of the model, JSON, for all; what it refuses is refused by all."""
         made = self.of_whole_model(make, what)
@@ -190,6 +201,12 @@ class RunState:
         if self.plan and self.charges.ledger.first_step == self.done:
             self.noise_state = self.plan.noise.state(trained_by(self.optimizer))
         self.torn = False
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Around what looks at the weights that are handed on; the last ones come back."""
+        with self.average.in_place(self.model) if self.average else contextlib.nullcontext():
+            yield
 
     def refuse_changed_state(self) -> None:
         """Stop for good where the model holds what the last step did not leave."""

@@ -14,8 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from accountant import Ledger
 from accountant.errors import check
+from dpsgd_torch.data.views import Augment
 from dpsgd_torch.gradients.losses import Loss
 from dpsgd_torch.gradients.methods import RENAMED
+from dpsgd_torch.optim.base import Average, Filter
 from dpsgd_torch.precision import Precision, refuse_open_autocast
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.privacy.privacy import Privacy
@@ -35,6 +37,7 @@ from dpsgd_torch.training.rehearse import try_all
 from dpsgd_torch.training.session import Session
 from dpsgd_torch.training.state import Shown
 from dpsgd_torch.training.validation import Validation
+from dpsgd_torch.training.views import Views
 from dpsgd_torch.training.world import World
 
 
@@ -88,6 +91,12 @@ class Trainer:
             "fp16:4096", a loss scale; see ``Precision``. Scores are computed in float32.
         secure: noise exact to the last bit, and it and the samples from a cryptographic generator;
             ``docs/secure.md`` says what is then proven.
+        views: so many of a record are drawn by ``augment`` in each step, and the mean of their
+            gradients is clipped as one [De et al. 2022, Section 3]: sensitivity and ε are as ever.
+        augment: (inputs, draws) → inputs of the same shape; ``data.views`` says what draws are.
+        average: "ema:0.999", "tail:0.5" or an ``optim.Average`` of the weights, which is scored,
+            validated, saved and left in the model in place of the last ones; free.
+        filter: "doppler:0.9", "disk:0.7" or an ``optim.Filter`` of the noisy gradient; free.
 
     Raises:
         InvalidValue, ModelError, DataError, RunError: before anything is charged.
@@ -134,6 +143,10 @@ class Trainer:
         world: World | None = None,
         precision: str | Precision = "float32",
         shard: bool = False,
+        views: int = 1,
+        augment: Augment | None = None,
+        average: str | Average | None = None,
+        filter: str | Filter | None = None,
     ) -> None:
         self.callbacks, self._fitted = callbacks_in(callbacks), False
         world = World.of_environment() if world is None else world
@@ -165,6 +178,9 @@ class Trainer:
                 world=world,
                 precision=precision,
                 shard=shard,
+                average=average,
+                filter=filter,
+                views=Views(views, augment),
             )
             self._session = Session(state, begun=isinstance(run_dir, RunFolder), ledger=ledger)
             refuse_open_autocast(state.device)

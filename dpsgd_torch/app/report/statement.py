@@ -8,6 +8,7 @@ from accountant import Relation, event_from_json
 from accountant.statement import describe_event, round_down, round_up
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import Audited, evidence
+from dpsgd_torch.app.report.recipe import recipe
 from dpsgd_torch.mechanisms.discrete import CELLS
 from dpsgd_torch.noise.grid import sensitivity_in_cells
 from dpsgd_torch.privacy.cross_check import opacus_prices
@@ -102,6 +103,7 @@ def statement(
                 _listed("Not covered by ε:", _exceptions(config, plan, has_baseline)),
                 _listed("Assumed:", _assumed(config, plan)),
                 *_about(note, prior),
+                *map(_wrap, recipe(config)),
                 *_remarks(spent, claim, stopped, config.precision),
             ]
         )

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dpsgd_torch.tasks.augment import shifted
 from dpsgd_torch.tasks.task import Task, accuracy, glorot_
 
 TRAIN_SIZE = 1437  # of 1,797; a seeded split, so that every run agrees on who is private
@@ -43,6 +44,7 @@ def digits_task(dropout: float) -> Task:
         loss=nn.CrossEntropyLoss(),
         metrics={"accuracy": accuracy},
         labels=tuple("0123456789"),
+        augment=shifted(1),
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.errors import DataError
+from dpsgd_torch.tasks.augment import moved_otherwise
 from dpsgd_torch.tasks.gestures.files import AXES, LIMITS, SAMPLES, Recordings, read_gestures
 from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
 from dpsgd_torch.tasks.task import Pair, Task, accuracy, glorot_
@@ -96,6 +97,7 @@ def gesture_task(data_dir: Path | None, loss: str, partial: str = "refuse") -> T
         output="probabilities" if squared else "logits",
         synthetic=data_dir is None,
         note=_RECORDED if data_dir else _MADE_UP,
+        augment=moved_otherwise(SAMPLES, sum(input_range) / 2),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from dpsgd_torch.tasks.augment import shifted
 from dpsgd_torch.tasks.mnist.fetch import load_splits
 from dpsgd_torch.tasks.task import Pair, Task, accuracy, glorot_
 
@@ -50,6 +51,7 @@ def mnist_task(name: str, data_dir: Path | None, dropout: float) -> Task:
         loss=nn.CrossEntropyLoss(),
         metrics={"accuracy": accuracy},
         labels=_FASHION if name == "fashion-mnist" else _DIGITS,
+        augment=shifted(2, flips=name == "fashion-mnist"),
     )
 
 
