@@ -26,7 +26,8 @@ from accountant.factorization.participation import (
 Array = NDArray[np.float64]
 
 _UP = 1 + 1e-11  # more than sums of some thousand rounded terms are off
-_MOST_ENTRIES = 2**26  # of CᵀC, where all of them are looked at
+_NEAR = 1.001  # of what evenly spaced contributions reach, at least: no need to look further
+_MOST_ENTRIES = 2**25  # of CᵀC that are looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +71,17 @@ def sensitivity(coefficients: Array, steps: int, participation: Participation) -
             return _found(spaced, True, "no entry is negative: the first step's order is worst")
         if (np.diff(c) <= 0).all():
             return _found(spaced, True, "decreasing entries [Kalinin, Lampert 2024, Theorem 2]")
+    falling = np.maximum.accumulate(abs(c)[::-1])[::-1]
+    above = _norm(evenly_spaced(falling, steps, most, apart)) * _UP
+    rounds = 1 if isinstance(participation, FixedEpochs) else min(most, bands // apart)
+    if above <= _NEAR * spaced or steps * bands * rounds > _MOST_ENTRIES:
+        return _found(above, False, "decreasing entries above its own [Kalinin, Lampert 2024]")
     gram = _gram(c, steps)
     if isinstance(participation, FixedEpochs):
         chain = most == 2 or bands <= 2 * apart
         return _found(_fixed(gram, steps, apart), chain, "the sum of |CᵀC| over each order")
-    return _found(
-        _separated(gram, most, apart), False, "rows of |CᵀC| [Choquette-Choo et al. 2023]"
-    )
+    by_rows = _separated(gram, most, apart)
+    return _found(min(by_rows, above), False, "rows of |CᵀC| [Choquette-Choo et al. 2023]")
 
 
 def separation(participation: Participation, steps: int) -> int:
