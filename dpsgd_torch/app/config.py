@@ -77,13 +77,14 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             "has noise of its own, and charges for the rounding of float32 passes that are not "
             f"compiled; drop --secure or {' and '.join(others)}",
         )
-        whole = self.noise_generator == "philox" or self.keep_best
+        own = self.noise != "independent" or self.sampling == "passes"
+        whole = self.noise_generator == "philox" or self.keep_best or self.noise != "independent"
         require(
             not self.shard or not whole,
             "shard",
             self.shard,
             "draws noise by blocks and never holds the model whole; drop --shard, or "
-            "--noise-generator philox and --keep-best",
+            "--noise, --noise-generator philox and --keep-best",
         )
         for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
             try:
@@ -97,7 +98,6 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             )
         self.refuse_held()
         alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
-        own = self.noise != "independent" or self.sampling == "passes"
         self.refuse_audit(fits=self.dp and alone, own=own)
         require(
             self.label_epsilon is None

@@ -8,7 +8,7 @@ from dpsgd_torch.schedules import GRAMMAR
 from dpsgd_torch.tasks.base import knob, require
 
 OPTIMIZERS = ("sgd", "adam")
-FACTORS = ("bandmf", "sqrt", "inverse-sqrt")
+FACTORS = ("bandmf", "bandinvmf", "banded_sqrt", "banded_inverse_sqrt")
 SAMPLINGS = ("auto", "poisson", "cyclic", "passes")
 GENERATORS = ("numpy", "blocks", "philox")
 VALIDATIONS = ("none", "private", "public", "selection")
@@ -148,6 +148,12 @@ class Promise:
             "noise",
             self.noise,
             "is drawn by numpy and not exactly; drop --noise-generator and --secure",
+        )
+        require(
+            not (self.secure and self.dp) or self.sampling != "passes",
+            "sampling",
+            self.sampling,
+            "is not for exact noise, which is charged for samples of Poisson's law; drop --secure",
         )
         constant = self.clip_schedule == self.noise_schedule == "constant"
         require(

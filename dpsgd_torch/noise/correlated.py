@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ import torch
 
 from accountant import Event, NoCost, UnsupportedEvent
 from accountant.errors import check
-from accountant.factorization.bandmf import bandmf
+from accountant.factorization.bandmf import bandinvmf, bandmf
 from accountant.factorization.factor import Factor
 from accountant.factorization.participation import FixedEpochs, Participation, SinglePass
 from accountant.factorization.square_roots import banded_inverse_sqrt, banded_sqrt
@@ -27,7 +27,12 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.cyclic import CyclicPoisson
 from dpsgd_torch.samplers.passes import Passes
 
-KINDS = ("bandmf", "sqrt", "inverse-sqrt")
+MADE: dict[str, Callable[[int, int, Participation], Factor]] = {
+    "bandmf": bandmf,
+    "bandinvmf": bandinvmf,
+    "banded_sqrt": lambda steps, bands, allowed: banded_sqrt(steps, bands),
+    "banded_inverse_sqrt": lambda steps, bands, allowed: banded_inverse_sqrt(steps, bands),
+}
 _PIECE = 1 << 16  # coordinates that are noised at once, so that they stay in the cache
 
 
@@ -58,15 +63,15 @@ class Correlated(Noise):
       the part of it which is fresh: what is left of it once the past is taken off.
 
     Args:
-        kind: of C: "bandmf", optimised for the root-mean-square error of the prefix sums; "sqrt",
-            the square root of the prefix sums' matrix, cut off; or "inverse-sqrt", whose inverse
-            is, for ``Passes`` alone.
+        kind: of C: "bandmf", optimised for the root-mean-square error of the prefix sums; its
+            closed form "banded_sqrt"; or "bandinvmf" and "banded_inverse_sqrt", where C⁻¹ has few
+            diagonals, for ``Passes`` alone.
         bands: diagonals of C, or of C⁻¹; so many noises less one, each of the size of the model in
             float64, are held and kept in checkpoints.
 
     >>> from dpsgd_torch.samplers.cyclic import cyclic
     >>> sampler = cyclic(4)(dataset_size=1000, batch_size=50, steps=40)
-    >>> Correlated("sqrt", 4).charges(0, 1.5, sampler)
+    >>> Correlated("banded_sqrt", 4).charges(0, 1.5, sampler)
     PoissonSampled(sampling_rate=0.2, event=Gaussian(noise_multiplier=1.5))
     """
 
@@ -78,8 +83,8 @@ class Correlated(Noise):
     planned: Planned | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        rule = f"must be one of {', '.join(KINDS)}"
-        check(self.kind in KINDS, "kind of correlated noise", self.kind, rule)
+        rule = f"must be one of {', '.join(MADE)}"
+        check(self.kind in MADE, "kind of correlated noise", self.kind, rule)
         check(self.bands >= 1, "bands", self.bands, "must be at least 1")
 
     def check(self, sampler: Sampler) -> None:
@@ -90,13 +95,7 @@ class Correlated(Noise):
             bands = self.bound(sampler).of_plan.factor.bands
             rule = f"must be at least {bands}, the bands of {self}, or one record's columns meet"
             check(sampler.cycle >= bands, "cycle", sampler.cycle, rule)
-        elif isinstance(sampler, Passes):
-            # it would be optimised for contributions that do not change their sign from pass to
-            # pass, by entries that do, and those that change it would be paid for many times over
-            rule = f"must be at most {sampler.period}, the steps of a pass, for {self.kind}"
-            overlaps = self.kind == "bandmf" and self.bands > sampler.period
-            check(not overlaps, "bands", self.bands, rule, "lower them, or take sqrt")
-        else:
+        elif not isinstance(sampler, Passes):
             raise UnsupportedEvent(
                 f"noise = {self}: is analysed for cyclic Poisson samples and for passes in a fixed "
                 f"order, not for those of {sampler.name}; take sampler=cyclic({self.bands}) or "
@@ -219,12 +218,7 @@ class Planned:
 
 @lru_cache(maxsize=16)
 def _planned(kind: str, bands: int, steps: int, allowed: Participation, exchanged: int) -> Planned:
-    made = {
-        "bandmf": lambda: bandmf(steps, bands, allowed),
-        "sqrt": lambda: banded_sqrt(steps, bands),
-        "inverse-sqrt": lambda: banded_inverse_sqrt(steps, bands),
-    }
-    factor = made[kind]()
+    factor = MADE[kind](steps, bands, allowed)
     # the deviation of step t's noise is the norm of row t of C⁻¹
     column = factor.correlated(np.eye(steps, 1)[:, 0])
     growth = tuple(np.sqrt(np.cumsum(column**2)).tolist())
