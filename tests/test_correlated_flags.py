@@ -5,7 +5,7 @@ import pytest
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.search.flags import parse
 from dpsgd_torch.errors import ConfigError
-from dpsgd_torch.noise.correlated import MADE, Correlated
+from dpsgd_torch.noise.correlated import KINDS, Correlated
 from dpsgd_torch.samplers.passes import Passes
 from dpsgd_torch.samplers.poisson import PoissonSampler
 
@@ -13,7 +13,7 @@ MFG = "correlated:bandmf:8"
 
 
 def test_every_factor_that_training_takes_is_a_flag():
-    for kind in MADE:
+    for kind in KINDS:
         config = RunConfig(dataset="digits", noise=f"correlated:{kind}:8", sampling="passes")
         assert config.privacy(100).noise == Correlated(kind, 8)
         assert config.sampler() is Passes

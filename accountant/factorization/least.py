@@ -11,7 +11,7 @@ import scipy  # which loads its submodules when they are first used
 
 from accountant.errors import check
 from accountant.factorization.factor import Array, Factor
-from accountant.factorization.participation import Participation, SinglePass
+from accountant.factorization.participation import Participation, Reshuffled, SinglePass
 from accountant.factorization.sensitivity import evenly_spaced, separation
 
 Objective = Literal["rms", "max"]
@@ -36,11 +36,14 @@ class Least:
         """For a pattern (none: a single pass) and the rms or the last prefix sum's error."""
         check(objective in ("rms", "max"), "objective", objective, "must be rms or max")
         pattern = participation or SinglePass()
+        apart = separation(pattern, steps)
+        if isinstance(pattern, Reshuffled):  # as if in one order: its worst pairs mislead
+            apart = min(pattern.steps_per_epoch, steps)
         linear = (steps - np.arange(steps)) / steps
         return cls(
             steps=steps,
             most=max(pattern.most(steps), 1),
-            apart=separation(pattern, steps),
+            apart=apart,
             weights=linear if objective == "rms" else np.ones(steps),
         )
 

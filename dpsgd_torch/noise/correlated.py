@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -14,10 +14,9 @@ import torch
 
 from accountant import Event, NoCost, UnsupportedEvent
 from accountant.errors import check
-from accountant.factorization.bandmf import bandinvmf, bandmf
 from accountant.factorization.factor import Factor
+from accountant.factorization.kinds import KINDS
 from accountant.factorization.participation import FixedEpochs, Participation, SinglePass
-from accountant.factorization.square_roots import banded_inverse_sqrt, banded_sqrt
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.mechanisms.gaussian import fill_normal, grid
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
@@ -27,12 +26,6 @@ from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.cyclic import CyclicPoisson
 from dpsgd_torch.samplers.passes import Passes
 
-MADE: dict[str, Callable[[int, int, Participation], Factor]] = {
-    "bandmf": bandmf,
-    "bandinvmf": bandinvmf,
-    "banded_sqrt": lambda steps, bands, allowed: banded_sqrt(steps, bands),
-    "banded_inverse_sqrt": lambda steps, bands, allowed: banded_inverse_sqrt(steps, bands),
-}
 _PIECE = 1 << 16  # coordinates that are noised at once, so that they stay in the cache
 
 
@@ -83,8 +76,8 @@ class Correlated(Noise):
     planned: Planned | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        rule = f"must be one of {', '.join(MADE)}"
-        check(self.kind in MADE, "kind of correlated noise", self.kind, rule)
+        rule = f"must be one of {', '.join(KINDS)}"
+        check(self.kind in KINDS, "kind of correlated noise", self.kind, rule)
         check(self.bands >= 1, "bands", self.bands, "must be at least 1")
 
     def check(self, sampler: Sampler) -> None:
@@ -218,7 +211,7 @@ class Planned:
 
 @lru_cache(maxsize=16)
 def _planned(kind: str, bands: int, steps: int, allowed: Participation, exchanged: int) -> Planned:
-    factor = MADE[kind](steps, bands, allowed)
+    factor = KINDS[kind](steps, bands, allowed)
     # the deviation of step t's noise is the norm of row t of C⁻¹
     column = factor.correlated(np.eye(steps, 1)[:, 0])
     growth = tuple(np.sqrt(np.cumsum(column**2)).tolist())
