@@ -266,7 +266,7 @@ def test_elsewhere_it_draws_another_whole_and_pays_it_or_is_refused(tmp_path, mo
         cut.close()
     monkeypatch.setattr(session, "environment", lambda device, gradients: "another machine")
     again = corr(tmp_path / "free", Passes).resume().fit()
-    assert dict(_counted(again.ledger.events()))[one] == 2
+    assert sum(count for event, count in again.ledger.events() if event == one) == 2
     again.privacy_spent()  # what was paid anew is no more than it may be
     bound = corr(tmp_path / "bound", Passes, epsilon=2.5).resume()
     kept, taken = bound.done, torch.zeros(1)
@@ -275,13 +275,6 @@ def test_elsewhere_it_draws_another_whole_and_pays_it_or_is_refused(tmp_path, mo
     assert bound.done == kept  # before anything was drawn
     assert torch.equal(bound.noise_state["taken"], taken)
     assert bound.ledger.events() == [(one, 1), (free, 7)]
-
-
-def _counted(events):
-    total = {}
-    for event, count in events:
-        total[event] = total.get(event, 0) + count
-    return total
 
 
 def test_cyclic_steps_drawn_anew_are_paid_period_by_period(tmp_path, monkeypatch):
