@@ -212,6 +212,8 @@ ACCOUNTANT = [
     ("rounding", "accountant.lattice"),
     ("tradeoff", "accountant.risk.measures"),
     ("risk.measures", "accountant.ledger.ledger"),
+    ("factorization.pricing", "accountant.dpsgd"),
+    ("factorization.factor", "dpsgd_torch.noise.base"),
 ]
 ARROWS = [
     *[(f"dpsgd_torch.{file}", wrong) for arrows in WRONG.values() for file, wrong in arrows],

@@ -9,10 +9,12 @@ from typing import NoReturn
 
 from accountant.calibration import WIDTH
 from accountant.cli import commands as answers
+from accountant.cli.correlated import correlated
 from accountant.cli.risk import risk, tpr_at_fpr
 from accountant.dpsgd import Sampler
 from accountant.errors import one_line
 from accountant.events import Relation
+from accountant.factorization.kinds import KINDS
 from accountant.methods import METHODS
 
 _EXAMPLES = """\
@@ -23,6 +25,7 @@ examples:
   python -m accountant noise   $RUN --epochs 15 --tpr-at-fpr 0.02@0.001
   python -m accountant risk runs/NAME/ledger.sqlite
   python -m accountant ledger runs/NAME/ledger.sqlite --delta 1e-5
+  python -m accountant correlated $RUN --epochs 15 --epsilon 1 --bands 16
   python -m accountant plot    $RUN --epochs 15 --noise-multiplier 1.3 --out curve.png
 
 Batches are Poisson samples (each record joins with probability batch size / n) and neighbours
@@ -55,7 +58,8 @@ def parser(prog: str = "python -m accountant") -> argparse.ArgumentParser:
 
     def command(name: str, words: str, *parts: _Parser) -> argparse.ArgumentParser:
         added = commands.add_parser(name, parents=list(parts), help=words, description=words + ".")
-        added.set_defaults(answer=risk if name == "risk" else getattr(answers, name))
+        elsewhere = {"risk": risk, "correlated": correlated}
+        added.set_defaults(answer=elsewhere.get(name) or getattr(answers, name))
         return added
 
     run, length, noise, delta, method = _run(), _length(), _noise(), _delta(), _method()
@@ -106,6 +110,14 @@ def parser(prog: str = "python -m accountant") -> argparse.ArgumentParser:
             _run(required=False),
             _length(required=False),
             _noise(required=False),
+        )
+    )
+    _correlated(
+        command(
+            "correlated",
+            "ε of correlated noise, or the noise for an ε, and the error of its prefix sums",
+            length,
+            delta,
         )
     )
     compare = command(
@@ -261,5 +273,45 @@ def _risk(part: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="P",
         help="probabilities to guess a secret without the release (0.5 0.1 0.01 0.0001)",
+    )
+    part.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _correlated(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--n", type=int, required=True, help="records in the training set")
+    part.add_argument("--batch-size", type=int, required=True, help="expected batch size")
+    noise = part.add_mutually_exclusive_group(required=True)
+    noise.add_argument(
+        "--noise-multiplier",
+        type=float,
+        help="deviation of the independent noise below / (sensitivity × clip norm)",
+    )
+    noise.add_argument("--epsilon", type=float, help="the ε not to pass, instead")
+    part.add_argument("--bands", type=int, default=16, help="of the factor (default 16)")
+    part.add_argument("--kind", choices=KINDS, default="bandmf", help="of factor (default bandmf)")
+    part.add_argument(
+        "--sampling",
+        choices=["cyclic", "none"],
+        default="cyclic",
+        help="cyclic: one part of the records after the other, each a Poisson sample; none: whole "
+        "passes in batches (default cyclic)",
+    )
+    part.add_argument(
+        "--passes",
+        choices=["fixed", "reshuffled"],
+        help="without sampling: batches in the same order in each pass, or shuffled afresh "
+        "(default fixed)",
+    )
+    part.add_argument(
+        "--relation",
+        choices=[Relation.ADD_OR_REMOVE_ONE.value, Relation.REPLACE_ONE.value],
+        help="which data sets are neighbours (default: add_or_remove_one for cyclic sampling, "
+        "else replace_one, under which the noise counts for half)",
+    )
+    part.add_argument(
+        "--width",
+        type=float,
+        default=WIDTH,
+        help=f"of the exact interval, relative to ε (default {WIDTH:g})",
     )
     part.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -42,7 +42,7 @@ def plan_of(fold: Fold, preprocessing: Preprocessing) -> PrivacyPlan | None:
     if privacy is None:
         return None
     sampling = declared_sampler(
-        fold.config.sampling,
+        fold.config.sampler(),
         privacy,
         dataset_size=_n(fold),
         batch_size=fold.config.batch_size,
@@ -143,7 +143,7 @@ def make_trainer(
         metrics=task.metrics,
         units=fold.units,
         rows_per_unit=_rows_per_unit(fold),
-        sampler=config.sampling,
+        sampler=config.sampler(),
         validation=fold.validation,
         early_stopping=_early_stopping(config) if fold.validation else None,
         ledger=None if ledger is None else ledger.part(fold.name),

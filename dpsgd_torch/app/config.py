@@ -75,13 +75,13 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             "has noise of its own, and charges for the rounding of float32 passes that are not "
             f"compiled; drop --secure or {' and '.join(others)}",
         )
-        whole = self.noise_generator == "philox" or self.keep_best
+        whole = self.noise_generator == "philox" or self.keep_best or self.noise != "independent"
         require(
             not self.shard or not whole,
             "shard",
             self.shard,
             "draws noise by blocks and never holds the model whole; drop --shard, or "
-            "--noise-generator philox and --keep-best",
+            "--noise, --noise-generator philox and --keep-best",
         )
         self._refuse_clipping()
         for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
@@ -98,8 +98,8 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
         self.refuse_released()
         self.refuse_held()
         alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
-        alone = alone and self.sampling == "poisson"
-        self.refuse_audit(fits=self.dp and alone)
+        alone = alone and (self.sampler() == "poisson" or self.noise != "independent")
+        self.refuse_audit(fits=self.dp and alone, own=self.noise != "independent")
         require(
             self.label_epsilon is None
             or (not self.dp and self.task.class_labels and self.folds == 1),
@@ -187,12 +187,18 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             return None
         from dpsgd_torch.clipping.kinds import clipping_of  # with torch: after --help
         from dpsgd_torch.noise.blocks import BLOCKS
+        from dpsgd_torch.noise.correlated import Correlated
         from dpsgd_torch.noise.grid import GRID
         from dpsgd_torch.noise.independent import INDEPENDENT
         from dpsgd_torch.noise.on_device import ON_DEVICE
         from dpsgd_torch.privacy.privacy import Privacy
 
-        generators = {"numpy": INDEPENDENT, "blocks": BLOCKS, "philox": ON_DEVICE}
+        factor = self.factorization()
+        generators = {
+            "numpy": Correlated(*factor) if factor else INDEPENDENT,
+            "blocks": BLOCKS,
+            "philox": ON_DEVICE,
+        }
         return Privacy(
             epsilon=self.epsilon,
             delta=self.delta,

@@ -12,6 +12,7 @@ from dpsgd_torch.schedules import GRAMMAR
 from dpsgd_torch.tasks.base import knob, require
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adam-bc", "adamw-bc")
+FACTORS = ("bandmf", "bandinvmf", "banded_sqrt", "banded_inverse_sqrt")
 GENERATORS = ("numpy", "blocks", "philox")
 VALIDATIONS = ("none", "private", "public", "selection")
 _SHAPE = f"by step, as factors of the first value: {GRAMMAR}, or @FILE of lines step,factor"
@@ -32,14 +33,8 @@ class Data:
         250, "expected batch size; each record joins with probability B/n", rule="count"
     )
     microbatches: int | None = knob(None, "clipped vectors in a batch; default: one an example")
-    sampling: str = knob(
-        "poisson",
-        f"how batches are drawn, as KIND or KIND:NUMBER: {words()}",
-        since=3,
-    )
 
     def refuse_data(self) -> None:
-        parsed(self.sampling)
         require(
             self.dataset_size is None or self.batch_size <= self.dataset_size,
             "batch_size",
@@ -75,6 +70,19 @@ class Promise:
     )
     noise_schedule: str = knob(
         "constant", "noise multiplier by step, likewise; scaled by calibration"
+    )
+    noise: str = knob(
+        "independent",
+        "independent in each step; or correlated:KIND:BANDS, noise that later steps take off again "
+        f"in part, by a factorization of so many bands, KIND {' or '.join(FACTORS)}, as "
+        "correlated:bandmf:16",
+        since=3,
+    )
+    sampling: str = knob(
+        "auto",
+        f"how batches are drawn, as KIND or KIND:NUMBER: {words()}; auto is poisson, or cyclic "
+        "with as many parts as bands where noise is correlated",
+        since=3,
     )
     noise_generator: str = knob(
         "numpy",
@@ -138,6 +146,54 @@ class Promise:
             "must lie strictly between 0 and 1",
         )
         self.tpr_and_fpr()
+        factor = self.factorization()
+        parsed(self.sampler())
+        kind = self.sampler().partition(":")[0]
+        told = f"must be cyclic or passes where noise is {self.noise}"
+        fit = factor is None or kind in ("cyclic", "passes")
+        require(not self.dp or fit, "sampling", self.sampling, told)
+        require(
+            factor is None or (self.noise_generator == "numpy" and not self.secure),
+            "noise",
+            self.noise,
+            "is drawn by numpy and not exactly; drop --noise-generator and --secure",
+        )
+        require(
+            not (self.secure and self.dp) or kind != "passes",
+            "sampling",
+            self.sampling,
+            "is not for exact noise, which is charged for samples of Poisson's law; drop --secure",
+        )
+        constant = self.clip_schedule == self.noise_schedule == "constant"
+        require(
+            kind not in ("cyclic", "passes") or constant,
+            "noise" if factor else "sampling",
+            self.noise if factor else self.sampling,
+            "pays for several steps at once; drop --clip-schedule and --noise-schedule",
+        )
+
+    def sampler(self) -> str:
+        """The kind of sampler, and its number: what ``auto`` stands for."""
+        factor = self.factorization()
+        if factor and self.sampling in ("auto", "cyclic"):
+            return f"cyclic:{factor[1]}"
+        return "poisson" if self.sampling == "auto" else self.sampling
+
+    def factorization(self) -> tuple[str, int] | None:
+        """Kind and bands of the correlated noise that was asked for, if any was."""
+        if self.noise == "independent":
+            return None
+        word, _, rest = self.noise.partition(":")
+        kind, _, count = rest.partition(":")
+        bands = int(count) if count.isdecimal() else 0
+        require(
+            word == "correlated" and kind in FACTORS and bands >= 1,
+            "noise",
+            self.noise,
+            f"must be independent, or correlated:KIND:BANDS with KIND {' or '.join(FACTORS)} and "
+            "BANDS a whole number; try correlated:bandmf:16",
+        )
+        return kind, bands
 
     def tpr_and_fpr(self) -> tuple[float, float] | None:
         """The two rates of ``tpr_at_fpr``."""
@@ -228,7 +284,7 @@ class Audit:
         since=3,
     )
 
-    def refuse_audit(self, *, fits: bool) -> None:
+    def refuse_audit(self, *, fits: bool, own: bool) -> None:
         require(
             self.audit is None or self.audit >= 10,
             "audit",
@@ -242,6 +298,12 @@ class Audit:
             "needs one private model, each example clipped by itself, on features that are not "
             "chosen from the data, in Poisson samples; drop --no-dp, --folds, --microbatches, "
             "--select-features, --sampling",
+        )
+        require(
+            self.audit is None or not own,
+            "audit",
+            self.audit,
+            "scores independent noise on Poisson samples; drop --noise and --sampling, or --audit",
         )
 
 

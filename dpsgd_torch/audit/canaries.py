@@ -119,7 +119,7 @@ class Canaries:
         """Add the gradients of those that are in this step's batch, through the run's clip."""
         run, step, places = self._begun(), optimizer.plan.step, self.places
 
-        def stream(name: str, *, step: int = step) -> np.random.Generator:
+        def stream(name: str, /, *, step: int = step) -> np.random.Generator:
             del name
             return run.streams.numpy("canaries", attempt=run.attempt, step=step)
 
@@ -308,10 +308,11 @@ def _refuse(run: RunState, count: int) -> None:
             f"{run.sampling.name}; drop the sampler, or the canaries"
         )
     known = IndependentGaussian | BlockGaussian | GridGaussian
-    if not isinstance(run.plan.noise, known) or run.sampling.sensitivity != 1:
+    alone = run.sampling.sensitivity == run.sampling.period == 1
+    if not isinstance(run.plan.noise, known) or not alone:
         raise RunError(
-            "canaries: are scored where noise is independent in each step and each example is "
-            "clipped by itself; audit the run's final model instead"
+            "canaries: are scored where noise and samples are independent in each step and each "
+            "example is clipped by itself; audit the run's final model instead"
         )
     check(
         run.plan.clipping.whole,

@@ -16,6 +16,7 @@ from accountant import (
     RandomAllocation,
     RdpAccountant,
     Relation,
+    ShuffledEpoch,
     UnsupportedEvent,
 )
 from accountant.events import mechanism
@@ -32,10 +33,11 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
 
     The difference is taken where our ε is smallest on the common grid, the order on which the
     printed figure rests. Opacus prices Gaussian noise, on Poisson samples with one record added
-    or removed, or on all records, and discrete Gaussian noise as the continuous that costs no less;
-    for other noise (Laplace noise, exponential mechanism) our own divergences stand in both sums,
-    and for random allocation, which it has no price for (``opacus_prices``). Truncated samples are
-    whole ones to it, at the δ that is left of what truncation adds where ours is smallest.
+    or removed, or on all records (once in a pass), and discrete Gaussian noise as the continuous
+    that costs no less; for other noise (Laplace noise, exponential mechanism) our own divergences
+    stand in both sums, and for random allocation, which it has no price for (``opacus_prices``).
+    Truncated samples are whole ones to it, at the δ that is left of what truncation adds where ours
+    is smallest.
 
     Raises:
         UnsupportedEvent: Gaussian noise on records drawn otherwise, which nobody else has priced.
@@ -94,6 +96,8 @@ def _theirs(event: Event) -> tuple[float, float] | None:
     match continuous(event, costlier=True) or event:
         case Gaussian(noise_multiplier=noise):
             return 1.0, noise
+        case ShuffledEpoch(event=Gaussian(noise_multiplier=noise)):
+            return 1.0, noise  # each record is in one of its batches
         case PoissonSampled(
             sampling_rate=rate,
             event=Gaussian(noise_multiplier=noise, relation=Relation.ADD_OR_REMOVE_ONE),

@@ -29,7 +29,7 @@ class AllocationSampler(Sampler):
     * The noise multiplier stays the same throughout a round.
 
     >>> sampler = AllocationSampler(dataset_size=1000, batch_size=50, steps=40)
-    >>> sampler.round, sampler.charged(0, 1.5).steps, sampler.charged(1, 1.5)
+    >>> sampler.round, sampler.charges(0, 1.5).steps, sampler.charges(1, 1.5)
     (20, 20, NoCost())
     """
 
@@ -72,7 +72,7 @@ class AllocationSampler(Sampler):
             steps=self.round, selected=self.selected, event=self.release(noise_multiplier)
         )
 
-    def charged(self, step: int, noise_multiplier: float, first: int = 0) -> Event:
+    def charges(self, step: int, noise_multiplier: float, first: int = 0) -> Event:
         if step in (self.begin(step), first):
             return self.event(noise_multiplier)
         return NoCost(relation=self.relation)

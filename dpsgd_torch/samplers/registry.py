@@ -31,6 +31,8 @@ KINDS = {
     "truncated": Kind("truncated", "TruncatedPoissonSampler", "most_drawn"),
     "balls": Kind("allocation", "AllocationSampler"),
     "allocation": Kind("allocation", "AllocationSampler", "selected"),
+    "cyclic": Kind("cyclic", "CyclicPoisson", "cycle"),
+    "passes": Kind("passes", "Passes"),
 }
 
 

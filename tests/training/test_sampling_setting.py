@@ -13,7 +13,7 @@ SIZES = {"dataset_size": 1000, "batch_size": 50, "steps": 2000}
 
 
 def test_an_unchanged_configuration_draws_poisson_samples():
-    assert sampler_kind(RunConfig().sampling) is PoissonSampler
+    assert sampler_kind(RunConfig().sampler()) is PoissonSampler
 
 
 @pytest.mark.parametrize(
