@@ -17,7 +17,6 @@ from dpsgd_torch.app.stored_config import read_config, refuse_edited
 from dpsgd_torch.errors import ConfigError, RunError, told
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import declared_sampler
-from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.tasks.task import Task
@@ -40,7 +39,7 @@ def plan_of(fold: Fold, preprocessing: Preprocessing) -> PrivacyPlan | None:
     if privacy is None:
         return None
     sampling = declared_sampler(
-        PoissonSampler,
+        fold.config.sampler(),
         privacy,
         dataset_size=_n(fold),
         batch_size=fold.config.batch_size,
@@ -141,6 +140,7 @@ def make_trainer(
         metrics=task.metrics,
         units=fold.units,
         rows_per_unit=_rows_per_unit(fold),
+        sampler=config.sampler(),
         validation=fold.validation,
         early_stopping=_early_stopping(config) if fold.validation else None,
         ledger=None if ledger is None else ledger.part(fold.name),

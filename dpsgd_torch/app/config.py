@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from dpsgd_torch.tasks.registry import TASKS, kind_of
 
 if TYPE_CHECKING:
     from dpsgd_torch.privacy.privacy import Privacy
+    from dpsgd_torch.samplers.base import Sampler
 
 VERSION = 3  # of config.json; 1 had none, and the tasks' knobs among the rest
 _DEFAULTS = Knobs()  # of whichever task
@@ -75,13 +77,14 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             "has noise of its own, and charges for the rounding of float32 passes that are not "
             f"compiled; drop --secure or {' and '.join(others)}",
         )
-        whole = self.noise_generator == "philox" or self.keep_best
+        own = self.noise != "independent" or self.sampling == "passes"
+        whole = self.noise_generator == "philox" or self.keep_best or self.noise != "independent"
         require(
             not self.shard or not whole,
             "shard",
             self.shard,
             "draws noise by blocks and never holds the model whole; drop --shard, or "
-            "--noise-generator philox and --keep-best",
+            "--noise, --noise-generator philox and --keep-best",
         )
         for name in ("clip_schedule", "noise_schedule", "rate_schedule"):
             try:
@@ -95,7 +98,7 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             )
         self.refuse_held()
         alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
-        self.refuse_audit(fits=self.dp and alone)
+        self.refuse_audit(fits=self.dp and alone, own=own)
         require(
             self.label_epsilon is None
             or (not self.dp and self.task.class_labels and self.folds == 1),
@@ -139,12 +142,18 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
         if not self.dp:
             return None
         from dpsgd_torch.noise.blocks import BLOCKS  # with torch: after --help
+        from dpsgd_torch.noise.correlated import Correlated
         from dpsgd_torch.noise.grid import GRID
         from dpsgd_torch.noise.independent import INDEPENDENT
         from dpsgd_torch.noise.on_device import ON_DEVICE
         from dpsgd_torch.privacy.privacy import Privacy
 
-        generators = {"numpy": INDEPENDENT, "blocks": BLOCKS, "philox": ON_DEVICE}
+        factor = self.factorization()
+        generators = {
+            "numpy": Correlated(*factor) if factor else INDEPENDENT,
+            "blocks": BLOCKS,
+            "philox": ON_DEVICE,
+        }
         return Privacy(
             epsilon=self.epsilon,
             delta=self.delta,
@@ -162,6 +171,17 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             runs=self.folds,
             noise=GRID if self.secure else generators[self.noise_generator],
         )
+
+    def sampler(self) -> Callable[..., Sampler]:
+        """The kind of sampler."""
+        from dpsgd_torch.samplers.cyclic import cyclic
+        from dpsgd_torch.samplers.passes import Passes
+        from dpsgd_torch.samplers.poisson import PoissonSampler
+
+        if self.sampling == "passes":
+            return Passes
+        factor = self.factorization()
+        return cyclic(factor[1]) if factor else PoissonSampler
 
     def rates(self, steps: int) -> Schedule:
         """By what the learning rate is multiplied at each step."""

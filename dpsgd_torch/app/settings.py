@@ -8,6 +8,8 @@ from dpsgd_torch.schedules import GRAMMAR
 from dpsgd_torch.tasks.base import knob, require
 
 OPTIMIZERS = ("sgd", "adam")
+FACTORS = ("bandmf", "bandinvmf", "banded_sqrt", "banded_inverse_sqrt")
+SAMPLINGS = ("auto", "poisson", "cyclic", "passes")
 GENERATORS = ("numpy", "blocks", "philox")
 VALIDATIONS = ("none", "private", "public", "selection")
 _SHAPE = f"by step, as factors of the first value: {GRAMMAR}, or @FILE of lines step,factor"
@@ -59,6 +61,21 @@ class Promise:
     )
     noise_schedule: str = knob(
         "constant", "noise multiplier by step, likewise; scaled by calibration"
+    )
+    noise: str = knob(
+        "independent",
+        "independent in each step; or correlated:KIND:BANDS, noise that later steps take off again "
+        f"in part, by a factorization of so many bands, KIND {' or '.join(FACTORS)}, as "
+        "correlated:bandmf:16",
+        since=3,
+    )
+    sampling: str = knob(
+        "auto",
+        "poisson: each record joins each batch at random; cyclic: each part of the data, one a "
+        "band, is sampled in its turn; passes: none, batches in one order, n public; auto: "
+        "poisson, or cyclic where noise is correlated",
+        choices=SAMPLINGS,
+        since=3,
     )
     noise_generator: str = knob(
         "numpy",
@@ -122,6 +139,45 @@ class Promise:
             "must lie strictly between 0 and 1",
         )
         self.tpr_and_fpr()
+        factor = self.factorization()
+        fit = ("auto", "cyclic", "passes") if factor else ("auto", "poisson", "passes")
+        told = f"must be {' or '.join(fit[1:])} where noise is {self.noise}"
+        require(not self.dp or self.sampling in fit, "sampling", self.sampling, told)
+        require(
+            factor is None or (self.noise_generator == "numpy" and not self.secure),
+            "noise",
+            self.noise,
+            "is drawn by numpy and not exactly; drop --noise-generator and --secure",
+        )
+        require(
+            not (self.secure and self.dp) or self.sampling != "passes",
+            "sampling",
+            self.sampling,
+            "is not for exact noise, which is charged for samples of Poisson's law; drop --secure",
+        )
+        constant = self.clip_schedule == self.noise_schedule == "constant"
+        require(
+            (self.sampling not in ("cyclic", "passes") and factor is None) or constant,
+            "noise" if factor else "sampling",
+            self.noise if factor else self.sampling,
+            "pays for several steps at once; drop --clip-schedule and --noise-schedule",
+        )
+
+    def factorization(self) -> tuple[str, int] | None:
+        """Kind and bands of the correlated noise that was asked for, if any was."""
+        if self.noise == "independent":
+            return None
+        word, _, rest = self.noise.partition(":")
+        kind, _, count = rest.partition(":")
+        bands = int(count) if count.isdecimal() else 0
+        require(
+            word == "correlated" and kind in FACTORS and bands >= 1,
+            "noise",
+            self.noise,
+            f"must be independent, or correlated:KIND:BANDS with KIND {' or '.join(FACTORS)} and "
+            "BANDS a whole number; try correlated:bandmf:16",
+        )
+        return kind, bands
 
     def tpr_and_fpr(self) -> tuple[float, float] | None:
         """The two rates of ``tpr_at_fpr``."""
@@ -212,7 +268,7 @@ class Audit:
         since=3,
     )
 
-    def refuse_audit(self, *, fits: bool) -> None:
+    def refuse_audit(self, *, fits: bool, own: bool) -> None:
         require(
             self.audit is None or self.audit >= 10,
             "audit",
@@ -225,6 +281,12 @@ class Audit:
             self.audit,
             "needs one private model, each example clipped by itself, on features that are not "
             "chosen from the data; drop --no-dp, --folds, --microbatches, --select-features",
+        )
+        require(
+            self.audit is None or not own,
+            "audit",
+            self.audit,
+            "scores independent noise on Poisson samples; drop --noise and --sampling, or --audit",
         )
 
 

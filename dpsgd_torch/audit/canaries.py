@@ -121,7 +121,7 @@ class Canaries:
         """Add the gradients of those that are in this step's batch, through the run's clip."""
         run, step, places = self._begun(), optimizer.plan.step, self.places
 
-        def stream(name: str) -> np.random.Generator:
+        def stream(name: str, /, *, step: int = step) -> np.random.Generator:
             del name
             return run.streams.numpy("canaries", attempt=run.attempt, step=step)
 
@@ -305,10 +305,11 @@ def _refuse(run: RunState, count: int) -> None:
             "canaries: each of several processes would insert them; audit a run of one process"
         )
     known = IndependentGaussian | BlockGaussian | GridGaussian
-    if not isinstance(run.plan.noise, known) or run.sampling.sensitivity != 1:
+    alone = run.sampling.sensitivity == run.sampling.period == 1
+    if not isinstance(run.plan.noise, known) or not alone:
         raise RunError(
-            "canaries: are scored where noise is independent in each step and each example is "
-            "clipped by itself; audit the run's final model instead"
+            "canaries: are scored where noise and samples are independent in each step and each "
+            "example is clipped by itself; audit the run's final model instead"
         )
     everywhere = sum(p.numel() for p in trained_by(run.optimizer))
     check(count <= everywhere, "canaries", count, f"must be ≤ {everywhere}, one a trained value")

@@ -136,7 +136,8 @@ def _plan(folder: RunFolder, kept: dict[str, Any]) -> PrivacyPlan:
     if "sampler" in sampling or known is None:
         raise RunError(
             f"run {folder.path}: has a sampler or noise of its own kind; replay draws Poisson "
-            "samples, independent noise and that of secure mode"
+            "samples, independent noise and that of secure mode; dpsgd_torch.audit.retrace takes "
+            "the last steps of any run again"
         )
     clip = asked["privacy"]["clip_norm"]
     return PrivacyPlan(

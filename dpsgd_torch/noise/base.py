@@ -57,6 +57,11 @@ class Noise(abc.ABC):
     def check(self, sampler: Sampler) -> None:
         """Refuse a sampler under which this noise has no analysis, before anything is charged."""
 
+    def bound(self, sampler: Sampler) -> Noise:
+        """This noise for a run of so many steps, where what is drawn hangs on them."""
+        del sampler
+        return self
+
     @abc.abstractmethod
     def charges(
         self, step: int, noise_multiplier: float, sampler: Sampler, first: int = 0

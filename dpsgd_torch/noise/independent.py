@@ -43,7 +43,7 @@ class IndependentGaussian(Noise):
     def charges(
         self, step: int, noise_multiplier: float, sampler: Sampler, first: int = 0
     ) -> Event:
-        return sampler.event(noise_multiplier)
+        return sampler.charges(step, noise_multiplier, first)
 
     def add(
         self, sums: Sequence[torch.Tensor], params: Sequence[torch.nn.Parameter], release: Release

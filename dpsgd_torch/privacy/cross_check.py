@@ -15,6 +15,7 @@ from accountant import (
     PoissonSampled,
     RdpAccountant,
     Relation,
+    ShuffledEpoch,
     UnsupportedEvent,
 )
 from accountant.events import mechanism
@@ -30,8 +31,9 @@ def opacus_epsilon(events: list[tuple[Event, int]], delta: float) -> tuple[float
 
     The difference is taken where our ε is smallest on the common grid, the order on which the
     printed figure rests. Opacus prices Gaussian noise, on Poisson samples with one record added
-    or removed, or on all records, and discrete Gaussian noise as the continuous that costs no less;
-    for other noise (Laplace noise, exponential mechanism) our own divergences stand in both sums.
+    or removed, or on all records (once in a pass), and discrete Gaussian noise as the continuous
+    that costs no less; for other noise (Laplace noise, exponential mechanism) our own divergences
+    stand in both sums.
 
     Raises:
         UnsupportedEvent: Gaussian noise on records drawn otherwise, which nobody else has priced.
@@ -76,6 +78,8 @@ def _theirs(event: Event) -> tuple[float, float] | None:
     match continuous(event, costlier=True) or event:
         case Gaussian(noise_multiplier=noise):
             return 1.0, noise
+        case ShuffledEpoch(event=Gaussian(noise_multiplier=noise)):
+            return 1.0, noise  # each record is in one of its batches
         case PoissonSampled(
             sampling_rate=rate,
             event=Gaussian(noise_multiplier=noise, relation=Relation.ADD_OR_REMOVE_ONE),

@@ -170,10 +170,8 @@ def priced_events(plan: PrivacyPlan, ledger: Ledger, *, watched: bool) -> list[t
 
 
 def _most_again(plan: PrivacyPlan, ledger: Ledger) -> int:
-    """How many charges there may be beyond the plan: steps, or a whole run's noise, drawn anew."""
-    last = plan.sampling.steps - 1
-    whole = plan.event(last, first=last) != plan.event(last)
-    return ledger.charged_again() + (ledger.attempts_again() if whole else 0)
+    """How many charges there may be beyond the plan: steps, or what pays for several, anew."""
+    return ledger.charged_again() + (ledger.attempts_again() if plan.paid_together else 0)
 
 
 def _beside(plan: PrivacyPlan, events: list[tuple[Event, int]]) -> list[tuple[Event, int]]:

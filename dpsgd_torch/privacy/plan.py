@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class PrivacyPlan:
     def __post_init__(self) -> None:
         check_delta(self.delta)
         self.noise.check(self.sampling)
+        object.__setattr__(self, "noise", self.noise.bound(self.sampling))
         for event, _ in self.also:
             if event.relation is not self.sampling.relation:
                 raise UnsupportedEvent(
@@ -70,6 +72,13 @@ class PrivacyPlan:
                 "must be > 0 at every step",
                 "let its schedule end above 0",
             )
+            check(
+                not (varies and self.paid_together),
+                name,
+                schedule.to_json(),
+                "must be constant where several steps are paid for at once",
+                "drop its schedule",
+            )
 
     def step(self, step: int) -> StepPlan:
         """What the loop does at ``step``."""
@@ -80,6 +89,12 @@ class PrivacyPlan:
         noise_multiplier = self.noise_multiplier.at(step)
         return self.noise.charges(step, noise_multiplier, self.sampling, first)
 
+    @property
+    def paid_together(self) -> bool:
+        """Whether some steps are paid for by one before them, which the attempt's first decides."""
+        last = self.sampling.steps - 1
+        return any(self.event(at, first=at) != self.event(at) for at in {min(1, last), last})
+
     def events(self) -> list[tuple[Event, int]]:
         """What everything costs that the budget pays, equal neighbours counted together."""
         return [*self.also, *self.step_events()]
@@ -87,6 +102,8 @@ class PrivacyPlan:
     def step_events(self) -> list[tuple[Event, int]]:
         """What the steps of all runs cost."""
         steps = count_runs(map(self.event, range(self.sampling.steps)))
+        if self.paid_together:
+            steps = list(_added_up(steps).items())  # what is paid at once has no neighbour like it
         return [(event, count * self.runs) for event, count in steps]
 
     def open_ledger(self, path: Path | None, *, resumed: bool) -> Ledger:
@@ -115,3 +132,10 @@ class PrivacyPlan:
 
     def _scaled(self, factor: float) -> PrivacyPlan:
         return dataclasses.replace(self, noise_multiplier=self.noise_multiplier.scaled(factor))
+
+
+def _added_up(events: list[tuple[Event, int]]) -> Counter[Event]:
+    total: Counter[Event] = Counter()
+    for event, count in events:
+        total[event] += count
+    return total

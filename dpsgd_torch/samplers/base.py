@@ -5,18 +5,21 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from accountant import Event, Gaussian, Relation, dpsgd_event
+from accountant import Event, Gaussian, NoCost, Relation, dpsgd_event
 from accountant.errors import check
 from dpsgd_torch.data.units import Indices, UnitRows, Weights
 from dpsgd_torch.samplers.rows import assign_slots
 
-Generators = Callable[[str], np.random.Generator]  # by name, at the start of this step's stream
+
+class Generators(Protocol):
+    """Generators by name, each at the start of this step's stream, or of another's."""
+
+    def __call__(self, name: str, /, *, step: int = ...) -> np.random.Generator: ...
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class Sampler(abc.ABC):
       unit's rows, drawn afresh from its own at each step, are averaged and clipped as one vector.
     * ``batch_size`` is what a batch holds in expectation. One of more than twice as much, and a
       hundred, must be out of the question, since sums are kept exact up to there: it ends the run.
+
+    * ``period`` says what the law makes of steps together: in that many in a row nobody takes part
+      twice, at whichever step they begin, so that all of them cost what one does.
 
     A kind states its own law as bullets here, and overrides ``draw``, ``event`` and ``describe``.
     """
@@ -79,6 +85,21 @@ class Sampler(abc.ABC):
     @abc.abstractmethod
     def event(self, noise_multiplier: float) -> Event:
         """What one release of the clipped sum over such a batch costs."""
+
+    @property
+    def period(self) -> int:
+        """So many steps in a row at most in which nobody can be twice."""
+        return 1
+
+    def charges(self, step: int, noise_multiplier: float, first: int = 0) -> Event:
+        """What ``step`` costs in an attempt that began at ``first``, of one noise multiplier.
+
+        Each period is paid at its first step: a record is in one of its steps at most, and what it
+        does not take part in costs it nothing (parallel composition).
+        """
+        if (step - first) % self.period:
+            return NoCost(relation=self.relation)
+        return self.event(noise_multiplier)
 
     @abc.abstractmethod
     def describe(self) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from accountant.errors import check
+from dpsgd_torch.noise.correlated import Correlated
+from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import Privacy
 from dpsgd_torch.training.physical_size import AUTO
 from dpsgd_torch.training.validation import Validation
+from dpsgd_torch.training.world import World
 
 
 def refuse_unfit(
@@ -48,4 +51,15 @@ def refuse_unfit(
         "validation.units",
         None,
         "must say which unit each held-out row belongs to, as units=… does of the others",
+    )
+
+
+def refuse_apart(plan: PrivacyPlan | None, world: World) -> None:
+    """Refuse noise that is carried from step to step where several processes train together."""
+    check(
+        world.is_alone or plan is None or not isinstance(plan.noise, Correlated),
+        "noise",
+        plan and plan.noise,
+        f"is carried from step to step by one process, and {world.size} train together",
+        "train with one, or take independent noise",
     )

@@ -25,7 +25,7 @@ from dpsgd_torch.privacy.privacy import Privacy, declared_sampler
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.schedules import Schedule
 from dpsgd_torch.storage.run_folder import RunFolder
-from dpsgd_torch.training.arguments import refuse_unfit
+from dpsgd_torch.training.arguments import refuse_apart, refuse_unfit
 from dpsgd_torch.training.early_stopping import EarlyStopping
 from dpsgd_torch.training.fingerprint import hashed
 from dpsgd_torch.training.kept import Kept
@@ -130,6 +130,7 @@ def assembled(
     )
     also = validation_events(validation, len(epoch_ends(sampling)))
     plan = privacy.plan(sampling, also) if privacy else None
+    refuse_apart(plan, world)
     taken = per_example(loss) if values is None else values
     modes = TrainingModes(model.to(device))
     guard = ReleaseGuard(model, watching=privacy is not None)

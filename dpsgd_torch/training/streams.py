@@ -20,7 +20,7 @@ from dpsgd_torch.secure.generator import derived_key, secure_generator
 Device = torch.device | str
 NAMES = (
     *("init", "sampling", "slots", "noise", "model", "rows", "validation", "folds"),
-    *("augmentation", "canaries", "coins"),
+    *("augmentation", "canaries", "coins", "parts"),
 )
 
 

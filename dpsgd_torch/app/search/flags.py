@@ -100,6 +100,11 @@ def _asked(options: argparse.Namespace) -> Asked:
         changes["delta"] = options.delta
     config = config.changed(epsilon=None, noise_multiplier=1.0, twin=False, **changes)
     _refuse(options)
+    if config.sampling == "passes":
+        raise ConfigError(
+            "sampling = passes: is priced for records replaced, a search for records added or "
+            "removed; drop it"
+        )
     space = [Dimension.parse(text) for text in options.vary] or default_space(config)
     if len({dimension.name for dimension in space}) < len(space):
         raise ConfigError(f"vary = {', '.join(options.vary)}: names a field twice; drop one")

@@ -22,7 +22,7 @@ _NEVER = {
 }  # fmt: skip
 _SAME = {
     "delta", "dataset_size", "validation", "validation_bound", "features", "privacy_unit",
-    "rows_per_unit", "folds", "device",
+    "rows_per_unit", "folds", "device", "noise", "sampling",
 }  # fmt: skip
 _MOST_CORNERS = 512
 
