@@ -8,7 +8,7 @@ from dpsgd_torch.schedules import GRAMMAR
 from dpsgd_torch.tasks.base import knob, require
 
 OPTIMIZERS = ("sgd", "adam")
-FACTORS = ("bandmf", "bandinvmf", "banded_sqrt", "banded_inverse_sqrt")
+FACTORS = ("bandmf", "bandinvmf", "blt", "banded_sqrt", "banded_inverse_sqrt")
 SAMPLINGS = ("auto", "poisson", "cyclic", "passes")
 GENERATORS = ("numpy", "blocks", "philox")
 VALIDATIONS = ("none", "private", "public", "selection")
@@ -65,8 +65,8 @@ class Promise:
     noise: str = knob(
         "independent",
         "independent in each step; or correlated:KIND:BANDS, noise that later steps take off again "
-        f"in part, by a factorization of so many bands, KIND {' or '.join(FACTORS)}, as "
-        "correlated:bandmf:16",
+        "in part, by a factorization of so many bands (blt: buffers), as correlated:bandmf:16; "
+        f"KIND {' or '.join(FACTORS)}",
         since=3,
     )
     sampling: str = knob(
