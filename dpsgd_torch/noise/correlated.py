@@ -90,7 +90,8 @@ class Correlated(Noise):
         if isinstance(sampler, CyclicPoisson):
             bands = self.bound(sampler).of_plan.factor.bands
             rule = f"must be at least {bands}, the bands of {self}, or one record's columns meet"
-            check(sampler.cycle >= bands, "cycle", sampler.cycle, rule)
+            move = "take as many parts, or Passes (--sampling passes)"
+            check(sampler.cycle >= bands, "cycle", sampler.cycle, rule, move)
         elif not isinstance(sampler, Passes):
             raise UnsupportedEvent(
                 f"noise = {self}: is analysed for cyclic Poisson samples and for passes in a fixed "
