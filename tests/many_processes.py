@@ -110,6 +110,12 @@ def started(script: str, environment: dict[str, str]) -> subprocess.Popen:
     )
 
 
+def alone(script: str) -> tuple[int, str, str]:
+    """What one forked process ends with, and says, that is no rank of anything."""
+    (found,) = ended([Forked(script, {**os.environ, "OMP_NUM_THREADS": "1"})])
+    return found
+
+
 def ended(processes: list[Forked]) -> list[tuple[int, str, str]]:
     """Exit status, stdout and stderr of each, once all have ended; none is left behind."""
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from many_processes import alone
 from small_problem import make_trainer, small_data, small_model, weights
 
 from accountant import LedgerError
@@ -24,6 +25,7 @@ DRIVER = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch
+from many_processes import alone
 from small_problem import make_trainer
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 
@@ -64,8 +66,8 @@ def killed(run: Path, place: str, number: int) -> Path:
         place=place,
         number=number,
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    status, _, told = alone(script)
+    assert status == -signal.SIGKILL, told
     return run
 
 
