@@ -132,7 +132,6 @@ def test_a_process_that_is_killed_as_its_ledger_is_made_leaves_a_folder_to_begin
 import os, signal, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from accountant import Ledger
-from many_processes import alone
 from small_problem import make_trainer
 {place} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 make_trainer(epochs=1, run_dir={str(tmp_path / "run")!r}).fit()

@@ -25,7 +25,6 @@ DRIVER = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch
-from many_processes import alone
 from small_problem import make_trainer
 from dpsgd_torch.training.private_optimizer import PrivateOptimizer
 
