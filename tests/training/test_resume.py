@@ -56,15 +56,14 @@ trainer.fit()
 """
 
 
+def driver(run: Path, place: str, number: int) -> str:
+    tests, threads = str(Path(__file__).parents[1]), torch.get_num_threads()
+    return DRIVER.format(tests=tests, threads=threads, run=str(run), place=place, number=number)
+
+
 def killed(run: Path, place: str, number: int) -> Path:
     """A run folder whose process was killed there, by SIGKILL."""
-    script = DRIVER.format(
-        tests=str(Path(__file__).parents[1]),
-        threads=torch.get_num_threads(),
-        run=str(run),
-        place=place,
-        number=number,
-    )
+    script = driver(run, place, number)
     status, _, told = alone(script)
     assert status == -signal.SIGKILL, told
     return run
@@ -102,13 +101,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path, undisturbed, pla
 def test_a_run_killed_at_any_moment_by_another_process_ends_the_same(
     tmp_path, undisturbed, attempt
 ):
-    script = DRIVER.format(
-        tests=str(Path(__file__).parents[1]),
-        threads=torch.get_num_threads(),
-        run=str(tmp_path / "run"),
-        place="",
-        number=0,
-    )
+    script = driver(tmp_path / "run", "", 0)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert process.stdout
     with process, process.stdout:
