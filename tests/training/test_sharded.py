@@ -264,6 +264,28 @@ for wrap in (lambda m: fully_shard(m, mesh=mesh),
         assert all("with shard=True, and run under torchrun" in line for line in (first, second))
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("model[4].weight.data.mul_(1 + world.rank)", "weights"),
+        ("model[3].p = 0.1 * world.rank", "model"),
+    ],
+)
+def test_ranks_of_other_weights_are_told_so_by_rank(change, what):
+    script = f"""
+from sharded_runs import made
+from small_problem import small_model
+model = small_model()
+{change}
+try:
+    made(world, model=model)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    for out in run(script, 2):
+        assert out.startswith(f"RunError rank 1: its {what} differs from rank 0's")
+
+
 def test_what_reads_parameters_behind_torchs_back_is_refused_before_anything_is_charged():
     script = """
 import torch
