@@ -13,6 +13,7 @@ from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import Audited, below
 from dpsgd_torch.app.predict import Predicted
 from dpsgd_torch.app.report.attacker import Attacker
+from dpsgd_torch.app.report.picture import Picture, described
 from dpsgd_torch.app.report.plots import (
     calibration,
     curves,
@@ -83,7 +84,7 @@ def _pictures(
     spent: PrivacyGuarantee | None,
     predicted: Predicted,
     promises: Promises | None,
-) -> dict[str, str]:
+) -> list[Picture]:
     pictures = curves(history, twin, private=spent is not None)
     if spent:
         pictures |= schedules(spent)
@@ -94,7 +95,7 @@ def _pictures(
     if promises:
         title = f"What one {promises.unit} is promised"
         pictures[title] = promise_by_rows(promises.by_rows, promises.unit, promises.as_one)
-    return pictures
+    return described(pictures)
 
 
 def _figures(
