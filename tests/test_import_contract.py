@@ -20,6 +20,7 @@ WRONG = {
     "app": [
         ("app.assembly", "dpsgd_torch.app.run"),
         ("app.assembly", "dpsgd_torch.app.progress"),
+        ("app.classified", "dpsgd_torch.app.report.page"),
         ("app.config", "dpsgd_torch.app.presets"),
         ("app.export.job", "dpsgd_torch.app.run"),
         ("app.flags", "dpsgd_torch.app.preprocessing"),

@@ -17,6 +17,7 @@ from dpsgd_torch.app.assembly import (
     start,
     usable_device,
 )
+from dpsgd_torch.app.classified import classify
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import found_by, insert, unfit
 from dpsgd_torch.app.flags import Request
@@ -157,6 +158,7 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         machine,
         events,
         audited,
+        classify([t.model for t in trainers], trainers[0].test, task),
     )
     world.exchange(TOLD)
     present.end(outcome)

@@ -9,10 +9,12 @@ import jinja2
 
 from accountant import Event
 from accountant.statement import round_up
+from dpsgd_torch.app.classified import Classified
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import Audited, below
 from dpsgd_torch.app.predict import Predicted
 from dpsgd_torch.app.report.attacker import Attacker
+from dpsgd_torch.app.report.class_plots import class_pictures
 from dpsgd_torch.app.report.picture import Picture, described
 from dpsgd_torch.app.report.plots import (
     calibration,
@@ -22,6 +24,7 @@ from dpsgd_torch.app.report.plots import (
     schedules,
 )
 from dpsgd_torch.app.report.promises import Promises
+from dpsgd_torch.app.report.records import beside_records, comparable
 from dpsgd_torch.audit.guessed import FROM_OUTSIDE
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.storage.run_folder import RunFolder
@@ -41,15 +44,19 @@ def write_report(
     machine: Sequence[tuple[str, str]] = (),
     events: list[tuple[Event, int]] | None = None,
     audited: Audited | None = None,
+    classified: Classified | str = "",
 ) -> None:
     """Write report.html, and private/gradient-norms.svg for a private run.
 
-    ``events`` is what ε is that of: the page reads an attacker's chances off it.
+    ``events`` is what ε is that of: the page reads an attacker's chances off it. ``classified`` is
+    what was counted on the public test rows, or why nothing was.
     """
     if not history.epochs:
         return
     points = audited.outside.points if audited else ()
     attacker = Attacker.of(events, points) if events else None
+    records = comparable(config)
+    beside = beside_records(history, records)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dpsgd_torch.app.report", "."),
         autoescape=True,
@@ -61,6 +68,11 @@ def write_report(
         config=config,
         figures=_figures(history, twin, spent, predicted, audited),
         pictures=_pictures(history, twin, spent, predicted, promises),
+        beside=beside,
+        records=records if beside else (),
+        classified=None if isinstance(classified, str) else classified,
+        by_class=[] if isinstance(classified, str) else class_pictures(classified),
+        not_classified=classified if isinstance(classified, str) else "",
         promises=promises,
         rows=history.epochs,
         scores=list(history.epochs[-1].test),
