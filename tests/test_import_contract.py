@@ -22,6 +22,8 @@ WRONG = {
         ("app.assembly", "dpsgd_torch.app.progress"),
         ("app.classified", "dpsgd_torch.app.report.page"),
         ("app.config", "dpsgd_torch.app.presets"),
+        ("app.explain", "dpsgd_torch.app.run"),
+        ("app.explained", "dpsgd_torch.app.explain"),
         ("app.export.job", "dpsgd_torch.app.run"),
         ("app.flags", "dpsgd_torch.app.preprocessing"),
         ("app.folds", "dpsgd_torch.app.assembly"),

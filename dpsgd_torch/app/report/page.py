@@ -12,9 +12,11 @@ from accountant.statement import round_up
 from dpsgd_torch.app.classified import Classified
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import Audited, below
+from dpsgd_torch.app.explained import Explained
 from dpsgd_torch.app.predict import Predicted
 from dpsgd_torch.app.report.attacker import Attacker
 from dpsgd_torch.app.report.class_plots import class_pictures
+from dpsgd_torch.app.report.loss_plot import loss_picture, loss_words
 from dpsgd_torch.app.report.picture import Picture, described
 from dpsgd_torch.app.report.plots import (
     calibration,
@@ -45,6 +47,7 @@ def write_report(
     events: list[tuple[Event, int]] | None = None,
     audited: Audited | None = None,
     classified: Classified | str = "",
+    explained: Explained | None = None,
 ) -> None:
     """Write report.html, and private/gradient-norms.svg for a private run.
 
@@ -55,6 +58,7 @@ def write_report(
         return
     points = audited.outside.points if audited else ()
     attacker = Attacker.of(events, points) if events else None
+    last = history.epochs[-1].test
     records = comparable(config)
     beside = beside_records(history, records)
     environment = jinja2.Environment(
@@ -73,9 +77,11 @@ def write_report(
         classified=None if isinstance(classified, str) else classified,
         by_class=[] if isinstance(classified, str) else class_pictures(classified),
         not_classified=classified if isinstance(classified, str) else "",
+        lost=loss_picture(explained) if explained else None,
+        lost_words=loss_words(explained, last.get("accuracy")) if explained else "",
         promises=promises,
         rows=history.epochs,
-        scores=list(history.epochs[-1].test),
+        scores=list(last),
         twin={record.epoch: record for record in twin.epochs} if twin else {},
         spent=spent.to_json() if spent else {},
         words=words,
