@@ -17,13 +17,13 @@ def loss_picture(found: Explained) -> Picture:
     means = [100 * found.mean(kind) for kind in KINDS]
     axes.grid(visible=False, axis="x")
     axes.bar(KINDS, means, 0.6, color=[PRIVATE, TWIN, TWIN], alpha=0.5)
-    least = most = means[0]
-    for place, kind in enumerate(KINDS):
-        values = 100 * np.array(found.reached[kind])
-        least, most = min(least, values.min()), max(most, values.max())
-        axes.plot(np.full(len(values), place), values, "o", color=_INK, ms=4)
-        axes.text(place, values.max(), f"{means[place]:.2f}", ha="center", va="bottom", fontsize=8)
+    values = 100 * np.array([found.reached[kind] for kind in KINDS])
+    least, most = values.min(), values.max()
     room = max(1.0, most - least)
+    for place, reached in enumerate(values):
+        axes.plot(np.full(len(reached), place), reached, "o", color=_INK, ms=4)
+        top = reached.max() + 0.05 * room
+        axes.text(place, top, f"{means[place]:.2f}", ha="center", va="bottom", fontsize=8)
     axes.set_ylim(max(0.0, least - 1.5 * room), most + 0.3 * room)
     told = ", ".join(f"{kind} {mean:.2f} %" for kind, mean in zip(KINDS, means, strict=True))
     return Picture(

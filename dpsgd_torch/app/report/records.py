@@ -70,7 +70,7 @@ def beside_records(history: History, records: Sequence[Record]) -> Picture | Non
     room = max(3.0, max(ends) - min(ends))  # the first epochs would hide how the ends differ
     axes.set(ylim=(min(ends) - room, max(ends) + room / 2))
     axes.set_xlim(left=0)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="best")
     told = f"this run ends at {reached:.2f} % for ε = {epsilon:.4g}"
     others = ", ".join(f"{r.who} {r.accuracy:g} % for ε = {r.epsilon:g}" for r in records)
     return Picture(
