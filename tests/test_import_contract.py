@@ -20,7 +20,10 @@ WRONG = {
     "app": [
         ("app.assembly", "dpsgd_torch.app.run"),
         ("app.assembly", "dpsgd_torch.app.progress"),
+        ("app.classified", "dpsgd_torch.app.report.page"),
         ("app.config", "dpsgd_torch.app.presets"),
+        ("app.explain", "dpsgd_torch.app.run"),
+        ("app.explained", "dpsgd_torch.app.explain"),
         ("app.export.job", "dpsgd_torch.app.run"),
         ("app.flags", "dpsgd_torch.app.preprocessing"),
         ("app.folds", "dpsgd_torch.app.assembly"),

@@ -96,6 +96,18 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             )
         self.refuse_optimization()
         self.refuse_released()
+        require(
+            not self.explain_loss or self.dp,
+            "explain_loss",
+            self.explain_loss,
+            "explains what privacy costs; drop it, or --no-dp",
+        )
+        require(
+            not self.explain_loss or not kind.not_made_up,
+            "explain_loss",
+            self.explain_loss,
+            f"needs made-up data of known classes; {kind.not_made_up}; drop --explain-loss",
+        )
         self.refuse_held()
         alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
         alone = alone and (self.sampler() == "poisson" or self.noise != "independent")

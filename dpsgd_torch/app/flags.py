@@ -64,7 +64,8 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         given["epsilon"] = None
     if "advantage" in given or "tpr_at_fpr" in given:
         given = {"epsilon": None, "noise_multiplier": None, **given}
-    asked = ("epsilon", "noise_multiplier", "advantage", "tpr_at_fpr", "twin", "secure", "shard")
+    asked = ("epsilon", "noise_multiplier", "advantage", "tpr_at_fpr", "twin", "secure", "shard",
+             "explain_loss")  # fmt: skip
     idle = [name for name in asked if given.get(name)]
     idle += ["filter"] if given.get("filter", "none") != "none" else []
     if given.get("dp") is False and idle:

@@ -59,6 +59,11 @@ def refuse_many(config: RunConfig, preprocessing: Preprocessing, world: World) -
             f"audit = {config.audit}: each of {world.size} processes would insert canaries; audit "
             "a run of one process"
         )
+    if config.explain_loss:
+        raise ConfigError(
+            f"explain_loss = True: trains on made-up data in one process, and {world.size} would "
+            "wait for it; run without torchrun, or leave it out"
+        )
     if own:
         raise ConfigError(
             f"processes = {world.size}: {own} are released before training by one process alone; "

@@ -18,8 +18,10 @@ from dpsgd_torch.app.assembly import (
     start,
     usable_device,
 )
+from dpsgd_torch.app.classified import classify
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import found_by, insert, unfit
+from dpsgd_torch.app.explain import explain
 from dpsgd_torch.app.flags import Request
 from dpsgd_torch.app.folds import chosen_units, make_folds, sized
 from dpsgd_torch.app.follow import BEGUN, TOLD, refuse_many, shared
@@ -108,6 +110,7 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
                 twin = other.history
                 rows = (record.to_json() for record in twin.epochs)
                 folder.write_lines("private/twin-metrics.jsonl", rows)
+            explained = explain(config, plan, folder, present)
         except KeyboardInterrupt:
             command = f"python -m dpsgd_torch.train {shlex.join(_go_on(request, folder))}"
             done = sum(trainer.done for trainer in trainers)
@@ -160,6 +163,8 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         machine,
         events,
         audited,
+        classify([t.model for t in trainers], trainers[0].test, task),
+        explained,
     )
     world.exchange(TOLD)
     present.end(outcome)

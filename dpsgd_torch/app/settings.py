@@ -343,6 +343,12 @@ class Optimization:
     twin: bool = knob(
         False, "train the non-private baseline from the same initial weights beside it"
     )
+    explain_loss: bool = knob(
+        False,
+        "nine short runs on made-up data after it, for report.html: what of the accuracy is lost "
+        "to noise and what to the clip",
+        since=3,
+    )
 
     def refuse_optimization(self) -> None:
         require(

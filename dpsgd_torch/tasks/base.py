@@ -137,6 +137,8 @@ class TaskKind(ABC):
     tabular: ClassVar[bool] = False
     """Whether feature statistics, frequencies and a choice of features can be released of it."""
     may_be_synthetic: ClassVar[bool] = False
+    not_made_up: ClassVar[str] = "none is made up for this task"
+    """Why there is no made-up data to train on, empty where ``made_up`` gives some."""
     not_exported: ClassVar[str] = ""
     """Why its model is not carried to a microcontroller, and what to do instead."""
 
@@ -155,6 +157,10 @@ class TaskKind(ABC):
     def public_inputs(self, knobs: Any) -> Callable[[int], torch.Tensor]:
         """count → so many inputs of its kind, made without its data."""
         raise ExportError(f"task = {self.name}: makes no inputs; override public_inputs")
+
+    def made_up(self, knobs: Any, rows: int, test_rows: int) -> Task:
+        """The task on so many rows made up to train and to test on; its data is not read."""
+        raise ConfigError(f"task = {self.name}: {self.not_made_up}; override made_up")
 
     def takes_presets_of(self, other: TaskKind) -> bool:
         """Whether another task's presets fit it: the same models on data of the same form."""

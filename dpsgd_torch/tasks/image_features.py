@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.tasks.base import ImageKnobs
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from dpsgd_torch.features.recipe import Recipe
     from dpsgd_torch.tasks.task import Pair, Task
 
+_TRAIN_SEED, _TEST_SEED = 20261129, 20261130  # of made-up rows that are trained and tested on
 _NO_CLASSES = "objects"  # what stands in for made-up images that know the classes
 
 
@@ -70,6 +72,31 @@ def with_features(task: Task, knobs: ImageKnobs) -> Task:
         prior=_prior(recipe),
         augment=None,  # of images, not of their features
     )
+
+
+def made_up_digits_task(
+    side: int,
+    rows: int,
+    test_rows: int,
+    make_model: Callable[[torch.Generator], nn.Module],
+    knobs: ImageKnobs,
+) -> Task:
+    """A task like that of real digits on made-up ones, which no features are whitened by."""
+    from torch.nn import CrossEntropyLoss
+
+    from dpsgd_torch.features.made_up.digits import made_up_digits
+    from dpsgd_torch.tasks.task import Task, accuracy
+
+    task = Task(
+        train=made_up_digits(rows, side, _TRAIN_SEED),
+        test=made_up_digits(test_rows, side, _TEST_SEED),
+        make_model=make_model,
+        loss=CrossEntropyLoss(),
+        metrics={"accuracy": accuracy},
+        labels=tuple("0123456789"),
+        synthetic=True,
+    )
+    return with_features(task, knobs)
 
 
 def linear_head(inputs: int, classes: int) -> nn.Module:

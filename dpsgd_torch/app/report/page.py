@@ -9,10 +9,15 @@ import jinja2
 
 from accountant import Event
 from accountant.statement import round_up
+from dpsgd_torch.app.classified import Classified
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import Audited, below
+from dpsgd_torch.app.explained import Explained
 from dpsgd_torch.app.predict import Predicted
 from dpsgd_torch.app.report.attacker import Attacker
+from dpsgd_torch.app.report.class_plots import class_pictures
+from dpsgd_torch.app.report.loss_plot import loss_picture, loss_words
+from dpsgd_torch.app.report.picture import Picture, described
 from dpsgd_torch.app.report.plots import (
     calibration,
     curves,
@@ -21,6 +26,7 @@ from dpsgd_torch.app.report.plots import (
     schedules,
 )
 from dpsgd_torch.app.report.promises import Promises
+from dpsgd_torch.app.report.records import beside_records, comparable
 from dpsgd_torch.audit.guessed import FROM_OUTSIDE
 from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
 from dpsgd_torch.storage.run_folder import RunFolder
@@ -40,15 +46,21 @@ def write_report(
     machine: Sequence[tuple[str, str]] = (),
     events: list[tuple[Event, int]] | None = None,
     audited: Audited | None = None,
+    classified: Classified | str = "",
+    explained: Explained | None = None,
 ) -> None:
     """Write report.html, and private/gradient-norms.svg for a private run.
 
-    ``events`` is what ε is that of: the page reads an attacker's chances off it.
+    ``events`` is what ε is that of: the page reads an attacker's chances off it. ``classified`` is
+    what was counted on the public test rows, or why nothing was.
     """
     if not history.epochs:
         return
     points = audited.outside.points if audited else ()
     attacker = Attacker.of(events, points) if events else None
+    last = history.epochs[-1].test
+    records = comparable(config)
+    beside = beside_records(history, records)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dpsgd_torch.app.report", "."),
         autoescape=True,
@@ -60,9 +72,16 @@ def write_report(
         config=config,
         figures=_figures(history, twin, spent, predicted, audited),
         pictures=_pictures(history, twin, spent, predicted, promises),
+        beside=beside,
+        records=records if beside else (),
+        classified=None if isinstance(classified, str) else classified,
+        by_class=[] if isinstance(classified, str) else class_pictures(classified),
+        not_classified=classified if isinstance(classified, str) else "",
+        lost=loss_picture(explained) if explained else None,
+        lost_words=loss_words(explained, last.get("accuracy")) if explained else "",
         promises=promises,
         rows=history.epochs,
-        scores=list(history.epochs[-1].test),
+        scores=list(last),
         twin={record.epoch: record for record in twin.epochs} if twin else {},
         spent=spent.to_json() if spent else {},
         words=words,
@@ -83,7 +102,7 @@ def _pictures(
     spent: PrivacyGuarantee | None,
     predicted: Predicted,
     promises: Promises | None,
-) -> dict[str, str]:
+) -> list[Picture]:
     pictures = curves(history, twin, private=spent is not None)
     if spent:
         pictures |= schedules(spent)
@@ -94,7 +113,7 @@ def _pictures(
     if promises:
         title = f"What one {promises.unit} is promised"
         pictures[title] = promise_by_rows(promises.by_rows, promises.unit, promises.as_one)
-    return pictures
+    return described(pictures)
 
 
 def _figures(

@@ -30,6 +30,7 @@ class Digits(TaskKind):
     name = "digits"
     what = "8×8 digits"
     knobs = ImageKnobs
+    not_made_up = ""
     presets = (
         PresetValues(
             "digits",
@@ -73,6 +74,14 @@ class Digits(TaskKind):
         from dpsgd_torch.tasks.image_features import with_features
 
         return with_features(digits_task(knobs.dropout), knobs)
+
+    def made_up(self, knobs: ImageKnobs, rows: int, test_rows: int) -> Task:
+        from dpsgd_torch.tasks.digits.task import digits_cnn
+        from dpsgd_torch.tasks.image_features import made_up_digits_task
+
+        return made_up_digits_task(
+            8, rows, test_rows, lambda generator: digits_cnn(generator, knobs.dropout), knobs
+        )
 
     def architecture(self, knobs: ImageKnobs, labels: tuple[str, ...]) -> nn.Module:
         import torch

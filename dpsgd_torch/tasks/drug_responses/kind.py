@@ -48,6 +48,7 @@ class DrugResponses(TaskKind):
     knobs = DrugResponseKnobs
     tabular = True
     may_be_synthetic = True
+    not_made_up = "made-up drugs have several labels a row, and no accuracy"
     not_exported = (
         "its layer norms cannot be carried to a microcontroller; load model.safetensors into "
         "dpsgd_torch.tasks.drug_responses.model.response_mlp"

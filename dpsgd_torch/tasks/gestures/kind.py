@@ -37,6 +37,7 @@ class Gestures(TaskKind):
     what = "gestures"
     knobs = GestureKnobs
     may_be_synthetic = True
+    not_made_up = ""
     presets = (
         PresetValues(
             "gesture-notebook",
@@ -76,6 +77,11 @@ class Gestures(TaskKind):
         from dpsgd_torch.tasks.gestures.task import gesture_task
 
         return gesture_task(data_dir, knobs.loss, partial)
+
+    def made_up(self, knobs: GestureKnobs, rows: int, test_rows: int) -> Task:
+        from dpsgd_torch.tasks.gestures.task import made_up_gesture_task
+
+        return made_up_gesture_task(knobs.loss, rows, test_rows, _OTHER_SEED)
 
     def architecture(self, knobs: GestureKnobs, labels: tuple[str, ...]) -> nn.Module:
         import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,20 @@ def _one_hot(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return nn.functional.one_hot(targets, outputs.shape[1]).to(outputs.dtype)
 
 
+def made_up_gesture_task(loss: str, rows: int, test_rows: int, seed: int) -> Task:
+    """Two made-up gestures, so many recordings to train and to test on."""
+    count = rows + test_rows
+    recordings = synthetic_recordings((count // 2, count - count // 2), seed)
+    inputs = gesture_inputs(recordings.motion, input_range_of(loss))
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
+    train, test = order[:rows], order[rows:]
+    targets = torch.from_numpy(recordings.gesture)
+    return _task(
+        loss, recordings.names, (inputs[train], targets[train]), (inputs[test], targets[test]),
+        synthetic=True,
+    )  # fmt: skip
+
+
 def gesture_task(data_dir: Path | None, loss: str, partial: str = "refuse") -> Task:
     """Split 60/20/20 into training, test and validation; made-up recordings without a folder.
 
@@ -79,25 +94,27 @@ def gesture_task(data_dir: Path | None, loss: str, partial: str = "refuse") -> T
         partial: "drop" or "refuse" rows after the last whole recording.
     """
     recordings = read_gestures(data_dir, partial) if data_dir else synthetic_recordings()
-    input_range = input_range_of(loss)
-    train, test, validation = _split(recordings, input_range)
+    train, test, validation = _split(recordings, input_range_of(loss))
+    task = _task(loss, recordings.names, train, test, synthetic=data_dir is None)
+    return replace(task, validation=validation, note=_RECORDED if data_dir else _MADE_UP)
+
+
+def _task(loss: str, names: tuple[str, ...], train: Pair, test: Pair, *, synthetic: bool) -> Task:
     squared = loss == "mean-squared"
-    gestures = len(recordings.names)
+    gestures = len(names)
     return Task(
         train=train,
         test=test,
-        validation=validation,
         make_model=lambda generator: gesture_mlp(generator, gestures, softmax=squared),
         loss=squared_error if squared else nn.CrossEntropyLoss(),
         metrics={"MAE": absolute_error, "accuracy": accuracy}
         if squared
         else {"accuracy": accuracy},
-        labels=recordings.names,
-        input_range=input_range,
+        labels=names,
+        input_range=input_range_of(loss),
         output="probabilities" if squared else "logits",
-        synthetic=data_dir is None,
-        note=_RECORDED if data_dir else _MADE_UP,
-        augment=moved_otherwise(SAMPLES, sum(input_range) / 2),
+        synthetic=synthetic,
+        augment=moved_otherwise(SAMPLES, sum(input_range_of(loss)) / 2),
     )
 
 

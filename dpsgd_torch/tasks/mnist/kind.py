@@ -40,6 +40,7 @@ class Mnist(TaskKind):
     name = "mnist"
     what = "MNIST and Fashion-MNIST"
     knobs = ImageKnobs
+    not_made_up = ""
     presets: ClassVar[tuple[PresetValues, ...]] = (
         PresetValues(
             "mnist-tutorial",
@@ -106,6 +107,14 @@ class Mnist(TaskKind):
 
         return with_features(mnist_task(self.name, data_dir, knobs.dropout), knobs)
 
+    def made_up(self, knobs: ImageKnobs, rows: int, test_rows: int) -> Task:
+        from dpsgd_torch.tasks.image_features import made_up_digits_task
+        from dpsgd_torch.tasks.mnist.task import mnist_cnn
+
+        return made_up_digits_task(
+            28, rows, test_rows, lambda generator: mnist_cnn(generator, knobs.dropout), knobs
+        )
+
     def architecture(self, knobs: ImageKnobs, labels: tuple[str, ...]) -> nn.Module:
         import torch
 
@@ -127,6 +136,8 @@ class FashionMnist(Mnist):
     """Clothes in MNIST's format, with MNIST's presets."""
 
     name = "fashion-mnist"
+    not_made_up = "made-up objects have none, and digits are no clothes"
+    made_up = TaskKind.made_up
     presets = (
         PresetValues(
             "fashion-best",

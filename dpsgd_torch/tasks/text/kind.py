@@ -20,6 +20,7 @@ class Text(TaskKind):
     name = "text"
     what = "texts"
     knobs = TextKnobs
+    not_made_up = "no texts are made up"
     not_exported = (
         "a transformer cannot be carried to a microcontroller; load model.safetensors into "
         "dpsgd_torch.tasks.text.model.text_model"
