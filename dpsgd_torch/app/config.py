@@ -97,6 +97,13 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
         self.refuse_optimization()
         self.refuse_released()
         self.refuse_held()
+        require(  # it would be refused by the coins, or by one record more
+            not self.sampling.startswith("truncated") or self.validation == "none",
+            "sampling",
+            self.sampling,
+            "counts on a declared number of records at most, and who is held out is drawn; drop "
+            "--validation and --folds, or take --sampling poisson",
+        )
         alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
         alone = alone and self.sampling == "poisson"
         self.refuse_audit(fits=self.dp and alone)

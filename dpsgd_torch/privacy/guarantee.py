@@ -183,9 +183,7 @@ def priced_events(plan: PrivacyPlan, ledger: Ledger, *, watched: bool) -> list[t
 
 def _most_again(plan: PrivacyPlan, ledger: Ledger) -> int:
     """How many charges there may be beyond the plan: steps, or a whole run's noise, drawn anew."""
-    last = plan.sampling.steps - 1
-    whole = plan.event(last, first=last) != plan.event(last)
-    return ledger.charged_again() + (ledger.attempts_again() if whole else 0)
+    return ledger.charged_again() + (ledger.attempts_again() if plan.pays_ahead else 0)
 
 
 def _beside(plan: PrivacyPlan, events: list[tuple[Event, int]]) -> list[tuple[Event, int]]:

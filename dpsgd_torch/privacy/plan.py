@@ -93,6 +93,12 @@ class PrivacyPlan:
         noise_multiplier = self.noise_multiplier.at(step)
         return self.noise.charges(step, noise_multiplier, self.sampling, first)
 
+    @property
+    def pays_ahead(self) -> bool:
+        """Whether steps are charged for others too, so that a new attempt may pay for them anew."""
+        last = self.sampling.steps - 1  # which may be the first of its round
+        return any(self.event(s, first=s) != self.event(s) for s in {last, max(last - 1, 0)})
+
     def events(self) -> list[tuple[Event, int]]:
         """What everything costs that the budget pays, equal neighbours counted together."""
         return [*self.also, *self.step_events()]

@@ -8,7 +8,6 @@ import warnings
 from accountant import dpsgd_steps
 from accountant.errors import check
 from dpsgd_torch.errors import RunError
-from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.training.loop import epoch_ends
 from dpsgd_torch.training.state import RunState
 
@@ -72,8 +71,8 @@ def _planned_whole(run: RunState, shared: bool) -> str:
         return "its ledger is shared, and what others may charge was planned with its steps"
     if run.steering.held_out is not None:
         return "what its validation costs and decides was planned with its steps"
-    if run.plan and _paid_as_a_whole(run.plan):
-        return "its noise is paid for as a whole"
+    if run.plan and run.plan.pays_ahead:
+        return "its noise, or a round of its samples, is paid for as a whole"
     if run.sampling.steps != _epoch_steps(run):
         return "its last epoch is not a whole one"
     return ""
@@ -87,8 +86,3 @@ def _epoch_steps(run: RunState) -> int:
         batch_size=sampling.batch_size,
         epochs=len(epoch_ends(sampling)),
     )
-
-
-def _paid_as_a_whole(plan: PrivacyPlan) -> bool:
-    last = plan.sampling.steps - 1
-    return plan.event(last, first=last) != plan.event(last)
