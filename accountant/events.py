@@ -149,7 +149,7 @@ class TruncatedPoissonSampled(Written):
     * Each of dataset_size records at most joins independently with probability sampling_rate;
       of a larger sample ``most`` are kept, uniformly at random.
     * The sample is drawn afresh for each release and never shown.
-    * Neighbours differ by one record added or removed.
+    * Neighbours differ by one record added or removed, and hold dataset_size at most, both of them.
     """
 
     sampling_rate: float

@@ -71,8 +71,8 @@ def binomial_tail(n: int, q: float, most: int) -> float:
         total += term
         ratio = (n - k) / (k + 1) * odds
         term, k = term * ratio, k + 1
-        if term < 1e-6 * total:
-            return _up(log_first, total + term / max(1 - ratio, 1e-3))
+        if ratio < 1 and term < 1e-6 * total:
+            return _up(log_first, total + term / (1 - ratio))
     return _up(log_first, total + term)
 
 

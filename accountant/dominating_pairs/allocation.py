@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
@@ -76,13 +76,19 @@ def allocation_laws(steps: int, noise_multiplier: float, count: int) -> tuple[La
     >>> 0.99 < below.delta(0.1) / above.delta(0.1) < 1
     True
     """
-    mu = 1 / noise_multiplier
-    if not mu * (REACH + mu) + math.log(steps) < _MOST_LOG:
-        raise TooFine
-    return _composed(steps, mu, count, spread=True), _composed(steps, mu, count, spread=False)
+    if count == 1:
+        mu = 1 / noise_multiplier
+        if not mu * (REACH + mu) + math.log(steps) < _MOST_LOG:
+            raise TooFine
+        return _one(steps, mu, spread=True), _one(steps, mu, spread=False)
+    above, below = allocation_laws(steps, noise_multiplier, 1)  # which Rényi's bound asks for, too
+    return (
+        _power(above, count, lambda a, b: _product(a, b, spread=True)),
+        _power(below, count, lambda a, b: _product(a, b, spread=False)),
+    )
 
 
-def _composed(steps: int, mu: float, count: int, *, spread: bool) -> Law:
+def _one(steps: int, mu: float, *, spread: bool) -> Law:
     lost = [0.0, 0.0]
 
     def summed(one: _Part, other: _Part) -> _Part:
@@ -94,9 +100,8 @@ def _composed(steps: int, mu: float, count: int, *, spread: bool) -> Law:
     # beyond the reach of the first grid: under Q any of t, under P one that is shifted besides
     tail = math.erfc(REACH / math.sqrt(2))
     lost[0], lost[1] = lost[0] + (steps + 1) * tail, lost[1] + steps * tail
-    one = Law(whole.value[keep] / steps, whole.mass[keep], lost[0], lost[1])
-    law = _power(one, count, lambda a, b: _product(a, b, spread=spread))
-    return replace(law, off=_ROUNDING * (steps + 8) * count)
+    off = _ROUNDING * (steps + 8)
+    return Law(whole.value[keep] / steps, whole.mass[keep], lost[0], lost[1], off)
 
 
 _T = TypeVar("_T")
@@ -162,6 +167,7 @@ def _combined(one: _Part, other: _Part, steps: int, lost: list[float], *, spread
         heap.add(np.add.outer(one.value[rows], other.value[others]), mass, spread=spread)
     value, mass = heap.law(spread=spread)
     share = steps / terms
+    lost[1] += share * heap.low  # as if left out: what is spread to 0 has no moment below 0
     beyond_q = np.cumsum(mass[::-1])[::-1]
     beyond_p = (np.cumsum((mass * value)[::-1])[::-1] + (steps - terms) * beyond_q) / steps
     kept = max(int(np.count_nonzero(share * beyond_p > _TAIL)), 2)
@@ -194,7 +200,8 @@ def _product(one: Law, other: Law, *, spread: bool) -> Law:
         lost_p += float((mass * value)[:start].sum())
         lost_q += float(under_q[start - 1])
     kept = slice(start, stop)
-    return Law(value[kept], mass[kept], lost_p * (1 + 1e-9), lost_q * (1 + 1e-9))
+    lost_p, lost_q = lost_p * (1 + 1e-9), lost_q * (1 + 1e-9)
+    return Law(value[kept], mass[kept], lost_p, lost_q, one.off + other.off)
 
 
 def _blocks(one: Array, other: Array) -> Iterator[tuple[slice, slice, Array]]:
@@ -226,12 +233,14 @@ class _Heap:
     def __init__(self, grid: Array, low: float, step: float) -> None:
         self._grid, self._low, self._step = grid, low, step
         self._mass, self._first = np.zeros(grid.size), np.zeros(grid.size)
+        self.low = 0.0  # mass below the least point that is not 0
 
     def add(self, value: Array, mass: Array, *, spread: bool) -> None:
         value, mass = value.ravel(), mass.ravel()
         with np.errstate(divide="ignore"):
             cell = np.log(value / self._low) / self._step
         place = np.clip(np.floor(cell) + 1, 0, self._grid.size - 2).astype(np.intp)
+        self.low += float(mass[place == 0].sum())
         left = self._grid[place]
         if not spread:
             self._mass += np.bincount(place, mass, self._grid.size)

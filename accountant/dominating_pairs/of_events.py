@@ -165,9 +165,15 @@ def domination(event: Event) -> Domination:
 def allocated(event: RandomAllocation, count: int) -> Domination:
     """The pairs of ``count`` allocations, together.
 
-    k of t releases cost at most what k allocations of one of ⌊t/k⌋ each do: of k ⌊t/k⌋ of the
-    steps, drawn beforehand, cut k blocks at random; then the record is in one of each [Feldman,
-    Shenfeld 2025]. The sum of all is what is attained: Gaussian noise of √t σ on k.
+    Of z = x μ + noise, x the 0 and 1 of whether the record is in each release, everything that an
+    adaptive run releases is made in turn: the i-th is what the others add, and g_i z_i with |g_i| ≤
+    1, which both may depend on all before, and noise that makes up for |g_i| < 1. So these pairs
+    dominate, beside whatever else is released between.
+
+    k of t releases cost at most what k allocations of one of ⌊t/k⌋ each do: drawn beforehand, cut k
+    disjoint blocks of ⌊t/k⌋ of the steps at random; one of each is a uniform choice of k, δ(ε) of a
+    mixture over the blocks is at most their mean, and given them z is that of k allocations side by
+    side [Feldman, Shenfeld 2025]. The sum of all is what is attained: Gaussian noise of √t σ on k.
     """
     above, below = laws_of(event, count)
     upper = _exact(_ratios(above, removed=True), _ratios(above, removed=False))

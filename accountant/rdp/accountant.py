@@ -18,7 +18,7 @@ from accountant.events import Event, Relation, TruncatedPoissonSampled
 from accountant.rdp.conversion import CONVERSIONS, LOG_DELTAS
 from accountant.rdp.curves import renyi_divergence
 from accountant.rdp.sampled_gaussian import check_orders
-from accountant.truncation import least_epsilon, untruncated
+from accountant.truncation import least_epsilon, refuse_truncated, untruncated
 
 Array = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ class RdpAccountant(Composer):
         if count:
             last, so_far, curve = self._open
             if event != last:
-                self._closed = self.rdp()
+                self._closed = self._rdp()
                 so_far, curve = 0, _curve(_whole(event), tuple(self.orders))
             self._open = (event, so_far + int(count), curve)
         return self
@@ -75,9 +75,19 @@ class RdpAccountant(Composer):
         twin._composition = self._composition.copy()
         return twin
 
-    @np.errstate(over="ignore")
     def rdp(self, orders: ArrayLike | None = None) -> Array:
-        """The composed Rényi curve, at the accountant's own orders unless others are given."""
+        """The composed Rényi curve, at the accountant's own orders unless others are given.
+
+        Raises:
+            UnsupportedEvent: a truncated sample is in it, which has none.
+        """
+        for event, _ in self.events:
+            refuse_truncated(event)
+        return self._rdp(orders)
+
+    @np.errstate(over="ignore")
+    def _rdp(self, orders: ArrayLike | None = None) -> Array:
+        """The same, of whole samples."""
         if orders is not None:
             curves = [n * renyi_divergence(_whole(event), orders) for event, n in self.events]
             return np.sum(curves, axis=0) if curves else np.zeros(np.shape(orders))
@@ -106,14 +116,14 @@ class RdpAccountant(Composer):
             order = plain.epsilon(left, search=search).order if left > 0 else math.nan
             return RdpBound(upper, order)
         convert = CONVERSIONS[method]
-        values = convert(self.orders, self.rdp(), delta)
+        values = convert(self.orders, self._rdp(), delta)
         best = int(np.argmin(values))
         bound = RdpBound(float(values[best]), float(self.orders[best]))
         if math.isinf(bound.upper):
             return RdpBound(math.inf, math.nan)
         if search and bound.upper > 0 and best in (0, self.orders.size - 1):
             outward = 0.5 if best == 0 else 2.0
-            return _search(lambda a: convert(a, self.rdp(a), delta), bound, outward)
+            return _search(lambda a: convert(a, self._rdp(a), delta), bound, outward)
         return bound
 
     def delta(self, epsilon: float, method: str | None = None) -> DeltaBounds:
@@ -127,7 +137,7 @@ class RdpAccountant(Composer):
         check(epsilon >= 0, "epsilon", epsilon, "must be ≥ 0")
         if not self.events or epsilon == math.inf:
             return DeltaBounds(0.0, 0.0)
-        log_delta = LOG_DELTAS[method or self.method](self.orders, self.rdp(), epsilon)
+        log_delta = LOG_DELTAS[method or self.method](self.orders, self._rdp(), epsilon)
         least = min(float(log_delta.min()), 0.0)
         if slip := untruncated(self.events)[1]:
             added = (1 + math.exp(min(epsilon, 700.0))) * slip

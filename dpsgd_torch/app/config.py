@@ -109,6 +109,13 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             f"needs made-up data of known classes; {kind.not_made_up}; drop --explain-loss",
         )
         self.refuse_held()
+        require(  # it would be refused by the coins, or by one record more
+            not self.sampling.startswith("truncated") or self.validation == "none",
+            "sampling",
+            self.sampling,
+            "counts on a declared number of records at most, and who is held out is drawn; drop "
+            "--validation and --folds, or take --sampling poisson",
+        )
         alone = self.folds == 1 and self.microbatch_size == 1 and self.select_features is None
         alone = alone and (self.sampler() == "poisson" or self.noise != "independent")
         self.refuse_audit(fits=self.dp and alone, own=self.noise != "independent")

@@ -41,6 +41,7 @@ def batch_checks(
     together = np.zeros(len(apart), np.int64)
     before = np.zeros(n, bool)
     rounds: dict[tuple[int, int], Round] = {}
+    earlier = Earlier()
     for attempt, step in steps:
         stream = partial(streams.numpy, attempt=attempt, step=step)
         drawn = np.unique(sampler.draw(stream, step, n, None).rows)
@@ -50,6 +51,7 @@ def batch_checks(
         if isinstance(sampler, AllocationSampler):
             found = rounds.setdefault((attempt, sampler.begin(step)), Round(n))
             found.add(drawn)
+            earlier.add(step - sampler.begin(step), drawn)
         before = np.zeros(n, bool)
         before[drawn] = True
         together += [int((before[one] & before[other]).sum()) for one, other in apart]
@@ -58,9 +60,11 @@ def batch_checks(
     return [
         batch_sizes(sizes, n, rate),
         equal_rates(counts, len(steps), rate),
-        _in_rounds(sampler, list(rounds.values()))
-        if isinstance(sampler, AllocationSampler)
-        else overlaps(common[1:], sizes[:-1], rate),
+        *(
+            [_in_rounds(sampler, list(rounds.values())), overlaps(*earlier.told, rate)]
+            if isinstance(sampler, AllocationSampler)
+            else [overlaps(common[1:], sizes[:-1], rate)]
+        ),
         joined_apart(together, [len(one) * len(steps) for one, _ in apart], rate),
     ]
 
@@ -74,6 +78,20 @@ class Round:
     def add(self, drawn: Indices) -> None:
         self.counts[drawn] += 1
         self.steps += 1
+
+
+class Earlier:
+    """How many records of a batch were in that of the same place in the round drawn before."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, Indices] = {}
+        self.told: tuple[list[int], list[int]] = [], []
+
+    def add(self, place: int, drawn: Indices) -> None:
+        if (last := self._last.get(place)) is not None:
+            self.told[0].append(np.intersect1d(last, drawn, assume_unique=True).size)
+            self.told[1].append(last.size)
+        self._last[place] = drawn
 
 
 def _in_rounds(sampler: AllocationSampler, rounds: list[Round]) -> Check:

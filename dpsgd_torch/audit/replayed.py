@@ -57,7 +57,8 @@ def replay(folder: RunFolder) -> AuditReport:
     done, values = _reached(folder)
     check(done >= 2, "steps", done, "too few to be tested", "name a run that has trained")
     ledger, part = _ledger(folder)
-    charged = read_charges(ledger, part)
+    steps = plan.sampling.steps  # validation is charged as steps beyond
+    charged = [charge for charge in read_charges(ledger, part) if charge[1] < steps]
     drawn = [(attempt, step) for attempt, step, _ in charged]
     checks = [_charges(plan, charged, done)]
     checks += batch_checks(plan.sampling, streams, drawn)

@@ -83,7 +83,7 @@ class PrivacyPlan:
                 "let its schedule end above 0",
             )
             check(
-                not (varies and self.paid_together),
+                not (varies and self.paid_together) or self.sampling.checks_noise,
                 name,
                 schedule.to_json(),
                 "must be constant where several steps are paid for at once",
@@ -104,9 +104,10 @@ class PrivacyPlan:
 
     @property
     def paid_together(self) -> bool:
-        """Whether some steps are paid for by one before them, which the attempt's first decides."""
-        last = self.sampling.steps - 1
-        return any(self.event(at, first=at) != self.event(at) for at in {min(1, last), last})
+        """Whether some steps are paid for by one before them, so that an attempt pays anew."""
+        last = self.sampling.steps - 1  # which may be the first of its round
+        few = {min(1, last), max(last - 1, 0), last}
+        return any(self.event(at, first=at) != self.event(at) for at in few)
 
     def events(self) -> list[tuple[Event, int]]:
         """What everything costs that the budget pays, equal neighbours counted together."""

@@ -34,6 +34,7 @@ class AllocationSampler(Sampler):
     """
 
     name: ClassVar[str] = "allocation"
+    checks_noise: ClassVar[bool] = True
     selected: int = 1
 
     def __post_init__(self) -> None:

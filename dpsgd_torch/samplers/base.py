@@ -52,6 +52,7 @@ class Sampler(abc.ABC):
 
     name: ClassVar[str]
     relation: ClassVar[Relation] = Relation.ADD_OR_REMOVE_ONE
+    checks_noise: ClassVar[bool] = False  # says itself where noise may change by step
 
     dataset_size: int
     batch_size: int

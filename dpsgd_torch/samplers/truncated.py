@@ -24,8 +24,8 @@ class TruncatedPoissonSampler(Sampler):
 
     * Each record joins each batch independently with probability ``batch_size`` /
       ``dataset_size``; of more than ``most_drawn`` so many are kept, uniformly at random.
-    * There are at most ``dataset_size`` records: it bounds how often a batch is truncated, which
-      is charged as δ (``accountant.truncation``). More are refused.
+    * There are at most ``dataset_size`` records, in either neighbour: it bounds how often a batch
+      is truncated, which is charged as δ (``accountant.truncation``). More are refused.
     * No batch is larger, ever: memory, and compiled shapes, can be laid out for ``most_drawn``.
 
     >>> sizes = dict(dataset_size=1000, batch_size=50, steps=20)

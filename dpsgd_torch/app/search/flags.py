@@ -108,6 +108,11 @@ def _asked(options: argparse.Namespace) -> Asked:
     space = [Dimension.parse(text) for text in options.vary] or default_space(config)
     if len({dimension.name for dimension in space}) < len(space):
         raise ConfigError(f"vary = {', '.join(options.vary)}: names a field twice; drop one")
+    if config.sampling.startswith("truncated"):  # charged as δ, of which no search's price knows
+        raise ConfigError(
+            f"sampling = {config.sampling}: a search is priced by Rényi divergences, which "
+            "truncated samples do not have; take poisson"
+        )
     for values in corners(space):  # refuse, before anything is spent, what no run would take
         config.changed(**values)
     return Asked(config, tuple(space))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accountant.ledger.recorded import read_events
+from accountant.ledger.recorded import read_charges, read_events
 from accountant.selection import SearchBound
 from dpsgd_torch.app.assembly import plan_of
 from dpsgd_torch.app.config import RunConfig
@@ -91,7 +91,7 @@ class Trials:
         )
         outcome = run(request, Silent())
         spent = outcome.spent  # a run that its scores ended costs what was planned, which is within
-        paid_twice = spent is not None and spent.watched and spent.steps_charged_again > 0
+        paid_twice = spent is not None and spent.watched and _began_anew(folder)
         if paid_twice or not within(self.bound, read_events(folder / "ledger.sqlite")):
             raise GuaranteeBroken(
                 f"trial {number + 1}: its ledger is above what a trial may spend (was it "
@@ -101,6 +101,11 @@ class Trials:
         rows = [*self.finished(), row]
         RunFolder(self.folder).write_lines(_RESULTS, map(sealed, rows))
         return row
+
+
+def _began_anew(folder: Path) -> bool:
+    """Whether anything was drawn and paid anew: a step, or a round that more than it belong to."""
+    return len({attempt for attempt, _, _ in read_charges(folder / "ledger.sqlite")}) > 1
 
 
 def score_of(outcome: Outcome) -> float:
