@@ -152,6 +152,11 @@ def test_views_that_are_all_the_row_itself_train_as_it_does(privacy):
     assert torch.allclose(*left, atol=1e-6)
 
 
+def test_views_of_one_record_are_no_pass_of_one_row():
+    assert make_trainer(physical_batch_size=1).state.each_alone
+    assert not make_trainer(physical_batch_size=1, views=2, augment=shifted(1)).state.each_alone
+
+
 def test_an_audit_leaves_a_record_out_with_all_its_views(monkeypatch):
     trainer = make_trainer(views=K, augment=shifted(1), epochs=1).fit()
     assert largest_change(trainer, 3).p_value == 1.0
