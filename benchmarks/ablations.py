@@ -24,6 +24,7 @@ from torch import nn
 
 from accountant import calibrate_noise, dpsgd_event, dpsgd_steps
 from dpsgd_torch import Privacy, Trainer
+from dpsgd_torch.data.views import Augment, Draws
 from dpsgd_torch.features.made_up.digits import made_up_digits
 from dpsgd_torch.optim import AdamBC
 from dpsgd_torch.schedules import Linear
@@ -104,6 +105,7 @@ class Row:
     given: Mapping[str, Any] = field(default_factory=dict)
     rate: float = 1.0
     views: int = 1
+    shifts: bool | None = None  # whether views are moved; where there are several, if left out
     falling: bool = False
 
 
@@ -115,6 +117,8 @@ ROWS = {
     "views 2": Row(views=2),
     "views 4": Row(views=4),
     "views 8": Row(views=8),
+    "views 4, unmoved": Row(views=4, shifts=False),
+    "one view, shifted": Row(shifts=True),
     "ema:0.9": Row(given={"average": "ema:0.9"}),
     "ema:0.98": Row(given={"average": "ema:0.98"}),
     "tail:0.5": Row(given={"average": "tail:0.5"}),
@@ -205,7 +209,7 @@ def trained(
         rate_schedule=Linear(1.0, 0.0, steps) if row.falling else None,
         seed=seed,
         views=row.views,
-        augment=shifted(problem.pixels) if row.views > 1 else None,
+        augment=augment_of(row, problem.pixels),
         **row.given,
     )
     trainer.fit()
@@ -213,6 +217,18 @@ def trained(
     with torch.no_grad():
         right = accuracy(trainer.model.eval()(inputs), targets)
     return 100 * float(right.mean()), time.process_time() - began
+
+
+def augment_of(row: Row, pixels: int) -> Augment | None:
+    if row.shifts or (row.shifts is None and row.views > 1):
+        return shifted(pixels)
+    return None if row.views == 1 else unmoved
+
+
+def unmoved(images: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """The image itself, by which several views must train as one does."""
+    del draws
+    return images
 
 
 def line(name: str, told: Mapping[str, Any]) -> str:

@@ -76,7 +76,9 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
     """The most that one record moves a step's sum, over the clip norm, on the CPU or wherever.
 
     The batch of ``step`` goes through the run's own clip at the weights that it has now, with and
-    without each of its first ``records`` records. Nothing is released, nothing is charged.
+    without each of its first ``records`` records, each with all its views. Where a count is told
+    beside the sum, both together are held against the charge, each over its own noise. Nothing is
+    released, nothing is charged.
 
     Args:
         records: how many of the batch are left out in turn.
@@ -86,7 +88,8 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
     if run.plan is None or not run.charges.are_open:
         raise RunError("trainer: has no private run; fit it first, or resume one")
     step = max(0, run.done - 1) if step is None else step
-    drawn = Feed(run).draw(step)
+    feed = Feed(run)
+    drawn = run.views.spread(feed.draw(step))
     plan, most = run.step_plan(step), 0.0
     owners = np.unique(drawn.slots)[:records]
     method, scale = run.method, run.precision.loss_scale
@@ -94,7 +97,9 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
     with per_example_gradients(run.model, method.kind, method.layouts, *given) as wrapped:
 
         def summed(kept: Indices) -> torch.Tensor:
+            """Sums in clip norms, and the count in so many as its noise makes it worth."""
             assert run.plan
+            count, z = 0.0, run.plan.noise_multiplier.at(step)
             optimizer = PrivateOptimizer(
                 run.optimizer,
                 microbatches=run.sampling.microbatches,
@@ -104,7 +109,7 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
             optimizer.begin(plan, np.random.default_rng(0))
             slots, rows = drawn.slots[kept], drawn.rows[kept]
             for piece in physical_batches(slots, run.at_once):
-                inputs, targets = run.data.take(rows[piece])
+                inputs, targets = feed.again(rows[piece])
                 wrapped.backward(run.loss, inputs, targets)
                 shared: list[Any] = []
                 if drawn.weights is not None:
@@ -113,8 +118,15 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
                         torch.from_numpy(part).to(run.device)
                         for part in (local, drawn.weights[kept][piece])
                     ]
-                optimizer.accumulate(wrapped.vectors(optimizer.params, *shared))
-            return torch.cat([part.double().flatten() for part in optimizer.sums])
+                norms = optimizer.accumulate(wrapped.vectors(optimizer.params, *shared))
+                if run.followed:
+                    counted = run.followed.clipping.counted(norms.double(), plan.clip_norm)
+                    count += float(counted.sum())
+            moved = [part.double().flatten() / plan.clip_norm for part in optimizer.sums]
+            if run.followed:
+                moved = [part * (z / plan.noise_multiplier) for part in moved]
+                moved += [moved[0].new_tensor([count * z / plan.count_noise])]
+            return torch.cat(moved)
 
         run.modes.restore()
         with same_draws(run.device), FrozenDraws():
@@ -125,11 +137,11 @@ def largest_change(trainer: Audited, records: int = 20, *, step: int | None = No
                 most = max(most, float((whole - summed(left)).norm()))
     for p in run.model.parameters():
         p.grad = None
-    bound = run.sampling.sensitivity * plan.clip_norm
+    bound = run.sampling.sensitivity
     return Check(
         "one record moves the sum by no more than is charged",
         float(most <= bound * (1 + _ROUNDING)),
-        f"{most / plan.clip_norm:.6f} clip norms at most, of {len(owners)} records",
+        f"{most:.6f} clip norms at most, of {len(owners)} records",
     )
 
 

@@ -32,6 +32,7 @@ class Average(abc.ABC):
 
     def __init__(self) -> None:
         self.n_averaged, self.total = 0, 0.0
+        self.best_is_average = True  # of the best epoch, where that is what the run ends with
         self._sums: dict[str, torch.Tensor] = {}
         self._iterate: dict[str, torch.Tensor] = {}
 
@@ -59,7 +60,9 @@ class Average(abc.ABC):
 
     def told(self) -> str:
         """What the model holds, for a run's files."""
-        return self.describe() if self.is_in_place else "the last iterate"
+        if not (self.is_in_place and self.best_is_average):
+            return "the last iterate"
+        return self.describe()
 
     def follow(self, model: nn.Module) -> Average:
         """Make room for the sums of a model's trained parameters."""
@@ -99,11 +102,11 @@ class Average(abc.ABC):
 
     def state_dict(self) -> dict[str, Any]:
         plain = {"n_averaged": self.n_averaged, "total": self.total, **self.to_json()}
-        return {**plain, "sums": dict(self._sums)}
+        return {**plain, "best_is_average": self.best_is_average, "sums": dict(self._sums)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.n_averaged, self.total = int(state["n_averaged"]), float(state["total"])
-        self._iterate = {}
+        self.best_is_average, self._iterate = bool(state["best_is_average"]), {}
         for name, held in self._sums.items():
             held.copy_(state["sums"][name])
 

@@ -58,6 +58,22 @@ def described_model(model: nn.Module) -> str:
     return " ".join(str(model).split()) + _options(held | _code(model.modules()), 0)
 
 
+def described_code(part: object) -> str:
+    """The code of an object whose class is the user's own, with the plain values that it holds.
+
+    Nothing of the library's or torch's, which name and version tell.
+
+    >>> described_code(torch.optim.SGD([torch.zeros(1)], lr=0.1))
+    ''
+    """
+    lambdas = getattr(part, "lr_lambdas", None)  # of torch's LambdaLR, whose state has none
+    found = _code([part]) | ({} if lambdas is None else {"lr_lambdas": lambdas})
+    if not found:
+        return ""
+    held = {k: v for k, v in getattr(part, "__dict__", {}).items() if isinstance(v, _TELLING)}
+    return type(part).__qualname__ + _options(held | found, 0)
+
+
 def _code(parts: Iterable[object]) -> dict[str, Any]:
     """The methods of classes of the user's own, by class and name."""
     classes = {each for part in parts for each in type(part).__mro__}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -66,8 +66,15 @@ class Feed:
 
     def take(self, indices: Indices) -> Batch:
         """The next physical batch, which is of these rows; augmented, where that was asked for."""
+        return self._made(indices, self._taken)
+
+    def again(self, indices: Indices) -> Batch:
+        """A physical batch of the step that was drawn last, whichever, as that step has it."""
+        return self._made(indices, self._run.data.take)
+
+    def _made(self, indices: Indices, taken: Callable[[Indices], Batch]) -> Batch:
         rows, run = self._run.views.once(indices), self._run
-        batch = self._taken(rows)
+        batch = taken(rows)
         return run.views.made(
             batch,
             rows,

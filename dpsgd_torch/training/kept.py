@@ -36,6 +36,10 @@ class Kept:
         _packed(thing.state_dict(), f"{name}", {})
         self._held[name] = thing
 
+    def things(self) -> list[Any]:
+        """All that is kept."""
+        return list(self._held.values())
+
     def to_json(self) -> dict[str, Any]:
         """What each is, and how it begins; tensors by name."""
         plain = self.state()[1]

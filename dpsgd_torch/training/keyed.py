@@ -21,7 +21,7 @@ def keyed_by(sums: Sequence[torch.Tensor], rng: np.random.Generator) -> np.rando
     >>> first == again, first == other
     (True, False)
     """
-    return _generator(_digested(sums, rng.bytes(32)), rng)
+    return _generator(digested(sums, rng.bytes(32)), rng)
 
 
 def keyed_by_parts(
@@ -33,7 +33,7 @@ def keyed_by_parts(
         mine: what this rank holds of them.
     """
     told = hashlib.blake2b(key=rng.bytes(32), digest_size=32)
-    for each in world.exchange("what the sums are", _digested(mine).hex()):
+    for each in world.exchange("what the sums are", digested(mine).hex()):
         told.update(bytes.fromhex(each))
     return _generator(told.digest(), rng)
 
@@ -45,7 +45,8 @@ def _generator(told: bytes, like: np.random.Generator) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64DXSM(seed))
 
 
-def _digested(sums: Sequence[torch.Tensor], key: bytes = b"") -> bytes:
+def digested(sums: Sequence[torch.Tensor], key: bytes = b"") -> bytes:
+    """A digest of what these sums are, to the last bit."""
     told = hashlib.blake2b(key=key, digest_size=32)
     for total in sums:
         told.update(raw_bytes(total))

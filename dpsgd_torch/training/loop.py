@@ -292,7 +292,9 @@ def _end_epoch(
     run.history.private.append(private.to_json(epoch))
     if score is not None:
         with run.averaged():
-            run.steering.keep(run.model, run.folder, run.history.scores)
+            kept = run.steering.keep(run.model, run.folder, run.history.scores)
+            if kept and run.average:
+                run.average.best_is_average = run.average.is_in_place
     if run.folder:
         run.write_metrics(run.folder)
     return record

@@ -179,7 +179,7 @@ class PrivateOptimizer:
         """Leave (sum + noise) / microbatches in each parameter's ``grad``, or raise."""
         if self._followed:  # of records alone, before canaries join
             own = Release(self.plan, self._clipped, self.microbatches, self.rng)
-            self._followed.release(own, self.world, keyed=self._keyed)
+            self._followed.release(own, self.world, self.sums if self._keyed else None)
         if self._inserted:
             self._inserted.join(self)
         release = Release(self.plan, self._clipped, self.microbatches, self.rng, self.state)

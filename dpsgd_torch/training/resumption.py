@@ -15,13 +15,14 @@ from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.training.described import described_model
 from dpsgd_torch.training.fingerprint import contract, digest, refuse_changed
 from dpsgd_torch.training.keeping import keep
+from dpsgd_torch.training.own_code import own_code
 from dpsgd_torch.training.rehearse import method_of
 from dpsgd_torch.training.state import RunState
 from dpsgd_torch.training.streams import Streams
 
 
 def streams_of(run: RunState, asked: dict[str, Any]) -> Streams:
-    """The run's streams, their noise keyed by what was asked, initial weights and model's code.
+    """The run's streams, their noise keyed by what was asked, initial weights and own code.
 
     Where no digest covers all of the data, each step's noise is keyed by its sums as well.
     """
@@ -29,7 +30,7 @@ def streams_of(run: RunState, asked: dict[str, Any]) -> Streams:
     run.keyed = not (run.data.told_whole and (kept is None or kept.data.told_whole))
     begun = digest(run.model.state_dict().values())
     heard = [run.heard] if run.heard else []
-    context = json.dumps([asked, begun, described_model(run.model), *heard])
+    context = json.dumps([asked, begun, described_model(run.model), *heard, *own_code(run)])
     told = hashlib.sha256(context.encode()).hexdigest()
     return dataclasses.replace(run.streams, context=told)
 

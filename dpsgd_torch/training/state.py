@@ -125,6 +125,8 @@ class RunState:
     def each_alone(self) -> bool:
         """Whether no pass has more than one row, whoever is drawn."""
         sampling = self.sampling
+        if self.views.count > 1:
+            return False
         return self.at_once == 1 and not sampling.rows_per_unit and sampling.microbatch_size == 1
 
     @property

@@ -103,14 +103,15 @@ class Steering:
         on_record = charges.reserve(step, held_out.asked.event)
         charges.settle(step, checksum(score), on_record)
 
-    def keep(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> None:
-        """Keep the weights of the epoch that just ended, if they are the best."""
+    def keep(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> bool:
+        """Keep the weights of the epoch that just ended, if they are the best; whether they are."""
         if not self.early_stopping.keep_best or self.early_stopping.best(scores) != len(scores) - 1:
-            return
+            return False
         weights = released_tensors(model)
         if folder:
             write_durably(_path(folder, len(scores) - 1), tensors_to_bytes(weights))
         self._best = weights
+        return True
 
     def restore(self, model: nn.Module, folder: RunFolder | None, scores: Sequence[float]) -> None:
         """End with the weights of the best epoch, where that was asked for."""

@@ -72,12 +72,10 @@ class Views:
         """All views of these records, drawn by the key."""
         if self.augment is None:
             return batch
-        inputs, targets = batch
-        if self.count > 1:
-            inputs, targets = (
-                mapped(lambda part: part.repeat_interleave(self.count, dim=0), each)
-                for each in batch
-            )
+        # rows of its own: an augmentation that writes into them leaves the data as they are
+        inputs, targets = (
+            mapped(lambda part: part.repeat_interleave(self.count, dim=0), each) for each in batch
+        )
         device = first(inputs).device
         numbers = np.tile(np.arange(self.count), len(rows))
         return self.augment(

@@ -7,11 +7,14 @@ import pytest
 import torch
 from clip_steps import OTHERS, ROWS, count_told, step, trainer
 from scipy import stats
-from small_problem import make_trainer
+from small_problem import make_trainer, small_data
+from torch.utils.data import TensorDataset
 
-from dpsgd_torch import Privacy
+from dpsgd_torch import Privacy, RunError
 from dpsgd_torch.audit.canaries import Canaries
+from dpsgd_torch.audit.replayed import largest_change
 from dpsgd_torch.clipping.adaptive import AdaptiveClipping
+from dpsgd_torch.data.dataset import FromDataset
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.noise.base import StepPlan
 from dpsgd_torch.privacy.plan import Sampling
@@ -105,13 +108,14 @@ def test_the_counts_noise_has_the_planned_deviation(scale):
 
 
 def test_noise_of_the_count_is_repeated_by_its_key_and_by_the_count_where_it_hangs_on_it():
-    def noise(total, seed, **how):
-        return noised_count(total, 3.0, np.random.default_rng(seed), **how) - total
+    def noise(total, seed, hung=""):
+        return noised_count(total, 3.0, np.random.default_rng(seed), hung) - total
 
     assert noise(1.0, 7) == pytest.approx(noise(2.0, 7), abs=1e-5)
     assert noise(1.0, 7) != pytest.approx(noise(1.0, 8), abs=1e-5)
-    assert noise(1.0, 7, keyed=True) == noise(1.0, 7, keyed=True)
-    assert noise(1.0, 7, keyed=True) != pytest.approx(noise(2.0, 7, keyed=True), abs=1e-5)
+    assert noise(1.0, 7, "a") == noise(1.0, 7, "a")
+    assert noise(1.0, 7, "a") != pytest.approx(noise(2.0, 7, "a"), abs=1e-5)
+    assert noise(1.0, 7, "a") != pytest.approx(noise(1.0, 7, "b"), abs=1e-5)
 
 
 def test_the_clip_norm_finds_the_quantile_and_stays_within_its_limits():
@@ -125,6 +129,40 @@ def test_the_clip_norm_finds_the_quantile_and_stays_within_its_limits():
     limited = AdaptiveClipping(limit=8.0)
     assert limited.next(1.0, -1e9, 1.0) == 8.0
     assert limited.next(1.0, 1e9, 1.0) == 1 / 8
+
+
+@pytest.mark.parametrize("kept", [math.nan, math.inf, -1.0, 0.0, 4.1, 0.06])
+def test_a_checkpoint_whose_clip_norm_no_run_comes_to_is_not_resumed(kept):
+    followed = FollowedClipNorm(AdaptiveClipping(limit=8.0), 0.5)
+    with pytest.raises(RunError, match=r"clip norm = .* in the checkpoint"):
+        followed.load_state_dict({"clip_norm": torch.tensor(kept)})
+    followed.load_state_dict({"clip_norm": torch.tensor(4.0, dtype=torch.float64)})
+    assert followed.clip_norm == 4.0
+
+
+def test_an_audit_holds_sum_and_count_together_against_the_charge(monkeypatch):
+    run = trainer("adaptive:0.5", epochs=1).fit()
+    honest = largest_change(run, 3)
+    assert honest.p_value == 1.0
+    monkeypatch.setattr(
+        AdaptiveClipping, "counted", lambda self, norms, clip: 3.0 * (norms <= clip)
+    )
+    run.state.followed.clip_norm = 1e3  # all are below
+    assert largest_change(run, 3).p_value == 0.0
+
+
+def test_two_data_sets_of_one_name_with_equal_counts_tell_them_with_other_noise():
+    """All rows are clipped in both: the counts are equal, and the sums are not."""
+    told = []
+    for seed in (1, 1, 2):
+        inputs, targets = small_data(seed=seed)
+        data = FromDataset(TensorDataset(inputs, targets), fingerprint="v1")
+        run = trainer("adaptive:0.5", clip_norm=1e-3, data=data, epochs=1)
+        progress = run.run()
+        next(progress)
+        progress.close()
+        told.append(run.state.followed.clip_norm)
+    assert told[0] == told[1] != told[2]
 
 
 def test_a_step_clips_to_the_norm_that_the_step_before_told():

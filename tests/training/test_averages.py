@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from accountant import InvalidValue
 from dpsgd_torch import EarlyStopping, RunError, Validation
 from dpsgd_torch.optim import Exponential, Tail
+from dpsgd_torch.schedules import Linear
 from dpsgd_torch.training.evaluation import evaluate
 
 KINDS = {"ema": "ema:0.9", "tail": "tail:0.4"}
@@ -98,6 +99,30 @@ def test_validation_and_the_best_epoch_are_the_averages():
     scores = [epoch.validation for epoch in trainer.history.epochs]
     found = trainer.steering.held_out.mean(trainer.steering.held_out.scores(trainer.model))
     assert found == pytest.approx(min(scores))
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_best_epoch_before_the_tail_is_told_as_the_last_iterate_that_it_is(resumes, tmp_path):
+    settings = {
+        "average": "tail:0.2",
+        "validation": Validation(tensors=small_data(30, seed=9), public=True),
+        "early_stopping": EarlyStopping(keep_best=True),
+        "rate_schedule": Linear(0.01, 50.0, steps=40),  # noise leads ever further away
+        "run_dir": tmp_path / "run",
+        "epochs": 4,
+    }
+    trainer = make_trainer(**settings)
+    if resumes:
+        for at in trainer.run():
+            if at.step == 38:
+                break
+        trainer.close()
+        trainer = make_trainer(**settings).resume()
+    trainer.fit()
+    scores = trainer.state.history.scores
+    assert scores.index(min(scores)) < 3
+    assert trainer.state.average.is_in_place
+    assert trainer.state.average.told() == "the last iterate"
 
 
 def test_a_tail_that_has_not_begun_leaves_the_last_iterate():

@@ -15,7 +15,7 @@ from accountant import InvalidValue
 from dpsgd_torch.audit.replayed import largest_change, replay
 from dpsgd_torch.clipping.adaptive import AdaptiveClipping
 from dpsgd_torch.clipping.automatic import AutomaticClipping
-from dpsgd_torch.clipping.flat import FLAT
+from dpsgd_torch.clipping.flat import FLAT, FlatClipping
 from dpsgd_torch.clipping.kinds import clipping_from_json, clipping_of
 from dpsgd_torch.clipping.per_group import GroupClipping
 from dpsgd_torch.errors import GuaranteeBroken
@@ -98,6 +98,23 @@ def test_sums_twice_as_long_are_never_released(kind):
 class TooLong(GroupClipping):
     def factors(self, norms, bound):
         return 2 * super().factors(norms, bound)
+
+
+class RightForTheLongest(FlatClipping):
+    """The planted fault: a kind of one's own that makes short vectors long."""
+
+    name = "own"
+    wrong = 4.0
+
+    def factors(self, norms, bound):
+        return super().factors(norms, bound).where(norms == norms.max(), self.wrong)
+
+
+@pytest.mark.parametrize("wrong", [4.0, -4.0, math.nan])
+def test_a_vector_that_a_kind_of_ones_own_makes_too_long_is_never_summed(wrong, monkeypatch):
+    monkeypatch.setattr(RightForTheLongest, "wrong", wrong)
+    with pytest.raises(GuaranteeBroken, match="clipped norm = "):
+        step([ROWS["ordinary"], ROWS["long"]], RightForTheLongest())
 
 
 def test_a_group_longer_than_its_share_is_never_summed():

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from small_problem import make_trainer, small_data, weights
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import TensorDataset
 
-from dpsgd_torch import Validation
+from dpsgd_torch import Privacy, Validation
+from dpsgd_torch.clipping.automatic import AutomaticClipping
+from dpsgd_torch.clipping.flat import FlatClipping
 from dpsgd_torch.data import columns, sources
 from dpsgd_torch.data.base import Data, Rows
 from dpsgd_torch.data.checked import data_on
@@ -15,7 +18,9 @@ from dpsgd_torch.data.dataset import FromDataset
 from dpsgd_torch.data.in_memory import InMemory
 from dpsgd_torch.data.padded import Padded
 from dpsgd_torch.noise.independent import IndependentGaussian
+from dpsgd_torch.optim import Filter
 from dpsgd_torch.training import validation
+from dpsgd_torch.training.own_code import own_code
 
 
 def named(seed=1, version="v1"):
@@ -117,3 +122,97 @@ def test_data_say_whether_their_fingerprint_covers_every_value(monkeypatch):
     for module in (columns, sources, __import__("dpsgd_torch.data.padded", fromlist=["x"])):
         monkeypatch.setattr(module, "WHOLE", 3)
     assert not parts.told_whole
+
+
+class Turned(Filter):
+    """What a user may write: its law is in its code, and its state tells nothing."""
+
+    def apply(self):
+        for p in self.params:
+            p.grad.neg_()
+
+    def describe(self):
+        return "turned"
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+class Halved(FlatClipping):
+    name = "own"
+
+    def factors(self, norms, bound):
+        return super().factors(norms, bound) / 2
+
+
+class Plain(torch.optim.SGD):
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.sub_(p.grad, alpha=group["lr"])
+
+
+def also_moves(self, closure=None):
+    for group in self.param_groups:
+        for p in group["params"]:
+            p.data.sub_(p.grad.sign(), alpha=group["lr"])
+
+
+def rewritten(kind, name, function):
+    """A class of the same name, one of whose methods was written again."""
+    return type(kind.__name__, kind.__bases__, {**vars(kind), name: function})
+
+
+def clipped_by(kind):
+    return Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=0.5, clipping=kind())
+
+
+OTHER = {
+    "filter": [
+        {"filter": kind()} for kind in (Turned, rewritten(Turned, "apply", lambda self: None))
+    ],
+    "clipping": [
+        {"privacy": clipped_by(kind)}
+        for kind in (
+            Halved,
+            rewritten(Halved, "factors", lambda self, norms, bound: bound / (norms + 9)),
+        )
+    ],
+    "optimizer": [
+        {"optimizer": lambda parameters, kind=kind: kind(parameters, lr=0.1)}
+        for kind in (Plain, rewritten(Plain, "step", also_moves))
+    ],
+    "scheduler": [
+        {"lr_scheduler": lambda optimizer, fall=fall: LambdaLR(optimizer, fall)}
+        for fall in (lambda step: 0.9**step, lambda step: 0.5**step)
+    ],
+}
+
+
+def keyed_as(settings):
+    """The key that noise is drawn by, told by the first step alone."""
+    trainer = make_trainer(epochs=1, **settings)
+    progress = trainer.run()
+    next(progress)
+    progress.close()
+    return trainer.state.streams.context
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_two_kinds_of_one_name_and_other_code_never_meet_the_same_noise(what):
+    one, other = OTHER[what]
+    assert keyed_as(one) == keyed_as(one)
+    assert keyed_as(one) != keyed_as(other)
+    assert all(own_code_of(settings) for settings in (one, other))
+
+
+def own_code_of(settings):
+    return own_code(make_trainer(**settings).state)
+
+
+def test_what_is_the_librarys_own_leaves_the_key_as_it_was():
+    settings = {"filter": "doppler", "average": "ema:0.9", "privacy": clipped_by(AutomaticClipping)}
+    assert own_code_of(settings) == own_code_of({}) == []

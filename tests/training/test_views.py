@@ -9,6 +9,7 @@ from torch import nn
 
 from accountant import InvalidValue
 from dpsgd_torch import DataError, ModelError, Privacy
+from dpsgd_torch.audit.replayed import largest_change
 from dpsgd_torch.data.views import Draws
 from dpsgd_torch.gradients.vectors import Stored
 from dpsgd_torch.noise.base import StepPlan
@@ -120,6 +121,53 @@ def test_an_interrupted_run_draws_the_same_views(tmp_path):
 def test_views_cost_nothing():
     with_views, without = make_trainer(views=3, augment=shifted(1)), make_trainer()
     assert with_views.plan.events() == without.plan.events()
+
+
+def added_in_place(inputs, draws):
+    inputs += draws(1, 1, 1)
+    return inputs
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_augmentation_that_writes_into_its_rows_leaves_the_data_as_they_are(count):
+    data = small_data()
+    before = data[0].clone()
+    in_place = make_trainer(data=data, views=count, augment=added_in_place, epochs=1).fit()
+    assert torch.equal(data[0], before)
+    apart = make_trainer(views=count, augment=lambda rows, draws: rows + draws(1, 1, 1), epochs=1)
+    assert len(in_place.ledger) == len(apart.fit().ledger)
+
+
+@pytest.mark.parametrize(
+    "privacy", [Privacy(noise_multiplier=1e-7, delta=1e-3, clip_norm=0.5), None]
+)
+def test_views_that_are_all_the_row_itself_train_as_it_does(privacy):
+    """The mean of K equal gradients is each of them, whatever is clipped and however cut up."""
+    left = []
+    for views in ({}, {"views": 4, "augment": lambda inputs, draws: inputs}):
+        model = small_model()
+        model[3].p = 0.0
+        make_trainer(model=model, privacy=privacy, epochs=1, **views).fit()
+        left.append(weights(model))
+    assert torch.allclose(*left, atol=1e-6)
+
+
+def test_views_of_one_record_are_no_pass_of_one_row():
+    assert make_trainer(physical_batch_size=1).state.each_alone
+    assert not make_trainer(physical_batch_size=1, views=2, augment=shifted(1)).state.each_alone
+
+
+def test_an_audit_leaves_a_record_out_with_all_its_views(monkeypatch):
+    trainer = make_trainer(views=K, augment=shifted(1), epochs=1).fit()
+    assert largest_change(trainer, 3).p_value == 1.0
+    rows = trainer.data[0]
+    seen = []
+    honest = Views.made
+    monkeypatch.setattr(Views, "made", lambda *a: seen.append(honest(*a)) or seen[-1])
+    largest_change(trainer, 1)
+    views = torch.cat([inputs for inputs, _ in seen])
+    assert len(views) % K == 0
+    assert not any(bool((rows == view).flatten(1).all(1).any()) for view in views[:K])
 
 
 RANKED = """
