@@ -21,7 +21,7 @@ def pytest_addoption(parser):
         "--networks",
         type=int,
         default=200,
-        help="random networks that the export tests draw (default: 200)",
+        help="random networks that the long export tests draw, others a quarter (default: 200)",
     )
     parser.addoption(
         "--refuse-skips",
@@ -43,6 +43,8 @@ def inductor(tmp_path_factory):
         yield
 
 
-@pytest.fixture
+@pytest.fixture(params=["some", pytest.param("all", marks=pytest.mark.long)])
 def networks(request):
-    return request.config.getoption("--networks")
+    """How many random networks: a quarter of them each time, all in a long run."""
+    of_all = request.config.getoption("--networks")
+    return of_all if request.param == "all" else -(-of_all // 4)

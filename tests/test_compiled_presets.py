@@ -44,6 +44,7 @@ def without_a_break(graphs: int) -> bool:
     return not counters["graph_break"] and not counters["recompiles"] and told == graphs
 
 
+@pytest.mark.long
 def test_the_notebooks_preset_is_compiled_in_bfloat16(capsys, tmp_path, responses, monkeypatch):
     monkeypatch.setattr("dpsgd_torch.precision.Precision.slowness", lambda self, device: "")
     small = ["--preset", "moa-notebook", "--data-dir", str(responses), "--hidden", "16,8"]

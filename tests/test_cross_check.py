@@ -1,6 +1,7 @@
 """The cross-check prices what it has an analysis for, and refuses what it has none for."""
 
 import re
+import sys
 import warnings
 
 import pytest
@@ -20,7 +21,8 @@ from accountant import (
 )
 from dpsgd_torch import Privacy
 from dpsgd_torch.app.search.allowance import Rule, allowance
-from dpsgd_torch.privacy.cross_check import opacus_epsilon
+from dpsgd_torch.privacy.cross_check import opacus_epsilon, opacus_rdp
+from dpsgd_torch.privacy.opacus_alone import opacus_alone
 from dpsgd_torch.privacy.plan import Sampling
 
 REPLACED = Gaussian(noise_multiplier=2.0, relation=Relation.REPLACE_ONE)
@@ -93,3 +95,21 @@ def test_a_search_whose_budget_no_noise_spends_is_told_so():
 
     with pytest.warns(BudgetNotReached, match=r"ends at a multiplier of 0.1, which costs"):
         assert allowance(rule, run, 1e6, 1e-5).epsilon < 1e6
+
+
+def test_what_checks_is_opacuss_own_file_as_its_package_has_it():
+    import opacus
+    from opacus.accountants.analysis import rdp
+
+    assert opacus_rdp.__file__ == rdp.__file__
+    assert opacus_alone("version").__version__ == opacus.__version__
+    prices = {"q": 0.01, "noise_multiplier": 1.1, "steps": 100, "orders": [2, 3.5, 64]}
+    assert opacus_rdp.compute_rdp(**prices).tolist() == rdp.compute_rdp(**prices).tolist()
+
+
+def test_a_module_that_opacus_lacks_is_an_import_error(monkeypatch):
+    with pytest.raises(ModuleNotFoundError, match=r"opacus\.accountants\.nothing"):
+        opacus_alone("accountants.nothing")
+    monkeypatch.setitem(sys.modules, "opacus", None)  # as if it were not installed
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'opacus'$"):
+        opacus_alone("accountants.analysis.gdp")

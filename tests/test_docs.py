@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from many_processes import Forked, ended
 from pages import DOCS, ROOT, blocks, commands, pages, programs
 
 import accountant
@@ -40,22 +41,20 @@ RUNNING = [
 ]
 
 
-def run_page(page: Path, where: Path) -> subprocess.CompletedProcess[str]:
-    folders = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+def run_page(page: Path, where: Path) -> tuple[int, str]:
+    """Exit status and stderr of run_page.py."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "run_page.py"), str(page)],
-        cwd=where,
-        env={**os.environ, "PYTHONPATH": folders, "PATH": path},
-        capture_output=True,
-        text=True,
-    )
+    folders = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    code = f"from pathlib import Path; from run_page import run; run(Path({str(page)!r}))"
+    environment = {**os.environ, "PYTHONPATH": folders, "PATH": path}
+    (found,) = ended([Forked(code, environment, str(where))])
+    return found[0], found[2]
 
 
 @pytest.mark.parametrize("page", RUNNING)
 def test_every_block_of_a_page_runs(page, tmp_path):
-    ended = run_page(ROOT / page, tmp_path)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    status, told = run_page(ROOT / page, tmp_path)
+    assert status == 0, told[-3000:]
 
 
 def test_a_block_that_fails_is_told_by_page_and_line(tmp_path):
@@ -64,9 +63,9 @@ def test_a_block_that_fails_is_told_by_page_and_line(tmp_path):
         "<!-- runs first\nx = 1\n-->\n\n<!-- not run: takes an hour -->\n\n```python\n1 / 0\n```\n"
         "\n```python\nassert x == 2\n```\n"
     )
-    ended = run_page(page, tmp_path)
-    assert ended.returncode == 1
-    assert f'"{page}", line 12' in ended.stderr
+    status, told = run_page(page, tmp_path)
+    assert status == 1
+    assert f'"{page}", line 12' in told
 
 
 def test_every_python_block_runs_or_says_why_not():
@@ -223,8 +222,8 @@ def test_the_site_builds_without_a_warning_searches_and_loads_nothing_from_elsew
     pytest.importorskip("sphinx", reason="sphinx is missing: pip install 'dpsgd_torch[docs]'")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(DOCS), "site"]
     folders = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, cwd=tmp_path, env=folders, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    built = subprocess.run(command, cwd=tmp_path, env=folders, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-3000:]
     site = tmp_path / "site"
     assert len(list(site.rglob("*.html"))) > 25
     assert fetched(site) == []

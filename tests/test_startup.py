@@ -96,6 +96,28 @@ def test_a_run_on_digits_loads_none_of_what_other_tasks_need():
     assert not loaded_by(code) & {"opendp", "pandas", "sklearn", "rich", "optuna", "onnx"}
 
 
+RUN_BY = """
+import json, sys
+import torch
+from dpsgd_torch import Privacy, Trainer
+loaded = ["opacus" in sys.modules]
+for gradients in ("auto", "opacus"):
+    trainer = Trainer(
+        torch.nn.Linear(5, 2), torch.nn.CrossEntropyLoss(),
+        (torch.rand(64, 5), torch.randint(2, (64,))), gradients=gradients,
+        privacy=Privacy(noise_multiplier=1.0, delta=1e-3, clip_norm=1.0), batch_size=16,
+        epochs=0.25, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+    assert trainer.fit().privacy_spent().agreement < 1e-6
+    loaded.append("opacus" in sys.modules)
+assert loaded == [False, False, True], loaded
+"""
+
+
+def test_a_run_loads_opacuss_engine_only_where_its_gradients_are_asked_for():
+    """Its accountant alone takes part in every run."""
+    assert "opacus.grad_sample" in loaded_by(RUN_BY)
+
+
 def branches(package):
     """A package's __init__, where it imports its public names: (for type checkers, for Python)."""
     path = Path(importlib.import_module(package).__file__)

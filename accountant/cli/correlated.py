@@ -14,7 +14,7 @@ from accountant.dpsgd import dpsgd_event
 from accountant.errors import check, check_delta
 from accountant.events import Event, Relation
 from accountant.factorization.factor import Factor
-from accountant.factorization.kinds import factor_of
+from accountant.factorization.kinds import factor_of, usual
 from accountant.factorization.participation import FixedEpochs, Participation, Reshuffled
 from accountant.factorization.pricing import CyclicPoisson, Scheme, Unsampled
 from accountant.factorization.square_roots import independent
@@ -76,6 +76,7 @@ def _run(args: argparse.Namespace) -> _Run:
     check(n >= 1, "n", n, "must be at least 1 record")
     check(1 <= batch <= n, "batch_size", batch, f"must lie between 1 and n = {n}")
     check(steps >= 1, "steps", steps, "must be at least 1")
+    bands = usual(args.kind) if args.bands is None else args.bands
     relation = Relation(args.relation) if args.relation else None
     scheme: Scheme
     if args.sampling == "cyclic":
@@ -83,10 +84,10 @@ def _run(args: argparse.Namespace) -> _Run:
         scheme = CyclicPoisson(
             dataset_size=n,
             batch_size=batch,
-            parts=args.bands,
+            parts=bands,
             relation=relation or Relation.ADD_OR_REMOVE_ONE,
         )
-        factor = factor_of(f"{args.kind}:{args.bands}", steps)
+        factor = factor_of(f"{args.kind}:{bands}", steps)
         scheme.check(factor)
         return _Run(scheme, factor, steps, "Poisson samples of the same size")
     epoch = math.ceil(n / batch)
@@ -96,7 +97,7 @@ def _run(args: argparse.Namespace) -> _Run:
         else FixedEpochs(steps_per_epoch=epoch)
     )
     scheme = Unsampled(participation=passes, relation=relation or Relation.REPLACE_ONE)
-    factor = factor_of(f"{args.kind}:{args.bands}", steps, passes)
+    factor = factor_of(f"{args.kind}:{bands}", steps, passes)
     return _Run(scheme, factor, steps, "the same passes")
 
 

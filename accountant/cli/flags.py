@@ -287,7 +287,9 @@ def _correlated(part: argparse.ArgumentParser) -> None:
         help="deviation of the independent noise below / (sensitivity × clip norm)",
     )
     noise.add_argument("--epsilon", type=float, help="the ε not to pass, instead")
-    part.add_argument("--bands", type=int, default=16, help="of the factor (default 16)")
+    part.add_argument(
+        "--bands", type=int, help="of the factor, or buffers of blt (default 16, of blt 3)"
+    )
     part.add_argument("--kind", choices=KINDS, default="bandmf", help="of factor (default bandmf)")
     part.add_argument(
         "--sampling",

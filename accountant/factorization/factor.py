@@ -19,6 +19,7 @@ import scipy  # which loads its submodules when they are first used
 from numpy.typing import NDArray
 
 from accountant.errors import check
+from accountant.factorization.buffers import Buffers
 from accountant.factorization.participation import Participation, SinglePass
 from accountant.factorization.sensitivity import Sensitivity, sensitivity
 
@@ -29,13 +30,16 @@ _ROUNDED = 1e-12  # less than what sensitivities are rounded up by
 
 @dataclass(frozen=True, kw_only=True)
 class Factor:
-    """A lower triangular banded Toeplitz matrix C, by its first column.
+    """A lower triangular Toeplitz matrix C, by its first column.
 
     * c_0 = 1. The columns are longer than that: noise of the release has the deviation
       noise_multiplier × ``sensitivity(participation)`` × clip norm.
     * Noise of step t is z_t = w_t − Σ_{j=1}^{b−1} c_j z_{t−j}: the last b − 1 of the z are kept.
     * With ``inverse``, the first column of a banded C⁻¹, it is z_t = Σ_j inverse_j w_{t−j}: the
       last of the w are kept instead, and C, whose column is then long, is what is priced.
+    * With ``buffers``, of d weights ω and decays λ, it is z_t = w_t − Σ_i ω_i s_i, and then
+      s_i ← λ_i s_i + z_t for each i: what is kept, and all that a resumed run needs, are the d
+      sums s_i, zero at first. C is long as well.
     * Independent noise is the factor of one band.
 
     >>> factor = Factor(name="example", steps=4, coefficients=(1.0, 0.5))
@@ -49,6 +53,7 @@ class Factor:
     steps: int
     coefficients: tuple[float, ...]
     inverse: tuple[float, ...] = ()
+    buffers: Buffers | None = None
 
     def __post_init__(self) -> None:
         c = self.coefficients
@@ -62,10 +67,19 @@ class Factor:
         check(c[0] == 1, "coefficients[0]", c[0], "must be 1", "divide all by it")
         for place, value in enumerate(c):
             check(math.isfinite(value), f"coefficients[{place}]", value, "must be finite")
+        both = bool(self.inverse) and self.buffers is not None
+        check(not both, "inverse", self.name, "is none where there are buffers")
         if self.inverse:
-            off = float(np.abs(inverted(self.inverse, self.steps)[: len(c)] - c).max())
-            same = off < _ROUNDED and len(c) == self.steps
-            check(same, "inverse", off, "differs from that of the coefficients", "use of_inverse")
+            self._same("inverse", inverted(self.inverse, self.steps))
+        if self.buffers:
+            self._same("buffers", self.buffers.column(self.steps))
+
+    def _same(self, made_of: str, column: Array) -> None:
+        """Refuse noise that is made of one matrix and priced as another."""
+        whole = len(self.coefficients) == self.steps
+        off = float(np.abs(column - self.coefficients).max()) if whole else math.inf
+        rule = "differs from that of the coefficients"
+        check(off < _ROUNDED, made_of, off, rule, f"use of_{made_of}")
 
     @classmethod
     def of_inverse(cls, name: str, steps: int, inverse: Array) -> Factor:
@@ -83,6 +97,17 @@ class Factor:
             inverse=tuple(rest.tolist()),
         )
 
+    @classmethod
+    def of_buffers(cls, name: str, steps: int, buffers: Buffers) -> Factor:
+        """The buffered linear Toeplitz factor of those weights and decays.
+
+        >>> factor = Factor.of_buffers("example", 4, Buffers(weights=(0.5,), decays=(0.5,)))
+        >>> factor.coefficients, factor.kept
+        ((1.0, 0.5, 0.25, 0.125), 1)
+        """
+        column = tuple(buffers.column(steps).tolist())
+        return cls(name=name, steps=steps, coefficients=column, buffers=buffers)
+
     @property
     def bands(self) -> int:
         """b: entries of the first column."""
@@ -91,6 +116,8 @@ class Factor:
     @property
     def kept(self) -> int:
         """Noise vectors, each as long as the model, that the next step needs."""
+        if self.buffers:
+            return len(self.buffers.weights)
         return len(self.inverse or self.coefficients) - 1
 
     @cached_property
@@ -116,6 +143,8 @@ class Factor:
 
     def correlated(self, noise: Array) -> Array:
         """C⁻¹ w of independent noise w [steps, …]: what training adds at each step."""
+        if self.buffers:
+            return self.buffers.inverse().applied(noise)
         over = ([*self.inverse], [1.0]) if self.inverse else ([1.0], self.first_column)
         return np.asarray(scipy.signal.lfilter(*over, noise, axis=0))
 
@@ -142,8 +171,11 @@ class Factor:
 
     def to_json(self) -> dict[str, Any]:
         """As a run's configuration or its ledger keeps it: what noise is made of, to the bit."""
+        named: dict[str, Any] = {"name": self.name, "steps": self.steps}
+        if self.buffers:
+            return {**named, "buffers": self.buffers.to_json()}
         own = "inverse" if self.inverse else "coefficients"
-        return {"name": self.name, "steps": self.steps, own: list(getattr(self, own))}
+        return {**named, own: list(getattr(self, own))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Factor:
@@ -154,6 +186,8 @@ class Factor:
         True
         """
         name, steps = str(data["name"]), int(data["steps"])
+        if "buffers" in data:
+            return cls.of_buffers(name, steps, Buffers.from_json(data["buffers"]))
         if "inverse" in data:
             return cls.of_inverse(name, steps, np.array(data["inverse"], float))
         column = tuple(float(value) for value in data["coefficients"])

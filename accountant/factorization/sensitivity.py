@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 _UP = 1 + 1e-11  # more than sums of some thousand rounded terms are off
 _NEAR = 1.001  # of what evenly spaced contributions reach, at least: no need to look further
 _MOST_ENTRIES = 2**25  # of CᵀC that are looked at
+_ROWS = 256  # of it at once, where each is looked at by epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ def sensitivity(coefficients: Array, steps: int, participation: Participation) -
     bands, most = len(c), participation.most(steps)
     if bands == 1:
         root = math.isqrt(most)
-        value = root if root * root == most else math.sqrt(most) * _UP
+        value = root if root * root == most and c[0] == 1 else math.sqrt(most) * _UP
         return _found(abs(float(c[0])) * value, True, "one entry a column")
     if most <= 1:
         return _found(_norm(c) * _UP, True, "the norm of the first column, the longest")
@@ -182,13 +183,22 @@ def _reshuffled(c: Array, steps: int, epoch: int) -> Sensitivity:
             pair = np.where(lag < bands, gram[before[:, None], np.minimum(lag, bands - 1)], 0.0)
             best = gram[here, 0] + (best[:, None] + 2 * pair).max(axis=0)
         return _found(math.sqrt(best.max()) * _UP, True, "the worst chain of steps, one an epoch")
-    full = np.zeros((steps, steps))
-    for d in range(bands):
-        i = np.arange(steps - d)
-        full[i, i + d] = full[i + d, i] = gram[: steps - d, d]
-    worst = np.maximum.reduceat(full, list(starts), axis=1)
-    own = np.arange(steps) // epoch
-    worst[np.arange(steps), own] = gram[:, 0]
-    rows = worst.sum(axis=1)
-    total = float(np.maximum.reduceat(rows, list(starts)).sum())
+    total = sum(_worst_row(gram, start, epoch) for start in starts)
     return _found(math.sqrt(total) * _UP, False, "each step's worst partner in each epoch")
+
+
+def _worst_row(gram: Array, start: int, epoch: int) -> float:
+    """Of the steps of the epoch from ``start`` on, the largest Σ of its worst with each epoch."""
+    steps, bands = gram.shape
+    first = max(start - bands + 1, 0) // epoch * epoch
+    columns = np.arange(first, min(start + epoch + bands - 1, steps))
+    highest = 0.0
+    for at in range(start, min(start + epoch, steps), _ROWS):
+        rows = np.arange(at, min(at + _ROWS, start + epoch, steps))
+        lags = abs(columns - rows[:, None])
+        entries = gram[np.minimum(rows[:, None], columns), np.minimum(lags, bands - 1)]
+        entries[lags >= bands] = 0
+        worst = np.maximum.reduceat(entries, np.arange(0, len(columns), epoch), axis=1)
+        worst[:, (start - first) // epoch] = gram[rows, 0]  # itself, and no other of its epoch
+        highest = max(highest, float(worst.sum(axis=1).max()))
+    return highest

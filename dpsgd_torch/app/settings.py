@@ -12,7 +12,7 @@ from dpsgd_torch.schedules import GRAMMAR
 from dpsgd_torch.tasks.base import knob, require
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adam-bc", "adamw-bc")
-FACTORS = ("bandmf", "bandinvmf", "banded_sqrt", "banded_inverse_sqrt")
+FACTORS = ("bandmf", "bandinvmf", "blt", "banded_sqrt", "banded_inverse_sqrt")
 GENERATORS = ("numpy", "blocks", "philox")
 VALIDATIONS = ("none", "private", "public", "selection")
 _SHAPE = f"by step, as factors of the first value: {GRAMMAR}, or @FILE of lines step,factor"
@@ -74,8 +74,8 @@ class Promise:
     noise: str = knob(
         "independent",
         "independent in each step; or correlated:KIND:BANDS, noise that later steps take off again "
-        f"in part, by a factorization of so many bands, KIND {' or '.join(FACTORS)}, as "
-        "correlated:bandmf:16",
+        "in part, by a factorization of so many bands (blt: buffers), as correlated:bandmf:16; "
+        f"KIND {' or '.join(FACTORS)}",
         since=3,
     )
     sampling: str = knob(

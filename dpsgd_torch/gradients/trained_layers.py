@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from opacus.layers.dp_rnn import DPGRU, DPLSTM, DPRNN
 from torch import nn
 from torch.nn.utils import parametrize
 
 import dpsgd_torch.gradients.rules  # noqa: F401 (fills the registry)
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.capture import advice, described
+from dpsgd_torch.gradients.rules.opacus_samplers import is_made_of_layers
 from dpsgd_torch.gradients.rules.registry import is_registered, rule_of
-
-_MADE_OF_LAYERS = (DPRNN, DPLSTM, DPGRU)  # their parameters are those of layers inside
 
 
 def layers_of(model: nn.Module) -> dict[nn.Module, str]:
@@ -31,7 +29,7 @@ def layers_of(model: nn.Module) -> dict[nn.Module, str]:
         whole = parametrize.is_parametrized(layer) or rule_of(layer).whole
         inside = parametrize.is_parametrized(layer) or (whole and is_registered(layer))
         trained = own or (inside and any(p.requires_grad for p in layer.parameters()))
-        if trained and type(layer) not in _MADE_OF_LAYERS:
+        if trained and not is_made_of_layers(layer):
             found.setdefault(layer, path)
             if whole:
                 return

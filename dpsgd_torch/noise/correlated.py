@@ -1,4 +1,4 @@
-"""Noise correlated between steps by a banded matrix factorization, as BandMF draws it."""
+"""Noise correlated between steps by a matrix factorization: BandMF, its inverse, BLT."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from dpsgd_torch.mechanisms.gaussian import fill_normal, grid
 from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT
 from dpsgd_torch.noise.measured import check_sum_and_noise, energy
+from dpsgd_torch.noise.past import past_of
 from dpsgd_torch.samplers.base import Sampler
 from dpsgd_torch.samplers.cyclic import CyclicPoisson
 from dpsgd_torch.samplers.passes import Passes
@@ -37,7 +38,9 @@ class Correlated(Noise):
       of the number of steps. W is fresh in each step and independent of all before: on each
       coordinate Gaussian, of deviation noise multiplier × clip norm × sensitivity of C. Step t adds
       z_t = w_t − Σ_{j≥1} c_j z_{t−j} to its sum [Choquette-Choo et al. 2023, Section 4]; where it
-      is C⁻¹ that has so few diagonals, z_t = Σ_j (C⁻¹)_j w_{t−j}.
+      is C⁻¹ that has so few diagonals, z_t = Σ_j (C⁻¹)_j w_{t−j}. Of "blt", whose c_t is
+      Σ_i ω_i λ_i^{t−1}, it is z_t = w_t − Σ_i ω_i s_i, and then s_i ← λ_i s_i + z_t [Dvijotham et
+      al. 2024, Section 4]: sums s_i that fade are all that is kept.
     * All that is released is a function of C X + W, for sums X, also where each sum is chosen
       in view of the releases before [Denisov et al. 2022, Theorem 2.1].
     * Under ``CyclicPoisson`` of at least ``bands`` parts the columns of C that one record can touch
@@ -58,10 +61,10 @@ class Correlated(Noise):
 
     Args:
         kind: of C: "bandmf", optimised for the root-mean-square error of the prefix sums; its
-            closed form "banded_sqrt"; or "bandinvmf" and "banded_inverse_sqrt", where C⁻¹ has few
-            diagonals, for ``Passes`` alone.
+            closed form "banded_sqrt"; or, for ``Passes`` alone, "bandinvmf" and
+            "banded_inverse_sqrt", where C⁻¹ has few diagonals, and "blt".
         bands: diagonals of C, or of C⁻¹; so many noises less one, each of the size of the model in
-            float64, are held and kept in checkpoints.
+            float64, are held and kept in checkpoints. Of "blt" the sums that are: 1 to 10, 3 do.
 
     >>> from dpsgd_torch.samplers.cyclic import cyclic
     >>> sampler = cyclic(4)(dataset_size=1000, batch_size=50, steps=40)
@@ -89,7 +92,8 @@ class Correlated(Noise):
         if isinstance(sampler, CyclicPoisson):
             bands = self.bound(sampler).of_plan.factor.bands
             rule = f"must be at least {bands}, the bands of {self}, or one record's columns meet"
-            check(sampler.cycle >= bands, "cycle", sampler.cycle, rule)
+            move = "take as many parts, or Passes (--sampling passes)"
+            check(sampler.cycle >= bands, "cycle", sampler.cycle, rule, move)
         elif not isinstance(sampler, Passes):
             raise UnsupportedEvent(
                 f"noise = {self}: is analysed for cyclic Poisson samples and for passes in a fixed "
@@ -126,11 +130,16 @@ class Correlated(Noise):
             return NoCost(relation=sampler.relation)
         return sampler.release(noise_multiplier)
 
+    @property
+    def kept(self) -> int:
+        """Vectors, each as long as the model, that the next step needs."""
+        return self.bands if self.kind == "blt" else self.bands - 1
+
     def state(self, params: Sequence[torch.nn.Parameter]) -> State:
         """What the steps to come need of those that were, and how many these are."""
         past: State = {
             f"past.{number}": torch.zeros(
-                (self.bands - 1, p.numel()), dtype=torch.float64, device=p.device
+                (self.kept, p.numel()), dtype=torch.float64, device=p.device
             )
             for number, p in enumerate(params)
         }
@@ -140,7 +149,7 @@ class Correlated(Noise):
         self, sums: Sequence[torch.Tensor], params: Sequence[torch.nn.Parameter], release: Release
     ) -> None:
         planned, clip_norm = self.of_plan, release.plan.clip_norm
-        weights, sign = planned.looks_back
+        looks_back = past_of(planned.factor)
         coordinates, taken = sum(p.numel() for p in params), int(release.state["taken"])
         fresh = release.plan.noise_multiplier * clip_norm * planned.sensitivity
         std = fresh * planned.growth[taken]
@@ -155,15 +164,14 @@ class Correlated(Noise):
                 fill_normal(release.rng, noise[: len(exact)])
                 drawn = torch.from_numpy(noise[: len(exact)]).to(exact.device, copy=True)
                 before = past[:, start : start + len(exact)]
-                mixed = _mixed(before, weights, taken)
+                mixed = looks_back.added(before, taken)
                 new = drawn.mul_(fresh)
-                drawn = new + sign * mixed
+                drawn = new + mixed
                 noisy = (exact + drawn).div_(step).round_().mul_(step)
                 added = noisy - exact
                 found += [energy(exact), energy(added), 0.0]
-                found[2] += energy(added - sign * mixed)
-                if len(past):
-                    before[taken % len(past)] = drawn if sign < 0 else new
+                found[2] += energy(added - mixed)
+                looks_back.keep(before, taken, new, drawn)
                 grad[start : start + _PIECE] = noisy.div_(release.divisor)
             p.grad = grad.view(p.shape)
         total = math.sqrt(found[0])
@@ -175,10 +183,11 @@ class Correlated(Noise):
     def describe(self, first: StepPlan, last: StepPlan) -> str:
         planned = self.of_plan
         fresh = first.noise_multiplier * planned.sensitivity
+        of = "buffers" if self.kind == "blt" else "bands"
         begun, ended = (fresh * planned.growth[at] for at in (0, -1))
         return (
             f"Gaussian noise was added that is correlated between steps (a {self.kind} "
-            f"factorization of {self.bands} bands), so that sums over steps have less of it: of "
+            f"factorization of {self.bands} {of}), so that sums over steps have less of it: of "
             f"{begun:.6g} times that norm in the first step and {ended:.6g} times in the last, "
             f"charged as {first.noise_multiplier / planned.exchanged:.6g} times the most that one "
             "record can move, over all steps that it takes part in and that noise is shared between"
@@ -216,16 +225,6 @@ class Planned:
     growth: tuple[float, ...]
     exchanged: int
 
-    @property
-    def looks_back(self) -> tuple[tuple[float, ...], int]:
-        """What of the past is added, by steps back from 0, and by which sign: what is kept.
-
-        By −1 of the noise Z that was added, by the diagonals of C; by 1 of W, by those of C⁻¹.
-        """
-        if self.factor.inverse:
-            return self.factor.inverse, 1
-        return self.factor.coefficients, -1
-
 
 @lru_cache(maxsize=16)
 def _optimised(kind: str, bands: int, steps: int, allowed: Participation) -> Factor:
@@ -245,11 +244,3 @@ def _past(state: State, number: int, param: torch.nn.Parameter) -> torch.Tensor:
     name = f"past.{number}"
     state[name] = state[name].to(param.device)
     return state[name]
-
-
-def _mixed(past: torch.Tensor, weights: tuple[float, ...], taken: int) -> torch.Tensor:
-    """Σ_{j≥1} weight_j past_{t−j}, one after the other, so that it comes out alike each time."""
-    total = past.new_zeros(past.shape[1])
-    for j in range(1, len(weights)):
-        total.add_(past[(taken - j) % len(past)], alpha=weights[j])
-    return total

@@ -6,7 +6,6 @@ import math
 import warnings
 
 import numpy as np
-from opacus.accountants.analysis import rdp as opacus_rdp
 
 from accountant import (
     COMMON_ORDERS,
@@ -24,7 +23,9 @@ from accountant.lattice import continuous
 from accountant.rdp.conversion import improved
 from accountant.truncation import untruncated
 from dpsgd_torch.errors import GuaranteeBroken
+from dpsgd_torch.privacy.opacus_alone import opacus_alone
 
+opacus_rdp = opacus_alone("accountants.analysis.rdp")
 TOLERANCE = 1e-6  # relative difference of ε on equal orders
 
 

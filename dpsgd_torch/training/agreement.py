@@ -36,6 +36,16 @@ def agree_on_all(run: RunState, asked: Mapping[str, Any]) -> None:
     run.world.agree("the beginning", **parts)
 
 
+def agree_on_weights(run: RunState) -> None:
+    """Refuse a rank whose model or weights are not rank 0's, before it lends others a part of them.
+
+    Raises:
+        RunError: naming the rank, and what differs.
+    """
+    model, held = str(run.model), run.model.state_dict().values()
+    run.world.agree("the beginning", model=_hashed(model), weights=digest(held))
+
+
 def agree_on_checkpoint(run: RunState) -> None:
     """Refuse a rank that is at another step, plan or data, or holds another state, than rank 0.
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import opacus
 import torch
 
 from dpsgd_torch.data.base import Piece
@@ -18,6 +17,7 @@ from dpsgd_torch.data.tensors import raw_bytes
 from dpsgd_torch.data.units import Indices
 from dpsgd_torch.errors import RunError
 from dpsgd_torch.gradients.compiled.compiler import compiler
+from dpsgd_torch.privacy.opacus_alone import opacus_alone
 from dpsgd_torch.training.described import described
 from dpsgd_torch.training.optimizers import name_of
 from dpsgd_torch.training.state import RunState
@@ -101,7 +101,8 @@ def environment(device: torch.device, gradients: str = "opacus") -> str:
     """What must be the same for a step to repeat bit for bit; ``gradients`` is their kind."""
     parts = [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability()]
     parts += [f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"]
-    parts += [f"numpy {np.__version__}", f"opacus {opacus.__version__}", "float64 noise"]
+    parts += [f"numpy {np.__version__}", f"opacus {opacus_alone('version').__version__}"]
+    parts += ["float64 noise"]
     parts += ["gradients off the graph"] if gradients == "graph" else []  # older runs had others
     parts += [f"compiled by {compiler()}"] if gradients == "compiled" else []
     if device.type == "cuda":

@@ -22,6 +22,7 @@ from dpsgd_torch.gradients.rehearsal.draws import FrozenDraws, same_draws
 from dpsgd_torch.gradients.rehearsal.state import State
 from dpsgd_torch.gradients.target_ranges import TargetRange
 from dpsgd_torch.storage.sealed import tensors_to_bytes
+from dpsgd_torch.training.agreement import agree_on_weights
 from dpsgd_torch.training.first_pass import FirstPass, first_pass
 from dpsgd_torch.training.lengths import of_other_lengths, try_lengths
 from dpsgd_torch.training.physical_size import fitting, free_memory
@@ -65,6 +66,7 @@ def try_all(run: RunState, held_out: HeldOut | None, gradients: str) -> Method:
     try_scores(run.model, run.scores, run.test, held_out, size, within)
     give_back()
     if run.shards:
+        agree_on_weights(run)
         try_in_parts(run, run.shards, method, met.rows)
         run.shards.take()
     try_optimizer(run.shards or run.model, run.optimizer, kept=run.folder is not None)

@@ -29,17 +29,18 @@ def epsilon(events, delta=1e-5, width=1e-4):
 
 @pytest.mark.parametrize("row", CYCLIC, ids=lambda row: f"{row['bands']}-{row['sigma']}")
 def test_cyclic_poisson_sampling_costs_what_the_peers_say(row):
-    """Theirs is an upper bound of one grid, and a Rényi one."""
+    """Theirs is an upper bound of one grid, 1e-5 above the truth at most, and a Rényi one."""
     scheme = CyclicPoisson(dataset_size=row["n"], batch_size=row["batch"], parts=row["bands"])
     began = time.perf_counter()
-    found = epsilon(scheme.events(row["sigma"], row["steps"]), row["delta"], width=1e-5)
+    found = epsilon(scheme.events(row["sigma"], row["steps"]), row["delta"], width=1e-6)
     assert time.perf_counter() - began < 3
     assert found.upper - found.lower <= 1e-3
     assert found.lower <= row["value"] < row["rdp"]
-    assert found.upper >= row["value"] * 0.999
+    assert found.upper <= row["value"] * (1 + 1e-6)  # as the truth is not above theirs
+    assert found.lower >= row["value"] * (1 - 1e-5)
     other = CyclicPoisson(dataset_size=row["n"], batch_size=row["batch"] // 2, parts=row["bands"])
     half = epsilon(other.events(row["sigma"], row["steps"]), row["delta"])
-    assert half.upper < row["value"] * 0.999  # planted: half the rate is told apart
+    assert half.upper < row["value"] * (1 - 1e-5)  # planted: half the rate is told apart
 
 
 def test_one_part_is_dp_sgd_itself():

@@ -1,12 +1,14 @@
 """How far one record moves C x: against every pattern and sign of small cases, never less."""
 
-import itertools
 import math
+import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from participations import by_brute_force, patterns, toeplitz
 
 from accountant.factorization.factor import Factor
 from accountant.factorization.participation import (
@@ -26,44 +28,6 @@ PATTERNS = st.one_of(
     st.builds(Reshuffled, steps_per_epoch=st.integers(1, 5)),
     st.builds(MinSeparation, participations=st.integers(1, 4), separation=st.integers(1, 5)),
 )
-
-
-def toeplitz(c, steps):
-    """C itself."""
-    matrix = np.zeros((steps, steps))
-    for j, value in enumerate(c[:steps]):
-        matrix += value * np.eye(steps, k=-j)
-    return matrix
-
-
-def patterns(participation, steps):
-    """Every largest set of steps that one record may contribute to, written out."""
-    match participation:
-        case SinglePass():
-            return [(i,) for i in range(steps)]
-        case FixedEpochs(steps_per_epoch=e):
-            return [tuple(range(o, steps, e)) for o in range(min(e, steps))]
-        case Reshuffled(steps_per_epoch=e):
-            return list(
-                itertools.product(*[range(s, min(s + e, steps)) for s in range(0, steps, e)])
-            )
-        case MinSeparation(participations=k, separation=b):
-            return [
-                some
-                for size in range(1, k + 1)
-                for some in itertools.combinations(range(steps), size)
-                if all(later - one >= b for one, later in itertools.pairwise(some))
-            ]
-
-
-def by_brute_force(c, steps, participation):
-    """The most that numbers in [−1, 1] move C x: at a corner, as the norm is convex."""
-    matrix, worst = toeplitz(c, steps), 0.0
-    for some in patterns(participation, steps):
-        for signs in itertools.product((1, -1), repeat=len(some) - 1):
-            moved = matrix[:, list(some)] @ np.array([1, *signs])
-            worst = max(worst, float(np.linalg.norm(moved)))
-    return worst
 
 
 def by_vectors(c, steps, participation, rng):
@@ -191,3 +155,19 @@ def test_more_participations_never_cost_less():
     assert apart == sorted(apart, reverse=True)
     fixed = factor.sensitivity(FixedEpochs(steps_per_epoch=6))
     assert fixed <= factor.sensitivity(Reshuffled(steps_per_epoch=6))
+
+
+def test_one_entry_is_not_rounded_below_the_truth():
+    """0.7 × 3 in doubles is below thrice the double 0.7."""
+    found = sensitivity(np.array([0.7]), 9, FixedEpochs(steps_per_epoch=1)).upper
+    assert Fraction(0.7 * 3) < 3 * Fraction(0.7) <= Fraction(found)
+
+
+def test_fresh_shuffles_of_many_steps_need_no_matrix_of_them_all():
+    factor, pattern = banded_sqrt(10_000, 60), Reshuffled(steps_per_epoch=50)
+    tracemalloc.start()
+    found = factor.sensitivity(pattern)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # of 800e6 for 10,000 × 10,000
+    assert found > factor.sensitivity(FixedEpochs(steps_per_epoch=50))

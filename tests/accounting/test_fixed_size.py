@@ -92,9 +92,9 @@ def test_all_orders_at_once_cost_what_they_cost_alone():
 
 
 def test_five_hundred_orders_take_no_time_to_speak_of():
-    start = time.perf_counter()
+    start = time.process_time()
     curve = rdp_fixed_size_gaussian(0.01, 20.0, np.arange(2.0, 513.0))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert np.all(np.diff(curve) > 0)
 
 

@@ -166,12 +166,12 @@ def test_the_interval_of_a_long_run_is_narrow_and_quick():
     step = sampled(250 / 60_000, vector(1.3, 1000.0, 26_010))
     times = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.process_time()
         bounds = PldAccountant().compose(step, 3600).epsilon(1e-5)
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     assert bounds.narrow
     assert bounds.upper - bounds.lower <= 1e-4
-    assert min(times) < 1  # 17 ms on an idle core: room for a busy machine
+    assert min(times) < 1  # 17 ms; of the processor, so that a busy machine changes little
 
 
 @pytest.mark.parametrize("order", [2, 3, 8])

@@ -45,12 +45,22 @@ def test_shuffling_afresh_is_dearer_in_error_not_in_epsilon(shell):
     assert fresh["sensitivity"] > fixed["sensitivity"]
 
 
+def test_buffers_are_kept_instead_of_bands(shell):
+    asked = [*RUN, "--sampling", "none", "--noise-multiplier", "4", "--kind", "blt", "--json"]
+    usual, one = (json.loads(shell(*asked, *more)[1]) for more in ([], ["--bands", "1"]))
+    assert (usual["vectors_kept"], one["vectors_kept"]) == (3, 1)
+    assert usual["sensitivity_is_exact"]
+    assert usual["of_independent_noise"] < one["of_independent_noise"] < 0.4
+    assert len(usual["factor"]["buffers"]["decays"]) == 3
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--bands", "101"], "at most 100 parts"),
         (["--bands", "0"], "must be"),
         (["--kind", "bandinvmf"], "bands = 400: must be at most parts = 16"),
+        (["--kind", "blt"], "bands = 400: must be at most parts = 3"),
         (["--passes", "fixed"], "is of runs without sampling"),
     ],
 )

@@ -5,13 +5,12 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from many_processes import alone
 from small_problem import make_trainer, weights
 
 from accountant import LedgerError
@@ -137,9 +136,8 @@ from small_problem import make_trainer
 {place} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 make_trainer(epochs=1, run_dir={str(tmp_path / "run")!r}).fit()
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    status, _, told = alone(script)
+    assert status == -signal.SIGKILL, told
     with pytest.raises(RunError, match="stopped before anything was charged"):
         make_trainer(epochs=1, run_dir=tmp_path / "run").resume()
     begun = make_trainer(epochs=1, run_dir=tmp_path / "run").fit()
@@ -204,12 +202,11 @@ from pathlib import Path
 from dpsgd_torch.storage.run_folder import RunFolder
 print(RunFolder(Path({str(run)!r})).is_free)
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def another_process_may():
-        line = [sys.executable, "-c", ask]
-        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
-        return done.stdout.strip() == "True"
+        status, told, _ = alone(ask)
+        assert status == 0
+        return told.strip() == "True"
 
     with contextlib.suppress(Killed), RunFolder(run).beginning():
         seen += [RunFolder(run).is_free, another_process_may()]

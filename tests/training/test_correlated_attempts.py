@@ -14,6 +14,7 @@ from dpsgd_torch.audit import retrace
 from dpsgd_torch.noise import correlated
 from dpsgd_torch.noise.correlated import Correlated
 from dpsgd_torch.noise.independent import INDEPENDENT
+from dpsgd_torch.noise.past import Recent
 from dpsgd_torch.optim.adam_bc import AdamBC
 from dpsgd_torch.privacy import privacy
 from dpsgd_torch.samplers.cyclic import cyclic
@@ -155,9 +156,9 @@ def test_its_last_steps_are_taken_again_bit_for_bit(tmp_path, sampler):
 
 def test_noise_that_was_carried_otherwise_is_seen_when_steps_are_taken_again(tmp_path, monkeypatch):
     """A fault: steps that remember nothing release another noise than the plan's."""
-    forgetful = lambda past, weights, taken: past.new_zeros(past.shape[1])  # noqa: E731
+    forgetful = lambda self, rows, taken: rows.new_zeros(rows.shape[1])  # noqa: E731
     with monkeypatch.context() as planted:
-        planted.setattr(correlated, "_mixed", forgetful)
+        planted.setattr(Recent, "added", forgetful)
         corr(tmp_path / "run").fit().close()
     (same, *_) = retrace(corr, tmp_path / "run")
     assert same.p_value == 0

@@ -25,6 +25,8 @@ from dpsgd_torch.training import session
 pytestmark = pytest.mark.filterwarnings("ignore:local, not covered by ε")
 
 FALSE_ALARM = 1e-9
+FACTORS = {"bandmf": 8, "banded_sqrt": 8, "banded_inverse_sqrt": 3, "bandinvmf": 4, "blt": 3}
+BLT = Correlated("blt", 3)
 MARGIN = 2.5e-3  # vectors are clipped to a little below the clip norm
 
 
@@ -65,16 +67,7 @@ def one_removed():
     return (inputs, targets), (inputs[:-1], targets[:-1])
 
 
-@pytest.mark.parametrize(
-    ("kind", "bands"),
-    [
-        ("bandmf", 1),
-        ("bandmf", 8),
-        ("banded_sqrt", 8),
-        ("banded_inverse_sqrt", 3),
-        ("bandinvmf", 4),
-    ],
-)
+@pytest.mark.parametrize(("kind", "bands"), [("bandmf", 1), *FACTORS.items()])
 def test_over_passes_a_replaced_record_moves_all_releases_by_what_is_charged(kind, bands):
     moved, plan = difference(Seen(kind, bands), Passes, one_replaced())
     planned = plan.noise.of_plan
@@ -96,7 +89,7 @@ def test_over_passes_a_replaced_record_moves_all_releases_by_what_is_charged(kin
         assert reached == pytest.approx(most, rel=MARGIN)
 
 
-@pytest.mark.parametrize(("kind", "bands"), [("bandmf", 8), ("banded_sqrt", 8), ("bandinvmf", 4)])
+@pytest.mark.parametrize(("kind", "bands"), [("bandmf", 8), ("blt", 3), ("bandinvmf", 4)])
 def test_the_first_place_of_an_order_reaches_the_sensitivity_over_passes(kind, bands):
     """The record that stands in the first batch, found by its participations."""
     plan = trained(Correlated(kind, bands), Passes, *one_replaced()[0]).plan
@@ -183,6 +176,7 @@ def nothing():
         (Correlated("bandmf", 6), Passes),
         (Correlated("banded_sqrt", 8), Passes),
         (Correlated("banded_inverse_sqrt", 4), Passes),
+        (Correlated("blt", 3), Passes),
     ],
 )
 def test_c_times_the_noise_is_white_along_every_projection_over_time(noise, sampler, nothing):
@@ -211,14 +205,16 @@ def test_its_prefix_sums_have_the_error_of_the_factor_and_less_than_independent_
     assert mine < 0.6 * theirs
 
 
-@pytest.mark.parametrize(("sampler", "kept"), [(cyclic(4), 7), (Passes, 1)])
-def test_a_run_that_was_cut_goes_on_bit_for_bit_and_pays_nothing(tmp_path, sampler, kept):
-    whole = corr(tmp_path / "whole", sampler).fit()
-    cut = corr(tmp_path / "cut", sampler)
+@pytest.mark.parametrize(
+    ("sampler", "noise", "kept"), [(cyclic(4), None, 7), (Passes, None, 1), (Passes, BLT, 8)]
+)
+def test_a_run_that_was_cut_goes_on_bit_for_bit_and_pays_nothing(tmp_path, sampler, noise, kept):
+    whole = corr(tmp_path / "whole", sampler, noise=noise).fit()
+    cut = corr(tmp_path / "cut", sampler, noise=noise)
     for _ in itertools.islice(cut.run(), kept):
         pass
     cut.close()
-    again = corr(tmp_path / "cut", sampler).resume().fit()
+    again = corr(tmp_path / "cut", sampler, noise=noise).resume().fit()
     assert torch.equal(weights(again.model), weights(whole.model))
     assert again.ledger.events() == whole.ledger.events()
     assert again.privacy_spent().steps_charged_again == 0
@@ -272,10 +268,9 @@ def test_what_has_no_analysis_is_refused_before_anything_is_charged():
     ]:
         with pytest.raises(error, match=words):
             corr(None, sampler)
-    with pytest.raises(
-        InvalidValue, match="must be at least 24, the bands of correlated:banded_inverse"
-    ):
-        corr(None, cyclic(4), noise=Correlated("banded_inverse_sqrt", 4))
+    for noise in (Correlated("banded_inverse_sqrt", 4), BLT):
+        with pytest.raises(InvalidValue, match=f"must be at least 24, the bands of {noise}"):
+            corr(None, cyclic(4), noise=noise)
     with pytest.raises(InvalidValue, match="must be as many as bands"):
         corr(None, Passes, noise=Correlated("banded_sqrt", 25))
     with pytest.raises(InvalidValue, match="must be one of bandmf"):
@@ -291,8 +286,8 @@ def test_what_has_no_analysis_is_refused_before_anything_is_charged():
 
 
 def test_a_release_whose_past_was_lost_or_scaled_is_refused():
-    for damage in (math.nan, 10.0):
-        trainer = corr()
+    for damage, noise, sampler in ((math.nan, None, None), (10.0, None, None), (10.0, BLT, Passes)):
+        trainer = corr(None, sampler, noise=noise)
         steps = trainer.run()
         for _ in range(5):
             next(steps)

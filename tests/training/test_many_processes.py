@@ -110,7 +110,8 @@ from small_runs import RUNS
 for name, trained in RUNS.items():
     print(json.dumps([name, *trained(world)]))
 """
-    told = [[json.loads(line) for line in out.splitlines()] for out in run(script, 2)]
+    outs = run(script, 2, fresh=True)
+    told = [[json.loads(line) for line in out.splitlines()] for out in outs]
     assert told[0] == told[1]
     for name, found, history in told[0]:
         expected, alone = RUNS[name](ALONE)

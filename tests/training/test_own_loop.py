@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from many_processes import alone
 from own_loops import losses_of, make_private, trained
 from small_problem import make_trainer, small_data, small_model, weights
 from torch import nn
@@ -84,8 +83,8 @@ def test_a_killed_loop_goes_on_as_if_nothing_had_happened(tmp_path):
         run=str(tmp_path / "run"),
         step=12,
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    status, _, told = alone(script)
+    assert status == -signal.SIGKILL, told
     undisturbed = make_trainer().fit()
     resumed = trained(make_private(run_dir=tmp_path / "run", seed=None).resume())
     assert torch.equal(weights(resumed.model), weights(undisturbed.model))

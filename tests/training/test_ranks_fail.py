@@ -90,7 +90,7 @@ SAYS = {
     "Ctrl-C": "error: rank 1: interrupted",
     "SIGTERM": "error: rank 1: told to stop by SIGTERM",
 }
-SOON = 8.0  # seconds, on a machine with much else to do
+SOON = 30.0  # seconds, on a machine with much else to do; an exchange would wait for 90
 
 
 def charged(folder) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from many_processes import alone
 from small_problem import make_trainer, small_data, small_model, weights
 
 from accountant import LedgerError
@@ -55,17 +56,16 @@ trainer.fit()
 """
 
 
+def driver(run: Path, place: str, number: int) -> str:
+    tests, threads = str(Path(__file__).parents[1]), torch.get_num_threads()
+    return DRIVER.format(tests=tests, threads=threads, run=str(run), place=place, number=number)
+
+
 def killed(run: Path, place: str, number: int) -> Path:
     """A run folder whose process was killed there, by SIGKILL."""
-    script = DRIVER.format(
-        tests=str(Path(__file__).parents[1]),
-        threads=torch.get_num_threads(),
-        run=str(run),
-        place=place,
-        number=number,
-    )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    script = driver(run, place, number)
+    status, _, told = alone(script)
+    assert status == -signal.SIGKILL, told
     return run
 
 
@@ -101,13 +101,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path, undisturbed, pla
 def test_a_run_killed_at_any_moment_by_another_process_ends_the_same(
     tmp_path, undisturbed, attempt
 ):
-    script = DRIVER.format(
-        tests=str(Path(__file__).parents[1]),
-        threads=torch.get_num_threads(),
-        run=str(tmp_path / "run"),
-        place="",
-        number=0,
-    )
+    script = driver(tmp_path / "run", "", 0)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert process.stdout
     with process, process.stdout:

@@ -39,7 +39,8 @@ for name in NAMES:
     print(json.dumps([name, *RUNS[name](world)]))
 """
     script = script.replace("NAMES", str(names))
-    told = [[json.loads(line) for line in out.splitlines()] for out in run(script, size)]
+    outs = run(script, size, fresh=size == 2)
+    told = [[json.loads(line) for line in out.splitlines()] for out in outs]
     assert all(other == told[0] for other in told)
     for name, found, charges, epochs in told[0]:
         expected, ledger, alone = RUNS[name](ALONE)
@@ -263,16 +264,41 @@ for wrap in (lambda m: fully_shard(m, mesh=mesh),
         assert all("with shard=True, and run under torchrun" in line for line in (first, second))
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("model[4].weight.data.mul_(1 + world.rank)", "weights"),
+        ("model[3].p = 0.1 * world.rank", "model"),
+    ],
+)
+def test_ranks_of_other_weights_are_told_so_by_rank(change, what):
+    script = f"""
+from sharded_runs import made
+from small_problem import small_model
+model = small_model()
+{change}
+try:
+    made(world, model=model)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    for out in run(script, 2):
+        assert out.startswith(f"RunError rank 1: its {what} differs from rank 0's")
+
+
 def test_what_reads_parameters_behind_torchs_back_is_refused_before_anything_is_charged():
     script = """
+import torch
 from torch import nn
 from sharded_runs import made
+torch.manual_seed(0)
 class Behind(nn.Module):
     def __init__(self):
         super().__init__()
         self.inner = nn.Linear(36, 3)
     def forward(self, x):
-        return self.inner(x.flatten(1)) + 0 * float(self.inner.bias.detach().numpy().sum())
+        scale = 1 + sum(self.inner.bias.untyped_storage().tolist())  # bytes, by no operation
+        return self.inner(x.flatten(1)) / scale
 try:
     made(world, model=Behind())
 except Exception as error:

@@ -104,9 +104,9 @@ def wrong_rule(rule):
 
 @pytest.mark.parametrize(("kind", "path"), [(nn.Conv2d, "0.weight"), (nn.Linear, "4.weight")])
 def test_a_planted_wrong_layer_rule_is_caught(monkeypatch, kind, path):
-    from dpsgd_torch.gradients.rules.opacus_samplers import SAMPLERS
+    from dpsgd_torch.gradients.rules.opacus_samplers import samplers
 
-    monkeypatch.setitem(SAMPLERS, kind, wrong_rule(SAMPLERS[kind]))
+    monkeypatch.setitem(samplers(), kind, wrong_rule(samplers()[kind]))
     refused(rf"parameter {path}: .*do not add up", model=small_model(), gradients="opacus")
 
 

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
-from opacus.grad_sample import GradSampleModule
 from torch import nn
 
 from dpsgd_torch.gradients.capture import Use
 from dpsgd_torch.gradients.rules.base import LayerRule, PerParameter
 
-SAMPLERS: dict[type[nn.Module], Callable[..., PerParameter]] = GradSampleModule.GRAD_SAMPLERS
 _NAMES = {"weight", "bias"}
+
+
+@functools.cache
+def samplers() -> dict[type[nn.Module], Callable[..., PerParameter]]:
+    """Opacus's registry, by layer type; it is loaded late, which takes a second."""
+    from opacus.grad_sample import GradSampleModule
+
+    registry: dict[type[nn.Module], Callable[..., PerParameter]] = GradSampleModule.GRAD_SAMPLERS
+    return registry
+
+
+def is_made_of_layers(layer: nn.Module) -> bool:
+    """Whether it is a recurrent network of Opacus's: its parameters are those of layers inside."""
+    from opacus.layers.dp_rnn import DPGRU, DPLSTM, DPRNN
+
+    return type(layer) in (DPRNN, DPLSTM, DPGRU)
 
 
 class OpacusRule(LayerRule):
@@ -34,4 +49,4 @@ class OpacusRule(LayerRule):
 
     def sampled(self, layer: nn.Module, x: torch.Tensor, delta: torch.Tensor) -> PerParameter:
         """The sampler's answer; ``x`` is contiguous and, if not of whole numbers, delta's type."""
-        return SAMPLERS[type(layer)](layer, [x], delta)
+        return samplers()[type(layer)](layer, [x], delta)

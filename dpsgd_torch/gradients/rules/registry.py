@@ -9,7 +9,7 @@ from torch import nn
 
 from dpsgd_torch.errors import ModelError
 from dpsgd_torch.gradients.rules.base import LayerRule
-from dpsgd_torch.gradients.rules.opacus_samplers import SAMPLERS, OpacusRule
+from dpsgd_torch.gradients.rules.opacus_samplers import OpacusRule, samplers
 
 R = TypeVar("R", bound=LayerRule)
 
@@ -70,7 +70,7 @@ def rule_of(layer: nn.Module) -> LayerRule:
     kind = type(layer)
     if kind in _REGISTERED:
         return _REGISTERED[kind]
-    return _OPACUS if kind in SAMPLERS else _RUN_AGAIN
+    return _OPACUS if kind in samplers() else _RUN_AGAIN
 
 
 def _name(given: Any) -> str:
