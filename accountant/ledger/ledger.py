@@ -171,18 +171,27 @@ class Ledger:
         """The step at which the current attempt began, whoever goes on with it."""
         return self._first_step
 
-    def begin(self, *, first_step: int, environment: str, repeatable: bool = True) -> int:
+    def begin(
+        self,
+        *,
+        first_step: int,
+        environment: str,
+        repeatable: bool = True,
+        kept_in: int | None = None,
+    ) -> int:
         """Start or go on; returns the attempt's number, which keys the random streams.
 
         The last attempt goes on where its environment is the same, the device repeats bit for
-        bit, and the checkpoint lies inside it. Otherwise a new attempt draws and pays afresh.
+        bit, and the checkpoint lies inside it: was written in the attempt ``kept_in``, where that
+        is known, or is what it began with. Otherwise a new attempt draws and pays afresh.
         """
         last = self._do(
             "SELECT number, first_step, environment FROM attempt WHERE part = ? "
             "ORDER BY number DESC LIMIT 1",
             (self._part,),
         ).fetchone()
-        if last and repeatable and last[2] == environment and last[1] <= first_step:
+        own = last and (last[1] == first_step or kept_in in (None, last[0]))
+        if own and repeatable and last[2] == environment and last[1] <= first_step:
             self._attempt, self._first_step = int(last[0]), int(last[1])
         else:
             self._attempt, self._first_step = last[0] + 1 if last else 0, first_step

@@ -147,7 +147,10 @@ class Promise:
         )
         self.tpr_and_fpr()
         factor = self.factorization()
-        parsed(self.sampler())
+        try:
+            parsed(self.sampler())
+        except InvalidValue as error:
+            raise ConfigError(str(error)) from error
         kind = self.sampler().partition(":")[0]
         told = f"must be cyclic or passes where noise is {self.noise}"
         fit = factor is None or kind in ("cyclic", "passes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -90,13 +90,27 @@ class Noise(abc.ABC):
     def describe(self, first: StepPlan, last: StepPlan) -> str:
         """The noise of the first step and of the last, as a clause: "… was added"."""
 
-    def deviation(self, plan: StepPlan) -> float | None:
+    def computed(self) -> dict[str, Any]:
+        """What ``bound`` computed, where another machine may compute another last digit of it.
+
+        A run keeps it: all steps of an attempt must be of one mechanism.
+        """
+        return {}
+
+    def as_computed(self, kept: Mapping[str, Any]) -> Noise:
+        """This noise with what the run that is resumed has computed."""
+        del kept
+        return self
+
+    def deviation(self, plan: StepPlan, state: State | None = None) -> float | None:
         """Standard deviation of that step's noise on each coordinate of the sum.
+
+        ``state``: before the step; None stands for that of a first step.
 
         None where it is not the same number for all of them, or no number of the plan's: what
         corrects for it (``optim.AdamBC``) is then refused.
         """
-        del plan
+        del plan, state
         return None
 
     def state(self, params: Sequence[torch.nn.Parameter]) -> State:

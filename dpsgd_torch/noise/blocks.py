@@ -14,7 +14,7 @@ import torch
 
 from accountant import Event
 from dpsgd_torch.mechanisms.gaussian import fill_normal, grid
-from dpsgd_torch.noise.base import Noise, Release, StepPlan
+from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.independent import INDEPENDENT, Energies, noised, refuse_unplanned
 from dpsgd_torch.samplers.base import Sampler
 
@@ -54,7 +54,8 @@ class BlockGaussian(Noise):
     ) -> Event:
         return INDEPENDENT.charges(step, noise_multiplier, sampler, first)
 
-    def deviation(self, plan: StepPlan) -> float:
+    def deviation(self, plan: StepPlan, state: State | None = None) -> float:
+        del state
         return plan.noise_multiplier * plan.clip_norm
 
     def describe(self, first: StepPlan, last: StepPlan) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -55,6 +55,7 @@ class Correlated(Noise):
       releases cost no more than the whole from the start on, and are charged so again.
     * Sums, noise and past are float64; the noisy sum is told on a public grid and rounded once. The
       past is what was drawn, so it says nothing of any sum.
+    * What C is optimised to is kept with the run: a resumed one goes on with that very C.
     * Each release checks the norm of the sum, the deviation of the noise really added, and that of
       the part of it which is fresh: what is left of it once the past is taken off.
 
@@ -77,6 +78,7 @@ class Correlated(Noise):
     kind: str = "bandmf"
     bands: int = 16
     planned: Planned | None = field(default=None, compare=False, repr=False)
+    begun_with: Factor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         rule = f"must be one of {', '.join(KINDS)}"
@@ -106,8 +108,18 @@ class Correlated(Noise):
         allowed: Participation = SinglePass()
         if isinstance(sampler, Passes):
             allowed = FixedEpochs(steps_per_epoch=sampler.period)
-        planned = _planned(self.kind, self.bands, sampler.steps, allowed, sampler.sensitivity)
+        factor = self.begun_with
+        if factor is None or factor.steps != sampler.steps:
+            factor = _optimised(self.kind, self.bands, sampler.steps, allowed)
+        planned = _planned(factor, allowed, sampler.sensitivity)
         return dataclasses.replace(self, planned=planned)
+
+    def computed(self) -> dict[str, Any]:
+        """C, to the bit."""
+        return self.of_plan.factor.to_json()
+
+    def as_computed(self, kept: Mapping[str, Any]) -> Correlated:
+        return dataclasses.replace(self, begun_with=Factor.from_json(kept)) if kept else self
 
     def charges(
         self, step: int, noise_multiplier: float, sampler: Sampler, first: int = 0
@@ -181,6 +193,12 @@ class Correlated(Noise):
             "record can move, over all steps that it takes part in and that noise is shared between"
         )
 
+    def deviation(self, plan: StepPlan, state: State | None = None) -> float:
+        """Of z_t alone, whatever was added before."""
+        taken, planned = int(state["taken"]) if state else 0, self.of_plan
+        fresh = plan.noise_multiplier * plan.clip_norm * planned.sensitivity
+        return fresh * planned.growth[taken]
+
     def to_json(self) -> dict[str, Any]:
         return {"noise": self.name, "kind": self.kind, "bands": self.bands}
 
@@ -209,10 +227,14 @@ class Planned:
 
 
 @lru_cache(maxsize=16)
-def _planned(kind: str, bands: int, steps: int, allowed: Participation, exchanged: int) -> Planned:
-    factor = KINDS[kind](steps, bands, allowed)
+def _optimised(kind: str, bands: int, steps: int, allowed: Participation) -> Factor:
+    return KINDS[kind](steps, bands, allowed)
+
+
+@lru_cache(maxsize=16)
+def _planned(factor: Factor, allowed: Participation, exchanged: int) -> Planned:
     # the deviation of step t's noise is the norm of row t of C⁻¹
-    column = factor.correlated(np.eye(steps, 1)[:, 0])
+    column = factor.correlated(np.eye(factor.steps, 1)[:, 0])
     growth = tuple(np.sqrt(np.cumsum(column**2)).tolist())
     return Planned(factor, factor.sensitivity(allowed), growth, exchanged)
 

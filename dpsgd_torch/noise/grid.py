@@ -140,7 +140,8 @@ class GridGaussian(Noise):
             p.grad = grad.view(p.shape)
         check_sum_and_noise(total, added * step**2, deviation * step, step, coordinates, release)
 
-    def deviation(self, plan: StepPlan) -> float:
+    def deviation(self, plan: StepPlan, state: State | None = None) -> float:
+        del state
         return plan.noise_multiplier * plan.clip_norm
 
     def describe(self, first: StepPlan, last: StepPlan) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from accountant import Event
 from dpsgd_torch.mechanisms.gaussian import Floats, fill_normal, grid
-from dpsgd_torch.noise.base import Noise, Release, StepPlan
+from dpsgd_torch.noise.base import Noise, Release, State, StepPlan
 from dpsgd_torch.noise.measured import check_sum_and_noise, energy
 from dpsgd_torch.samplers.base import Sampler
 
@@ -64,7 +64,8 @@ class IndependentGaussian(Noise):
             p.grad = grad.view(p.shape)
         refuse_unplanned(Energies(total, added), std, step, coordinates, release)
 
-    def deviation(self, plan: StepPlan) -> float:
+    def deviation(self, plan: StepPlan, state: State | None = None) -> float:
+        del state
         return plan.noise_multiplier * plan.clip_norm
 
     def describe(self, first: StepPlan, last: StepPlan) -> str:

@@ -42,12 +42,17 @@ class Charges:
         """Charge to ``ledger`` from now on; ``begin`` comes next."""
         self._ledger = ledger
 
-    def begin(self, *, first_step: int, environment: str, repeatable: bool) -> None:
+    def begin(
+        self, *, first_step: int, environment: str, repeatable: bool, kept_in: int | None = None
+    ) -> None:
         """Go on with the last attempt where it can be repeated, else begin another."""
         self._attempt = 0
         if self._ledger is not None:
             self._attempt = self._ledger.begin(
-                first_step=first_step, environment=environment, repeatable=repeatable
+                first_step=first_step,
+                environment=environment,
+                repeatable=repeatable,
+                kept_in=kept_in,
             )
 
     def reserve(self, step: int, event: Event) -> int | None:

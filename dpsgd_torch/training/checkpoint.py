@@ -40,12 +40,15 @@ def save_checkpoint(
     history: History,
     noise: Mapping[str, torch.Tensor] | None = None,
     kept: Kept | None = None,
+    *,
+    attempt: int | None = None,
 ) -> None:
     """Write ``folder/step-N``: complete and on disk, or not there at all.
 
     ``charges`` is what the ledger held: one that holds fewer later has lost some. ``history`` is
     all that a resumed run knows of the epochs before: it reads no file that was published.
     ``noise`` is what the noise carries from step to step, ``kept`` what else there is to keep.
+    ``attempt`` is the one it was written in: samples and noise of no other may follow on it.
     """
     partial = started(folder, step)
     others, plain = optimizer_state(optimizer)
@@ -60,6 +63,7 @@ def save_checkpoint(
     digest = hashlib.sha256(content).hexdigest()
     state = {"step": step, "charges": charges, "tensors": digest, "optimizer": plain}
     state |= {"kept": beside} if beside else {}
+    state |= {} if attempt is None else {"attempt": attempt}
     finished(folder, step, state, history)
 
 

@@ -30,6 +30,7 @@ def keep(run: RunState, *, begun: bool = False) -> None:
             run.history,
             None if begun else run.noise_state,
             run.kept,
+            attempt=None if begun else run.attempt,
         )
 
 
@@ -46,4 +47,5 @@ def put_back(run: RunState) -> tuple[int, int, History]:
     state, content = checkpoint.read_newest(folder.checkpoints) if folder else empty
     state = run.world.first(lambda: state, "the newest checkpoint")
     content = run.world.first_bytes(lambda: content)
+    run.kept_in = state.get("attempt")
     return checkpoint.put_back(state, content, run.model, run.optimizer, run.noise_state, run.kept)

@@ -183,8 +183,8 @@ class PrivateOptimizer:
         if self._inserted:
             self._inserted.join(self)
         release = Release(self.plan, self._clipped, self.microbatches, self.rng, self.state)
+        deviation = self.noise.deviation(self.plan, self.state)  # as it is before the step
         self._kept.release(self.noise, release)
-        deviation = self.noise.deviation(self.plan)
         of_grad = None if deviation is None else deviation / self.microbatches
         tell_deviation(parts_of(self.optimizer), of_grad)
         if self._inserted:

@@ -49,6 +49,8 @@ def write_beginning(run: RunState, asked: dict[str, Any]) -> None:
         "noise_context": run.streams.context,
         "noise_by_sums": run.keyed,
     }
+    if computed := run.plan.noise.computed() if run.plan else {}:
+        kept["noise_computed"] = computed
     run.folder.write_sealed("private/contract.json", kept)
 
 
@@ -83,8 +85,11 @@ def take_up(run: RunState, begun: dict[str, Any]) -> None:
     run.extended = bool(kept.get("extended"))
     run.keyed = bool(kept.get("noise_by_sums"))  # older runs: by the contract alone
     if run.plan:
-        noise = schedule_from_json(kept["noise_multiplier"])
-        run.plan = dataclasses.replace(run.plan, noise_multiplier=noise)
+        run.plan = dataclasses.replace(
+            run.plan,
+            noise_multiplier=schedule_from_json(kept["noise_multiplier"]),
+            noise=run.plan.noise.as_computed(kept.get("noise_computed", {})),
+        )
     run.streams = dataclasses.replace(
         run.streams, root=begun["root"], context=kept["noise_context"]
     )

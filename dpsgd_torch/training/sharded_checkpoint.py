@@ -53,6 +53,7 @@ def save(run: RunState, shards: Shards, charges: int) -> None:
     )
     state = {"step": run.done, "charges": charges, "tensors": digest, "optimizer": plain}
     state |= {"kept": beside} if beside else {}
+    state |= {"attempt": run.attempt} if run.charges.are_open else {}
     finished(folder, run.done, state, run.history)
 
 
@@ -77,6 +78,7 @@ def load(run: RunState, shards: Shards) -> tuple[int, int, History]:
         part = cut is not None and tensor.shape == cut.p.shape
         others[name] = tensor.reshape(-1)[cut.of(world.rank)].clone() if cut and part else tensor
     run.kept.load(state.get("kept", {}), others)
+    run.kept_in = state.get("attempt")
     run.optimizer.load_state_dict(loaded_state(others, state["optimizer"]))
     return int(state["step"]), int(state["charges"]), History.from_json(state["history"])
 

@@ -97,6 +97,7 @@ class RunState:
     history: History = field(default_factory=History)
     done: int = 0
     resumed: bool = False
+    kept_in: int | None = None  # the attempt that the checkpoint was written in, where it says so
     extended: bool = False  # how long to train was decided once more, after results were seen
     torn: bool = False
     stopped: str = ""
@@ -199,7 +200,12 @@ class RunState:
 
     def begin_attempt(self, *, environment: str, repeatable: bool) -> None:
         """Go on with the last attempt or begin another, and with it what the noise carries."""
-        self.charges.begin(first_step=self.done, environment=environment, repeatable=repeatable)
+        self.charges.begin(
+            first_step=self.done,
+            environment=environment,
+            repeatable=repeatable,
+            kept_in=self.kept_in,
+        )
         if self.plan and self.charges.ledger.first_step == self.done:
             self.noise_state = self.plan.noise.state(trained_by(self.optimizer))
         self.torn = False

@@ -36,6 +36,13 @@ def test_a_checkpoint_from_before_the_attempt_opens_another(ledger):
     assert ledger.begin(first_step=9, environment="cpu") == 1
 
 
+@pytest.mark.parametrize(("kept_in", "first_step", "attempt"), [(0, 12, 0), (1, 12, 1), (3, 10, 0)])
+def test_a_checkpoint_of_another_attempt_opens_another_but_where_this_one_began(
+    ledger, kept_in, first_step, attempt
+):
+    assert ledger.begin(first_step=first_step, environment="cpu", kept_in=kept_in) == attempt
+
+
 def test_an_ended_attempt_is_not_gone_on_with(ledger):
     ledger.end_attempt()
     assert ledger.begin(first_step=12, environment="cpu") == 1

@@ -128,7 +128,7 @@ class Untold(IndependentGaussian):
 
     name = "untold"
 
-    def deviation(self, plan):
+    def deviation(self, plan, state=None):
         return None
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import scipy
 import torch
+from correlated_problem import BATCH, CLIP, RECORDS, STEPS, corr, trained
 from small_problem import weights
-from torch import nn
 
 from accountant import Gaussian, InvalidValue, NoCost, PoissonSampled, UnsupportedEvent
 from accountant.factorization.participation import SinglePass
-from dpsgd_torch import Privacy, Trainer
+from dpsgd_torch import Privacy
 from dpsgd_torch.errors import GuaranteeBroken
 from dpsgd_torch.noise.correlated import Correlated
 from dpsgd_torch.noise.independent import INDEPENDENT
@@ -24,7 +24,6 @@ from dpsgd_torch.training import session
 
 pytestmark = pytest.mark.filterwarnings("ignore:local, not covered by ε")
 
-CLIP, STEPS, RECORDS, BATCH = 0.5, 24, 48, 8
 FALSE_ALARM = 1e-9
 FACTORS = {"bandmf": 8, "banded_sqrt": 8, "banded_inverse_sqrt": 3, "bandinvmf": 4, "blt": 3}
 BLT = Correlated("blt", 3)
@@ -39,25 +38,6 @@ class Seen(Correlated):
     def add(self, sums, params, release):
         Seen.sums.append(torch.cat([s.double().flatten() for s in sums]).clone())
         super().add(sums, params, release)
-
-
-def times_target(outputs, targets):
-    """A loss whose gradient is target × input, whatever the weights are."""
-    return outputs[:, 0] * targets
-
-
-def trained(noise, sampler, inputs, targets, values=6, **changes):
-    """A run of a linear model, begun alike each time."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Linear(values, 1, bias=False)
-    settings = {
-        "privacy": noise and Privacy(noise_multiplier=2.0, delta=1e-3, clip_norm=CLIP, noise=noise,
-                                     dataset_size=RECORDS),
-        "batch_size": BATCH, "epochs": STEPS * BATCH / RECORDS, "sampler": sampler,
-        "optimizer": lambda p: torch.optim.SGD(p, lr=1.0), "seed": 5, **changes,
-    }  # fmt: skip
-    return Trainer(model, times_target, (inputs, targets), **settings)
 
 
 def difference(noise, sampler, neighbours):
@@ -223,18 +203,6 @@ def test_its_prefix_sums_have_the_error_of_the_factor_and_less_than_independent_
     expected = planned.factor.root_mean_square_error(SinglePass())
     assert mine == pytest.approx(expected, rel=0.05)
     assert mine < 0.6 * theirs
-
-
-def corr(folder=None, sampler=None, noise_multiplier=3.0, epsilon=None, noise=None, **changes):
-    """A run of 24 steps; passes have 6 of them."""
-    data = torch.Generator().manual_seed(1)
-    inputs, targets = torch.randn(RECORDS, 6, generator=data), torch.randn(RECORDS, generator=data)
-    privacy = Privacy(
-        noise_multiplier=noise_multiplier, epsilon=epsilon, delta=1e-3, clip_norm=CLIP,
-        noise=noise or Correlated("bandmf", 4),
-    )  # fmt: skip
-    settings = {"privacy": privacy, "run_dir": folder, "checkpoint_every": 3, **changes}
-    return trained(None, sampler or cyclic(4), inputs, targets, **settings)
 
 
 @pytest.mark.parametrize(
