@@ -16,6 +16,7 @@ _DOORS = {  # command: where it is
     "export": "dpsgd_torch.export.__main__",
     "audit": "dpsgd_torch.audit.__main__",
     "plan": "dpsgd_torch.plan",
+    "advise": "dpsgd_torch.advise",
 }
 _ACCOUNTS = ("epsilon", "delta", "noise", "steps", "risk", "ledger", "compare", "plot")
 _HELP = """\
@@ -29,6 +30,7 @@ a model, from data to a chip:
   export    carry a finished run to ONNX, TensorFlow Lite or C for a microcontroller
   audit     replay a finished run against its guarantee, or attack any training function
   plan      what a step and a run take on 1, 2, 4, … processes, before it is begun
+  advise    settings for n records and a budget ε, and how much accuracy they would keep
 
 what it costs, before or after:
   epsilon   ε of a run
@@ -49,7 +51,8 @@ examples:
   dpsgd noise   --n 60000 --batch-size 250 --epochs 15 --epsilon 1.18 --delta 1e-5
 
 dpsgd COMMAND --help explains a command's flags; dpsgd --version tells the version. Each command is
-also there as python -m: dpsgd_torch.train, .search, .export, .audit, .plan; accountant for ε.
+also there as python -m: dpsgd_torch.train, .search, .export, .audit, .plan, .advise;
+accountant for ε.
 Answers go to stdout, warnings to stderr; what is refused is one line and exit status 2.
 
 Your own model and data, from Python: dpsgd_torch.Trainer.

@@ -18,6 +18,7 @@ import dpsgd_torch.data
 import dpsgd_torch.gradients
 import dpsgd_torch.integrations
 from accountant.cli.flags import parser as accountant_parser
+from dpsgd_torch.advise import parser as advise_parser
 from dpsgd_torch.app.flags import parse as parse_train
 from dpsgd_torch.app.search.flags import parse as parse_search
 from dpsgd_torch.audit.__main__ import parser as audit_parser
@@ -94,9 +95,11 @@ def refused(words: list[str]) -> str:
             return raised(audit_parser().parse_args, rest)
         case ["python", "-m", "dpsgd_torch.plan", *rest]:
             return raised(plan_parser().parse_args, rest)
+        case ["python", "-m", "dpsgd_torch.advise", *rest]:
+            return raised(advise_parser().parse_args, rest)
         case ["python", "-m", "accountant", *rest]:
             return raised(accountant_parser().parse_args, rest)
-        case ["dpsgd", "train" | "search" | "export" as door, *rest]:
+        case ["dpsgd", "train" | "search" | "export" | "advise" as door, *rest]:
             return refused(["python", "-m", f"dpsgd_torch.{door}", *rest])
         case ["dpsgd", *rest]:
             return refused(["python", "-m", "accountant", *rest])

@@ -40,7 +40,9 @@ def loaded_by_door(module, *arguments, status=0):
     return loaded_by(DOOR.format(status=status), module, *arguments)
 
 
-@pytest.mark.parametrize("door", ["__main__", "train", "search", "plan", "export.__main__"])
+@pytest.mark.parametrize(
+    "door", ["__main__", "train", "search", "plan", "advise", "export.__main__"]
+)
 def test_help_loads_nothing_heavy(door):
     assert not loaded_by_door(f"dpsgd_torch.{door}", "--help") & HEAVY
 
@@ -63,6 +65,7 @@ def test_help_loads_nothing_heavy(door):
         "search --preset moa --epsilon 3 --vary nothing=1,2",
         "search --resume runs/x --trials 3",
         "export.__main__ runs/x --to stone",
+        "advise --n 0 --epsilon 3",
     ],
 )
 def test_a_refused_flag_loads_nothing_heavy(words):
