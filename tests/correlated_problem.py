@@ -29,13 +29,17 @@ def trained(noise, sampler, inputs, targets, values=6, **changes):
     return Trainer(model, times_target, (inputs, targets), **settings)
 
 
+def rows_of_corr():
+    """Its records."""
+    data = torch.Generator().manual_seed(1)
+    return torch.randn(RECORDS, 6, generator=data), torch.randn(RECORDS, generator=data)
+
+
 def corr(folder=None, sampler=None, noise_multiplier=3.0, epsilon=None, noise=None, **changes):
     """A run of 24 steps; passes have 6 of them."""
-    data = torch.Generator().manual_seed(1)
-    inputs, targets = torch.randn(RECORDS, 6, generator=data), torch.randn(RECORDS, generator=data)
     privacy = Privacy(
         noise_multiplier=noise_multiplier, epsilon=epsilon, delta=1e-3, clip_norm=CLIP,
         noise=noise or Correlated("bandmf", 4),
     )  # fmt: skip
     settings = {"privacy": privacy, "run_dir": folder, "checkpoint_every": 3, **changes}
-    return trained(None, sampler or cyclic(4), inputs, targets, **settings)
+    return trained(None, sampler or cyclic(4), *rows_of_corr(), **settings)

@@ -45,7 +45,7 @@ class Passes(Sampler):
 
     def describe(self) -> str:
         return (
-            f"the next {self.batch_size} of {self.dataset_size} {self.unit}s were taken, in an "
-            f"order that was drawn once and is the same in each of {-(-self.steps // self.period)} "
-            "passes (no sampling)"
+            f"every {self.unit} of the next {self.batch_size} of {self.dataset_size} was taken, in "
+            "an order that was drawn once and is the same in each of "
+            f"{-(-self.steps // self.period)} passes (no sampling)"
         )

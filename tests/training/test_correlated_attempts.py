@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import scipy
 import torch
-from correlated_problem import BATCH, CLIP, STEPS, corr, trained
+from correlated_problem import BATCH, CLIP, STEPS, corr, rows_of_corr, times_target, trained
 from small_problem import weights
 
+from dpsgd_torch import Private
 from dpsgd_torch.audit import retrace
 from dpsgd_torch.noise import correlated
 from dpsgd_torch.noise.correlated import Correlated
@@ -209,3 +210,30 @@ def test_an_attempt_that_takes_over_anything_of_another_is_seen(tmp_path, monkey
 
         monkeypatch.setattr(RunState, "begin_attempt", carried)
     assert over_two_attempts(tmp_path / "run", monkeypatch, cyclic(4)) > 12 * (2 / 1500) ** 0.5
+
+
+def own_loop(folder=None):
+    """The run of ``corr`` as a loop of the user's own."""
+    made = corr()
+    return Private(
+        made.model, torch.optim.SGD(made.model.parameters(), lr=1.0), rows_of_corr(),
+        privacy=made.privacy, sampler=cyclic(4), batch_size=BATCH, epochs=made.state.epochs,
+        run_dir=folder, checkpoint_every=3, seed=5,
+    )  # fmt: skip
+
+
+def looped(private, most=STEPS):
+    for batch in private:
+        private.backward(times_target(private.model(batch.inputs), batch.targets))
+        private.step()
+        if private.done == most:
+            break
+    return private
+
+
+def test_a_loop_of_the_users_own_carries_the_past_over_a_cut_as_well(tmp_path):
+    whole = looped(own_loop())
+    looped(own_loop(tmp_path / "cut"), 8).close()
+    again = looped(own_loop(tmp_path / "cut").resume())
+    assert torch.equal(weights(again.model), weights(whole.model))
+    assert again.ledger.events() == whole.ledger.events()
