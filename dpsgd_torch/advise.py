@@ -13,7 +13,7 @@ from dpsgd_torch.shell import called, in_one_line
 
 _ABOUT = """\
 Batch, steps, noise multiplier, clip norm and learning rate for n records and a budget ε, and how
-much of the accuracy above chance that the same model has without privacy they would keep.
+much they would keep of the accuracy above chance that the model reaches without noise.
 
 No data is opened: the rules were fitted to private trainings on made-up rows, and the answer says
 how far they were off on cases that they had not seen (docs: What would it take?). Noise is exact:
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "--example-seconds", type=float, help="of a private step, instead of what is measured here"
     )
     add("--json", action="store_true", help="the answer as JSON")
-    add("--plot", type=Path, metavar="FILE.png", help="draw what is kept by ε and by n")
+    add("--plot", type=Path, metavar="FILE.png", help="draw what is lost by ε and by n")
     return made
 
 

@@ -151,7 +151,7 @@ def _expected(asked: Asked, found: Suggestion) -> list[str]:
     }[found.limit]
     return [
         f"kept: {min(100 * found.kept, 99.5):.3g} % of the accuracy above chance that this model "
-        "has without privacy",
+        "reaches without noise, in 180 steps of such batches",
         f"limited by {why}",
         f"half the loss: {' or '.join(ways) or 'out of reach'}, all else as it is",
     ]
@@ -166,8 +166,8 @@ def _seen(asked: Asked, found: Suggestion, seen: FirstSteps | None) -> list[str]
         )
         lines.append(
             f"first steps, on {seen.rows} made-up rows: mean clipped gradient {seen.signal:.2g} C, "
-            f"{100 * seen.clipped:.0f} % clipped; signal to noise {one:.2g}, of {found.steps} such "
-            f"steps {all_of_them:.2g}"
+            f"{100 * seen.clipped:.0f} % clipped; signal to noise {one:.3g}, of {found.steps} such "
+            f"steps {all_of_them:.3g}"
         )
     if each is not None:
         whole = each * found.batch_size * found.steps

@@ -63,7 +63,7 @@ class Suggestion:
     Attributes:
         epochs: that are ``steps`` steps of this batch, as a Trainer counts them.
         epsilon: lower and upper end of what the run costs at δ.
-        kept: part of the accuracy above chance that the same model has without privacy.
+        kept: part of the accuracy above chance that is reached without noise in 180 steps.
         limit: "noise", "time", or "model" where neither costs much: what stands in the way of more.
         half: n, and ε, at which half as much would be lost; None beyond 1,000 n or ε = 100.
     """
