@@ -15,7 +15,6 @@ from accountant import (
     PrivacyError,
     RdpAccountant,
     Relation,
-    ShuffledEpoch,
     UnsupportedEvent,
     dpsgd_event,
 )
@@ -33,7 +32,6 @@ STEP = dpsgd_event(dataset_size=1000, batch_size=10, noise_multiplier=2.0)
     "event",
     [
         FixedSizeSampled(dataset_size=1000, batch_size=10, event=REPLACED),
-        ShuffledEpoch(event=REPLACED),
         PoissonSampled(sampling_rate=0.01, event=REPLACED),
         PoissonSampled(sampling_rate=0.01, event=Gaussian(noise_multiplier=2.0), group_size=3),
     ],

@@ -46,6 +46,7 @@ WRONG = {
         ("app.run", "dpsgd_torch.train"),
         ("app.search.story", "dpsgd_torch.search"),
         ("app.settings", "dpsgd_torch.app.config"),
+        ("app.promise_settings", "dpsgd_torch.app.settings"),
         ("app.stored_config", "dpsgd_torch.app.export.source"),
     ],
     "audit": [

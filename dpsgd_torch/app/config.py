@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from accountant import Event, InvalidValue
+from dpsgd_torch.app.promise_settings import Promise
 from dpsgd_torch.app.settings import (
     Audit,
     Data,
     Held,
     Machine,
     Optimization,
-    Promise,
     Releases,
 )
 from dpsgd_torch.errors import ConfigError
