@@ -12,6 +12,7 @@ then without noise, and without a clip either, which tells what limits it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -70,6 +71,13 @@ def parse() -> argparse.Namespace:
     add("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="S", help="a run each")
     add("--no-prior", action="store_true", help="a second row each, without class knowledge")
     add("--made-up", action="store_true", help="try learning rates on made-up images instead")
+    add(
+        "--settings",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other than the preset's, with --made-up: directions=800 ridge=0.03",
+    )
     add("--json", action="store_true", help="every run, as JSON, instead of the table")
     return parser.parse_args()
 
@@ -133,7 +141,7 @@ def made_up(preset: str, options: argparse.Namespace) -> None:
     Where fewer are trained on than the preset has records, batch and noise are scaled alike, so
     that the noise in the mean gradient and the passes are the preset's.
     """
-    chosen = PRESETS[preset]()
+    chosen = PRESETS[preset]().changed(_settings(options))
     n = chosen.config.dataset_size or 0
     share = min(_TRAINED, n) / n
     images, classes = _unknown(preset, round(share * n) + _TRIED)
@@ -141,7 +149,7 @@ def made_up(preset: str, options: argparse.Namespace) -> None:
     train, test = ((features[at], classes[at]) for at in (slice(_TRIED, None), slice(_TRIED)))
     print(f"{preset}: accuracy in % on made-up images; learning rates × {_MULTIPLES}")
     for epsilon in options.epsilons:
-        config = chosen.changed({"epsilon": epsilon}).config
+        config = chosen.changed({"epsilon": epsilon, **_settings(options)}).config
         steps = dpsgd_steps(dataset_size=n, batch_size=config.batch_size, epochs=config.epochs)
         noise = _noise(n, config.batch_size, steps, epsilon, config.delta)
         found = [
@@ -166,6 +174,19 @@ def made_up(preset: str, options: argparse.Namespace) -> None:
             f"without clip: {' '.join(limits)}",
             flush=True,
         )
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    pairs = (each.split("=", 1) for each in options.settings)
+    return {name: literal(value) for name, value in pairs}
+
+
+def literal(value: str) -> Any:
+    """A number where it is one, else the word itself."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def _unknown(preset: str, count: int) -> Pair:

@@ -62,8 +62,7 @@ class Pretrained:
             asked = (self.made_up, self.side, self.images, self.epochs, self.seed)
             weights = kept(digest(*asked), make, what="network", folder=self.folder)
         nn.utils.vector_to_parameters(weights, net.parameters())
-        net = net.to(memory_format=torch.channels_last)
-        return net[:-1].eval().requires_grad_(False)
+        return _channels_last(net)[:-1].eval().requires_grad_(False)
 
     def _train(self, net: nn.Sequential) -> None:
         self._tell(f"a CNN learns {self.images} made-up {self.made_up}: once, one or two minutes")
@@ -126,4 +125,12 @@ def _network(side: int, classes: int, generator: torch.Generator) -> nn.Sequenti
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
             nn.init.zeros_(layer.bias if layer.bias is not None else torch.zeros(1))
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    return _channels_last(nn.Sequential(*layers))
+
+
+def _channels_last(net: nn.Sequential) -> nn.Sequential:
+    """Weights laid out for convolutions on CPUs, which then take two thirds of the time."""
+    for parameter in net.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return net
