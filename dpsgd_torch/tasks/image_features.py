@@ -67,7 +67,7 @@ def with_features(task: Task, knobs: ImageKnobs) -> Task:
         test=None if task.test is None else pair(task.test),
         make_model=lambda _: linear_head(train[0].shape[1], len(task.labels)),
         input_range=(-recipe.norm, recipe.norm),
-        prior=_prior(recipe),
+        prior=prior_of(recipe.prior, "an image"),
     )
 
 
@@ -81,9 +81,10 @@ def linear_head(inputs: int, classes: int) -> nn.Module:
     return head
 
 
-def _prior(recipe: Recipe) -> str:
+def prior_of(features: str, of: str) -> str:
+    """The statement's sentences on features that rest on no private row."""
     return (
-        f"the model is a linear head from zero; what it is given of an image is {recipe.prior}. "
+        f"the model is a linear head from zero; what it is given of {of} is {features}. "
         "No private row went into that, and ε does not cover how it was chosen."
     )
 
