@@ -50,7 +50,7 @@ def test_the_accuracy_at_epsilon_3_is_better_than_the_cnns(tmp_path, own_cache, 
     assert last["test_accuracy"] > 0.94
     assert json.loads((out / "privacy.json").read_text())["epsilon"] <= 3
     words = flat(out / "statement.txt")
-    assert "Prior, not covered by ε" in words
+    assert "Prior, not covered by ε: WITH class knowledge" in words
     assert "made-up digits, drawn by hand-written strokes: class knowledge of its author" in words
     assert "ε does not cover how it was chosen" in words
     assert "this data's own test images, which nothing paid for" in words
@@ -63,8 +63,10 @@ def test_without_the_prior_the_statement_claims_no_class_knowledge(tmp_path, own
     flags = ["--no-prior", "--no-keep-features", "--epochs", "1", "--batch-size", "32"]
     assert main(["--preset", "digits-best", *flags, "--seed", "1", "--out", str(out)]) == 0
     words = flat(out / "statement.txt")
-    assert "made-up objects of no known class: no class knowledge" in words
+    assert "signs, strokes drawn at random that nobody writes: no class knowledge" in words
+    assert "WITHOUT class knowledge" in words
     assert "class knowledge of its author" not in words
+    assert "WITH class" not in words
     assert not own_cache.exists()
 
 

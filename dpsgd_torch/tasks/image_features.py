@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dpsgd_torch.features.recipe import Recipe
     from dpsgd_torch.tasks.task import Pair, Task
 
-_NO_CLASSES = "objects"  # what stands in for made-up images that know the classes
+_NO_CLASSES = "signs"  # what stands in for made-up images that know the classes
 
 
 def best_follow(epsilon: float) -> Mapping[str, Any]:
@@ -36,11 +36,13 @@ def recipe_of(knobs: ImageKnobs) -> Recipe:
     from dpsgd_torch.features.made_up.kinds import MADE_UP
     from dpsgd_torch.features.recipe import Recipe
 
-    name = knobs.whitened_by
-    if not knobs.prior and name in MADE_UP and MADE_UP[name].knows_classes:
-        name = _NO_CLASSES
+    def allowed(name: str) -> str:
+        known = name in MADE_UP and MADE_UP[name].knows_classes
+        return _NO_CLASSES if known and not knobs.prior else name
+
     return Recipe(
-        made_up=name,
+        made_up=allowed(knobs.whitened_by),
+        pretrained_on=allowed(knobs.pretrained_on),
         directions=knobs.directions,
         ridge=knobs.ridge,
         scales=knobs.scales,
@@ -67,7 +69,7 @@ def with_features(task: Task, knobs: ImageKnobs) -> Task:
         test=None if task.test is None else pair(task.test),
         make_model=lambda _: linear_head(train[0].shape[1], len(task.labels)),
         input_range=(-recipe.norm, recipe.norm),
-        prior=prior_of(recipe.prior, "an image"),
+        prior=prior_of(recipe.prior, "an image", knows_classes=recipe.knows_classes),
     )
 
 
@@ -81,11 +83,16 @@ def linear_head(inputs: int, classes: int) -> nn.Module:
     return head
 
 
-def prior_of(features: str, of: str) -> str:
+def prior_of(features: str, of: str, *, knows_classes: bool) -> str:
     """The statement's sentences on features that rest on no private row."""
+    knows = (
+        "WITH class knowledge: its author showed it what the classes look like"
+        if knows_classes
+        else "WITHOUT class knowledge: nothing in it was made after the classes"
+    )
     return (
-        f"the model is a linear head from zero; what it is given of {of} is {features}. "
-        "No private row went into that, and ε does not cover how it was chosen."
+        f"{knows}. The model is a linear head from zero; what it is given of {of} is "
+        f"{features}. No private row went into that, and ε does not cover how it was chosen."
     )
 
 

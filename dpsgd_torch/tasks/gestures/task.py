@@ -108,7 +108,7 @@ def gesture_task(
         output="probabilities" if squared else "logits",
         synthetic=data_dir is None,
         note=_RECORDED if data_dir else _MADE_UP,
-        prior=prior_of(recipe.prior, "a recording") if recipe else "",
+        prior=prior_of(recipe.prior, "a recording", knows_classes=False) if recipe else "",
     )
 
 
