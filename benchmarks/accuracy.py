@@ -3,8 +3,10 @@
 Each figure comes from `python -m dpsgd_torch.train --preset NAME --epsilon E --seed S`, one run
 after another, as anyone would run it: test accuracy after the last epoch, and seconds of the whole
 process. Features are made by the first run and read from the cache by the others. `--made-up`
-prints in place of it what made-up digits alone say of the learning rate: accuracy on some of a
-head privately trained on others, by ε; no data set is opened.
+prints in place of it what made-up images alone say, no data set is opened: a head is privately
+trained on images of classes that the features know nothing of (digits, by features that rest on
+signs; things of other plans, loosely built), and tried on others of them, by ε and learning rate;
+then without noise, and without a clip either, which tells what limits it.
 """
 
 from __future__ import annotations
@@ -30,22 +32,24 @@ from dpsgd_torch import Privacy, Trainer
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.features.made_up.digits import made_up_digits
+from dpsgd_torch.features.made_up.things import made_up_things
 from dpsgd_torch.tasks.image_features import linear_head, recipe_of
 from dpsgd_torch.tasks.task import Pair, accuracy
 
 ROOT = Path(__file__).resolve().parents[1]
 BEST = ("mnist-best", "fashion-best", "digits-best")
-_SIDES = {"mnist-best": 28, "digits-best": 8}
-_MADE_UP = {"mnist-best": 16_000, "digits-best": 1437}  # to train on, and 4,000 to test on
-_MULTIPLES = (0.125, 0.25, 0.5, 1, 2)  # of the preset's learning rate
+_SIDES = {"mnist-best": 28, "fashion-best": 28, "digits-best": 8}
+_TRAINED, _TRIED = 12_000, 3000  # made-up images at most
+_MULTIPLES = (0.25, 0.5, 1, 2)  # of the preset's learning rate
+_NO_NOISE, _NO_CLIP = 1e-6, 1e6
+_UNCLIPPED = 0.125  # of the learning rate: rows of norm 4 have gradients up to 5.8
 
 
 def main() -> None:
     options = parse()
     if options.made_up:
         for preset in options.presets:
-            if preset in _SIDES:
-                made_up(preset, options)
+            made_up(preset, options)
         return
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -65,7 +69,7 @@ def parse() -> argparse.Namespace:
     add("--epsilons", type=float, nargs="+", default=[1.0, 2.0, 3.0, 8.0], metavar="E")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="S", help="a run each")
     add("--no-prior", action="store_true", help="a second row each, without class knowledge")
-    add("--made-up", action="store_true", help="try learning rates on made-up digits instead")
+    add("--made-up", action="store_true", help="try learning rates on made-up images instead")
     add("--json", action="store_true", help="every run, as JSON, instead of the table")
     return parser.parse_args()
 
@@ -124,32 +128,51 @@ def table(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
 
 
 def made_up(preset: str, options: argparse.Namespace) -> None:
-    """Accuracy on made-up digits by ε and multiple of the preset's learning rate, at ε = 3.
+    """Accuracy on made-up images by ε and multiple of the preset's learning rate at that ε.
 
     Where fewer are trained on than the preset has records, batch and noise are scaled alike, so
     that the noise in the mean gradient and the passes are the preset's.
     """
-    config = PRESETS[preset]().config
-    n = config.dataset_size or 0
-    share = _MADE_UP[preset] / n
-    recipe = recipe_of(config.task)  # type: ignore[arg-type]
-    (images, digits), (others, truth) = (
-        made_up_digits(size, _SIDES[preset], seed)
-        for size, seed in ((round(share * n), 11), (4000, 12))
-    )
-    train, test = (recipe(images), digits), (recipe(others), truth)
-    steps = dpsgd_steps(dataset_size=n, batch_size=config.batch_size, epochs=config.epochs)
-    rates = [multiple * config.learning_rate for multiple in _MULTIPLES]
-    print(f"{preset}: accuracy in % on made-up digits; learning rates", [f"{r:.0f}" for r in rates])
+    chosen = PRESETS[preset]()
+    n = chosen.config.dataset_size or 0
+    share = min(_TRAINED, n) / n
+    images, classes = _unknown(preset, round(share * n) + _TRIED)
+    features = recipe_of(chosen.config.changed(prior=False).task)(images)  # type: ignore[arg-type]
+    train, test = ((features[at], classes[at]) for at in (slice(_TRIED, None), slice(_TRIED)))
+    print(f"{preset}: accuracy in % on made-up images; learning rates × {_MULTIPLES}")
     for epsilon in options.epsilons:
+        config = chosen.changed({"epsilon": epsilon}).config
+        steps = dpsgd_steps(dataset_size=n, batch_size=config.batch_size, epochs=config.epochs)
         noise = _noise(n, config.batch_size, steps, epsilon, config.delta)
-        cells = []
-        for rate in rates:
-            found = [
-                _reached(train, test, config, share, noise, rate, seed) for seed in options.seeds
-            ]
-            cells.append(f"{100 * mean(found):.2f}")
-        print(f"ε = {epsilon:g}: {' '.join(cells)}", flush=True)
+        found = [
+            _mean(train, test, config, share, options, noise=noise, times=times)
+            for times in _MULTIPLES
+        ]
+        limits = [
+            _mean(train, test, config, share, options, noise=_NO_NOISE),
+            _mean(
+                train,
+                test,
+                config,
+                share,
+                options,
+                noise=_NO_NOISE / _NO_CLIP,
+                clip=_NO_CLIP,
+                times=_UNCLIPPED,
+            ),
+        ]
+        print(
+            f"ε = {epsilon:g}, {config.learning_rate:.0f}: {' '.join(found)}; without noise, and "
+            f"without clip: {' '.join(limits)}",
+            flush=True,
+        )
+
+
+def _unknown(preset: str, count: int) -> Pair:
+    """Images of classes that no CNN of a run without class knowledge has seen."""
+    if preset == "fashion-best":
+        return made_up_things(count, _SIDES[preset], 11, classes=10, plans=7, loose=2.5)
+    return made_up_digits(count, _SIDES[preset], 11)
 
 
 def _noise(n: int, batch_size: int, steps: int, epsilon: float, delta: float) -> float:
@@ -160,8 +183,18 @@ def _noise(n: int, batch_size: int, steps: int, epsilon: float, delta: float) ->
     return calibrate_noise(epsilon, delta, events)
 
 
+def _mean(train: Pair, test: Pair, config: RunConfig, share: float, options: argparse.Namespace,
+          *, noise: float, times: float = 1, clip: float | None = None) -> str:  # fmt: skip
+    """Over the seeds."""
+    config = config.changed(
+        learning_rate=times * config.learning_rate, clip_norm=clip or config.clip_norm
+    )
+    found = [_reached(train, test, config, share, noise, seed) for seed in options.seeds]
+    return f"{100 * mean(found):.2f}"
+
+
 def _reached(
-    train: Pair, test: Pair, config: RunConfig, share: float, noise: float, rate: float, seed: int
+    train: Pair, test: Pair, config: RunConfig, share: float, noise: float, seed: int
 ) -> float:
     batch = round(config.batch_size * share)
     trainer = Trainer(
@@ -173,7 +206,7 @@ def _reached(
         ),
         batch_size=batch,
         epochs=config.epochs,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=rate),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=config.learning_rate),
         rate_schedule=config.rates(
             dpsgd_steps(dataset_size=len(train[1]), batch_size=batch, epochs=config.epochs)
         ),

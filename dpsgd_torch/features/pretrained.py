@@ -42,8 +42,8 @@ class Pretrained:
 
     made_up: str
     side: int
-    images: int = 40_000
-    epochs: int = 3
+    images: int = 60_000
+    epochs: int = 4
     seed: int = 20261129
     folder: Path | None = None
 
@@ -66,7 +66,7 @@ class Pretrained:
         return net[:-1].eval().requires_grad_(False)
 
     def _train(self, net: nn.Sequential) -> None:
-        self._tell(f"a CNN learns {self.images} made-up {self.made_up}: once, some minute of CPU")
+        self._tell(f"a CNN learns {self.images} made-up {self.made_up}: once, one or two minutes")
         images, classes = labelled(self.made_up).make(self.images, self.side, self.seed)
         assert classes is not None  # ``labelled`` saw to it
         generator = torch.Generator().manual_seed(self.seed + 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ def _box(plan: dict[str, Floats]) -> tuple[tuple[Floats, Floats], Floats]:
         seen += inside * (1 - plan["hole"][:, part, None, None] - seen)
     ends = []
     for axis in (1, 2):
-        there = (seen > 0.5).any(axis=axis)
+        there: NDArray[np.bool_] = np.asarray((seen > 0.5).any(axis=axis))
         there[~there.any(axis=1)] = True
         low, high = there.argmax(axis=1), _COARSE - 1 - there[:, ::-1].argmax(axis=1)
         ends.append((place[low], place[high]))
@@ -139,10 +140,10 @@ def _textured(
     rng: np.random.Generator, plan: dict[str, Floats], image: Floats, x: Floats, y: Floats
 ) -> Floats:
     """Stripes, grain and shade over what is not black."""
-    n, side, _ = image.shape
+    n, side = len(image), image.shape[1]
 
-    def column(values: NDArray[np.float64]) -> Floats:
-        return values.astype(np.float32)[:, None, None]
+    def column(values: Any) -> Floats:
+        return np.asarray(values, np.float32)[:, None, None]
 
     angle = rng.choice([0, np.pi / 2, 0.8], n)
     along = x[:, None, :] * column(np.cos(angle)) + y[:, :, None] * column(np.sin(angle))
@@ -150,8 +151,7 @@ def _textured(
     depth = column(rng.uniform(0.1, 0.6, n) * (rng.random(n) < plan["patterned"]))
     grain = rng.normal(0, 1, image.shape).astype(np.float32) * column(rng.uniform(0, 0.06, n))
     place = np.linspace(-1, 1, side, dtype=np.float32)
-    shade = (
-        1 + column(rng.normal(0, 0.12, n)) * place + column(rng.normal(0, 0.12, n)) * place[:, None]
-    )
+    across, down = (column(rng.normal(0, 0.12, n)) for _ in range(2))
+    shade = 1 + across * place + down * place[:, None]
     found: Floats = np.clip((image * (1 + depth * wave) + grain * (image > 0.02)) * shade, 0, 1)
     return found
