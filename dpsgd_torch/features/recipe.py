@@ -77,6 +77,11 @@ class Recipe:
         return any(each in MADE_UP and MADE_UP[each].knows_classes for each in self._made_of)
 
     @property
+    def learnt_from(self) -> str:
+        """The made-up images whose classes a head can begin from."""
+        return self.made_up if self.pretrained_on == NONE else self.pretrained_on
+
+    @property
     def _made_of(self) -> tuple[str, str]:
         return self.made_up, self.pretrained_on
 
@@ -86,6 +91,10 @@ class Recipe:
             return self._made(images)
         key = digest(images, self.settings)
         return kept(key, lambda: self._made(images, told=True), what="rows", folder=self.folder)
+
+    def fresh(self, images: torch.Tensor) -> torch.Tensor:
+        """The same, made anew and not kept."""
+        return self._made(images)
 
     def _made(self, images: torch.Tensor, told: bool = False) -> torch.Tensor:
         if told and len(images) >= _SLOW:

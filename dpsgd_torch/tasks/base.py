@@ -100,6 +100,11 @@ class ImageKnobs(Knobs):
         "allow made-up images that know the classes; --no-prior puts random signs there",
         since=3,
     )
+    begun: bool = knob(
+        False,
+        "begin the head from made-up images of the classes, where prior and classes allow it",
+        since=3,
+    )
     directions: int = knob(400, "principal directions that are kept", rule="count", since=3)
     ridge: float = knob(0.3, "variance that is added in whitening", rule="positive", since=3)
     scales: int = knob(2, "of the transform: each halves its sides", rule="count", since=3)

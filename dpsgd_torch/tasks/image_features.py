@@ -10,11 +10,14 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.tasks.base import ImageKnobs
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from dpsgd_torch.features.recipe import Recipe
     from dpsgd_torch.tasks.task import Pair, Task
 
+_FROM_ZERO = "from zero"
+_BEGUN = "that learnt made-up images of these classes first"
 _NO_CLASSES = "signs"  # what stands in for made-up images that know the classes
 
 
@@ -62,35 +65,56 @@ def with_features(task: Task, knobs: ImageKnobs) -> Task:
         return recipe(of[0]), of[1]
 
     train = pair(task.train)
+    weights = _begun(recipe, task) if knobs.begun else None
     return dataclasses.replace(
         task,
         train=train,
         test=None if task.test is None else pair(task.test),
-        make_model=lambda _: linear_head(train[0].shape[1], len(task.labels)),
+        make_model=lambda _: linear_head(train[0].shape[1], len(task.labels), weights),
         input_range=(-recipe.norm, recipe.norm),
-        prior=_prior(recipe),
+        prior=prior_of(
+            recipe.prior,
+            "an image",
+            knows_classes=recipe.knows_classes,
+            head=_FROM_ZERO if weights is None else _BEGUN,
+        ),
     )
 
 
-def linear_head(inputs: int, classes: int) -> nn.Module:
-    """Softmax regression, from zero."""
+def _begun(recipe: Recipe, task: Task) -> torch.Tensor | None:
+    """The head that made-up images of the task's classes teach; none where there are none."""
+    from dpsgd_torch.features.begun import begun_head
+    from dpsgd_torch.features.made_up.kinds import made_up
+
+    kind = made_up(recipe.learnt_from) if recipe.knows_classes else None
+    if kind is None or not kind.knows_classes or kind.classes != len(task.labels):
+        return None
+    return begun_head(recipe, task.train[0].shape[-1])
+
+
+def linear_head(inputs: int, classes: int, begun: torch.Tensor | None = None) -> nn.Module:
+    """Softmax regression, from zero or from (classes, inputs + 1) weights and biases."""
+    import torch
     from torch import nn
 
     head = nn.Linear(inputs, classes)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    weights = torch.zeros(classes, inputs + 1) if begun is None else begun
+    with torch.no_grad():
+        head.weight.copy_(weights[:, :-1])
+        head.bias.copy_(weights[:, -1])
     return head
 
 
-def _prior(recipe: Recipe) -> str:
+def prior_of(features: str, of: str, *, knows_classes: bool, head: str = _FROM_ZERO) -> str:
+    """The statement's sentences on features that rest on no private row."""
     knows = (
         "WITH class knowledge: its author showed it what the classes look like"
-        if recipe.knows_classes
+        if knows_classes
         else "WITHOUT class knowledge: nothing in it was made after the classes"
     )
     return (
-        f"{knows}. The model is a linear head from zero; what it is given of an image is "
-        f"{recipe.prior}. No private row went into that, and ε does not cover how it was chosen."
+        f"{knows}. The model is a linear head {head}; what it is given of {of} is "
+        f"{features}. No private row went into that, and ε does not cover how it was chosen."
     )
 
 

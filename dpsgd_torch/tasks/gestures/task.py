@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.errors import DataError
+from dpsgd_torch.features.motion import MotionRecipe
 from dpsgd_torch.tasks.gestures.files import AXES, LIMITS, SAMPLES, Recordings, read_gestures
 from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
+from dpsgd_torch.tasks.image_features import linear_head, prior_of
 from dpsgd_torch.tasks.task import Pair, Task, accuracy, glorot_
 
 Range = tuple[float, float]
@@ -69,24 +71,34 @@ def _one_hot(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return nn.functional.one_hot(targets, outputs.shape[1]).to(outputs.dtype)
 
 
-def gesture_task(data_dir: Path | None, loss: str, partial: str = "refuse") -> Task:
+def gesture_task(
+    data_dir: Path | None, loss: str, partial: str = "refuse", directions: int | None = None
+) -> Task:
     """Split 60/20/20 into training, test and validation; made-up recordings without a folder.
 
     Args:
         data_dir: a folder of CSV files, one a gesture.
         loss: "cross-entropy" on logits, or "mean-squared" on probabilities, as the notebook has it.
         partial: "drop" or "refuse" rows after the last whole recording.
+        directions: of motion's statistics, to give a linear head those in place of recordings.
     """
     recordings = read_gestures(data_dir, partial) if data_dir else synthetic_recordings()
-    input_range = input_range_of(loss)
-    train, test, validation = _split(recordings, input_range)
+    recipe = MotionRecipe(directions=directions) if directions else None
+    input_range = (-recipe.norm, recipe.norm) if recipe else input_range_of(loss)
+    motion = recordings.motion
+    inputs = recipe(motion) if recipe else gesture_inputs(motion, input_range)
+    train, test, validation = _split(inputs, recordings)
     squared = loss == "mean-squared"
     gestures = len(recordings.names)
     return Task(
         train=train,
         test=test,
         validation=validation,
-        make_model=lambda generator: gesture_mlp(generator, gestures, softmax=squared),
+        make_model=lambda generator: (
+            linear_head(inputs.shape[1], gestures)
+            if recipe
+            else gesture_mlp(generator, gestures, softmax=squared)
+        ),
         loss=squared_error if squared else nn.CrossEntropyLoss(),
         metrics={"MAE": absolute_error, "accuracy": accuracy}
         if squared
@@ -96,11 +108,11 @@ def gesture_task(data_dir: Path | None, loss: str, partial: str = "refuse") -> T
         output="probabilities" if squared else "logits",
         synthetic=data_dir is None,
         note=_RECORDED if data_dir else _MADE_UP,
+        prior=prior_of(recipe.prior, "a recording", knows_classes=False) if recipe else "",
     )
 
 
-def _split(recordings: Recordings, input_range: Range) -> tuple[Pair, Pair, Pair]:
-    inputs = gesture_inputs(recordings.motion, input_range)
+def _split(inputs: torch.Tensor, recordings: Recordings) -> tuple[Pair, Pair, Pair]:
     targets = torch.from_numpy(recordings.gesture)
     count = len(targets)
     if count < 5:
