@@ -2,28 +2,29 @@
 
 A row each for scikit-learn's digits (`digits-best`), made-up gestures (`gesture-best`), recorded
 ones where their folder is given, and drug responses (`moa`, log loss, made up). Each figure comes
-from `python -m dpsgd_torch.train --preset NAME --epsilon E --seed S`, a process a run, as anyone
-would run it: the test part after the last epoch, and seconds of the whole process. What is made up
-is made by the first run and read from the cache by the others. ε is exact: add or remove one,
-Poisson, δ = 1e-5, of gestures 1e-3.
+from `python -m dpsgd_torch.train --preset NAME --epsilon E --seed S`, as anyone would run it: the
+test part after the last epoch. What is made up is made by the first run and read from the cache by
+the others. The first two runs of a row are processes, whose seconds are told; the others are calls
+of the same command's main in this process. ε is exact: add or remove one, Poisson, δ = 1e-5, of
+gestures 1e-3. `--made-up` opens no data set: it trains and tries `digits-best` on as many made-up
+digits of another pen.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import mean
 
-ROOT = Path(__file__).resolve().parents[1]
+from command import conditions, runs, seconds, spread
+from stand_ins import noise_for, other_pen, reached, settings
+
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.features.begun import begun_head
+from dpsgd_torch.tasks.image_features import recipe_of
+
+_RECORDS, _TRIED = 1437, 4000
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class Row:
     flags: tuple[str, ...]
     figure: str = "test_accuracy"
 
-    def told(self, value: float) -> str:
-        return f"{value:.5f}" if self.figure == "test_loss" else f"{100 * value:.1f}"
+    def told(self, values: list[float]) -> str:
+        if self.figure == "test_loss":
+            return spread(values, ".5f")
+        return spread([100 * value for value in values], ".1f")
 
 
 ROWS = {
@@ -47,6 +50,9 @@ ROWS = {
 
 def main() -> None:
     options = parse()
+    if options.made_up:
+        made_up(options)
+        return
     rows = {name: ROWS[name] for name in options.rows}
     if options.data_dir:
         recorded = ("--preset", "gesture-best", "--data-dir", str(options.data_dir))
@@ -54,18 +60,13 @@ def main() -> None:
     titles = ["", *(f"ε = {epsilon:g}" for epsilon in options.epsilons), "s, whole run"]
     print("| " + " | ".join(titles) + " |\n|---" + "|---:" * (len(titles) - 1) + "|", flush=True)
     for name, row in rows.items():
-        cells, seconds = [], []
-        for epsilon in options.epsilons:
-            runs = [run(row, epsilon, seed) for seed in options.seeds]
-            found = [each for each, _ in runs]
-            least, most = row.told(min(found)), row.told(max(found))
-            cells.append(f"{row.told(median(found))} ({least}–{most})")
-            seconds += [took for _, took in runs]
-        cells.append(f"{median(seconds):.0f} (first {seconds[0]:.0f})")
-        print("| " + " | ".join([name, *cells]) + " |", flush=True)
-    seeds = ", ".join(map(str, options.seeds))
-    print(f"\nMedian (least–most) over seeds {seeds}; {platform.platform()}, "
-          f"{os.cpu_count()} cores; torch {version('torch')}.")  # fmt: skip
+        found = runs(row.flags, options.epsilons, options.seeds)
+        cells = [
+            row.told([run.last[row.figure] for run in found if run.asked == epsilon])
+            for epsilon in options.epsilons
+        ]
+        print("| " + " | ".join([name, *cells, seconds(found)]) + " |", flush=True)
+    print(f"\n{conditions(options.seeds)}")
 
 
 def parse() -> argparse.Namespace:
@@ -75,31 +76,38 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="NAME",
         help=f"of {'; '.join(ROWS)} (all)")  # fmt: skip
+    add("--made-up", action="store_true", help="digits-best on made-up digits of another pen")
+    add("--settings", nargs="*", action="append", metavar="NAME=VALUE",
+        help="with --made-up, other than the preset's: directions=30; again for more")  # fmt: skip
     add("--data-dir", type=Path, help="a folder of recorded gestures: a row more")
     add("--epsilons", type=float, nargs="+", default=[1.0, 2.0, 3.0, 8.0], metavar="E")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="S", help="a run each")
     return parser.parse_args()
 
 
-def run(row: Row, epsilon: float, seed: int) -> tuple[float, float]:
-    """The figure and the seconds of one run, in a process of its own."""
-    command = [sys.executable, "-m", "dpsgd_torch.train", *row.flags, "--json"]
-    with tempfile.TemporaryDirectory() as folder:
-        out = str(Path(folder) / "run")
-        started = time.monotonic()
-        done = subprocess.run(
-            [*command, "--epsilon", str(epsilon), "--seed", str(seed), "--out", out],
-            cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        seconds = time.monotonic() - started
-    if done.returncode:
-        sys.exit(done.returncode)  # the run has said why on stderr
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    spent = events[-1]["privacy"]["epsilon"]
-    if spent > epsilon:
-        sys.exit(f"{' '.join(row.flags)}: spent ε = {spent}, above {epsilon}")
-    epochs = [event for event in events if event["event"] == "epoch"]
-    return float(epochs[-1][row.figure]), seconds
+def made_up(options: argparse.Namespace) -> None:
+    """Accuracy in % of `digits-best` on digits of another pen, by setting, ε and learning rate."""
+    rates = {1.0: (1, 2, 4, 8), 2.0: (1, 2, 4, 8), 3.0: (2, 4, 8, 16), 8.0: (4, 8, 16, 32)}
+    images, digits = other_pen(_RECORDS + _TRIED)
+    for pairs in options.settings or [[]]:
+        config = PRESETS["digits-best"]().changed(settings(pairs)).config
+        recipe = recipe_of(config.task)  # type: ignore[arg-type]
+        features = recipe(images)
+        begun = begun_head(recipe, images.shape[-1])
+        right = (features @ begun[:, :-1].T + begun[:, -1]).argmax(dim=1) == digits
+        print(f"{' '.join(pairs)}: begun {100 * right.float().mean():.2f}", flush=True)
+        train, test = ((features[at], digits[at]) for at in (slice(_TRIED, None), slice(_TRIED)))
+        for epsilon in options.epsilons:
+            noise = noise_for(config, _RECORDS, epsilon)
+            cells = []
+            for rate in rates.get(epsilon, (1, 4, 16)):
+                asked = config.changed(learning_rate=float(rate))
+                found = [
+                    100 * reached(train, test, asked, noise=noise, seed=seed, begun=begun)
+                    for seed in options.seeds
+                ]
+                cells.append(f"{rate}: {mean(found):.2f}")
+            print(f"  ε = {epsilon:g}; by learning rate {', '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":
