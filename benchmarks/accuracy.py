@@ -31,7 +31,7 @@ from dpsgd_torch.tasks.task import Pair
 
 BEST = ("mnist-best", "fashion-best", "digits-best")
 _SIDES = {"mnist-best": 28, "fashion-best": 28, "digits-best": 8}
-_TRAINED, _TRIED = 12_000, 3000  # made-up images at most
+_TRIED = 3000  # made-up images
 _MULTIPLES = (0.25, 0.5, 1, 2)  # of the preset's learning rate
 _NO_NOISE, _NO_CLIP = 1e-6, 1e6
 _UNCLIPPED = 0.125  # of the learning rate: rows of norm 4 have gradients up to 5.8
@@ -66,6 +66,8 @@ def parse() -> argparse.Namespace:
     add("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="S", help="a run each")
     add("--no-prior", action="store_true", help="a second row each, without class knowledge")
     add("--made-up", action="store_true", help="try learning rates on made-up images instead")
+    add("--records", type=int, default=12_000, metavar="N",
+        help="with --made-up, images to train on at most (12000)")  # fmt: skip
     add(
         "--settings",
         nargs="+",
@@ -106,7 +108,7 @@ def made_up(preset: str, options: argparse.Namespace) -> None:
     """
     chosen = PRESETS[preset]().changed(settings(options.settings))
     n = chosen.config.dataset_size or 0
-    share = min(_TRAINED, n) / n
+    share = min(options.records, n) / n
     images, classes = _unknown(preset, round(share * n) + _TRIED)
     features = recipe_of(chosen.config.changed(prior=False).task)(images)  # type: ignore[arg-type]
     train, test = ((features[at], classes[at]) for at in (slice(_TRIED, None), slice(_TRIED)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dpsgd_torch.tasks.base import ImageKnobs, PresetValues, TaskKind
-from dpsgd_torch.tasks.image_features import best_follow
+from dpsgd_torch.tasks.image_features import best_follow, loose_follow
 
 if TYPE_CHECKING:
     import torch
@@ -138,13 +138,16 @@ class FashionMnist(Mnist):
                 "pretrained_on": "things",
                 "directions": 800,
                 "ridge": 0.03,
+                **loose_follow(3.0),
             },
-            follow=best_follow,
+            follow=loose_follow,
             chosen=_CHOSEN.format(
                 ", directions, λ",
                 "",
                 " and 16 times at Fashion-MNIST's, whence two candidates each for directions and λ "
                 "come",
-            ),
+            )
+            + " One run at half the rate was seen on Fashion-MNIST's test images before made-up "
+            "images, 60,000 of them, chose the rate.",
         ),
     )
