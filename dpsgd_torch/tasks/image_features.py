@@ -33,12 +33,12 @@ def best_follow(epsilon: float) -> Mapping[str, Any]:
 
 
 def loose_follow(epsilon: float) -> Mapping[str, Any]:
-    """The same where classes overlap, and the rows can teach a larger head: 48 ε.
+    """The same where classes overlap, and the rows can teach a larger head: 64 √ε.
 
-    >>> loose_follow(3.0)
-    {'learning_rate': 144.0}
+    >>> loose_follow(4.0)
+    {'learning_rate': 128.0}
     """
-    return {"learning_rate": 48 * min(max(epsilon, 0.1), 10)}
+    return {"learning_rate": 64 * min(max(epsilon, 0.1), 10) ** 0.5}
 
 
 def recipe_of(knobs: ImageKnobs) -> Recipe:
