@@ -55,7 +55,7 @@ def test_the_accuracy_at_epsilon_3_is_better_than_the_cnns(tmp_path, own_cache, 
     assert "made-up digits, drawn by hand-written strokes: class knowledge of its author" in words
     assert "ε does not cover how it was chosen" in words
     assert "a linear head that learnt made-up images of these classes first" in words
-    assert "what made-up digits alone say, 1,437 of another pen in place of these" in words
+    assert "what made-up digits alone say, 1,437 of another pen in place of these," in words
     assert "had been tried on this data's test images, which nothing paid for" in words
     assert json.loads((out / "task.json").read_text())["input_range"] == [-4.0, 4.0]
     names = sorted(each.name.split("-")[0] for each in own_cache.iterdir())

@@ -64,11 +64,11 @@ class Digits(TaskKind):
                 **digits_follow(3.0),
             },
             follow=digits_follow,
-            chosen="Learning rate, directions, λ and scales are what made-up digits alone say, "
-            "1,437 of another pen in place of these; batch and passes were set on such digits, "
-            "too. Before that, other rates and some dozen directions, λ and scales had been tried "
-            "on this data's test images, which nothing paid for; the rate that had done best "
-            "there is not the one taken, the others are.",
+            chosen="The rule of the learning rate is what made-up digits alone say, 1,437 of "
+            "another pen in place of these, and directions, λ and scales do as well on those as "
+            "any tried; batch and passes were set on such digits, too. Before that, other rates "
+            "and some dozen directions, λ and scales had been tried on this data's test images, "
+            "which nothing paid for; the rate that had done best there is not the one taken.",
         ),
     )
 

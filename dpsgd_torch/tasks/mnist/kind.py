@@ -147,7 +147,7 @@ class FashionMnist(Mnist):
                 " and 16 times at Fashion-MNIST's, whence two candidates each for directions and λ "
                 "come",
             )
-            + " Five runs at other rates had been seen on Fashion-MNIST's test images when this "
+            + " Six runs at other rates had been seen on Fashion-MNIST's test images when this "
             "rate was taken, the lowest of those that 60,000 made-up images hardly told apart.",
         ),
     )
