@@ -10,15 +10,19 @@ from pathlib import Path
 import torch
 
 from dpsgd_torch.features.cache import digest, kept
-from dpsgd_torch.features.made_up.kinds import NONE, made_up
+from dpsgd_torch.features.made_up.kinds import MADE_UP, NONE, made_up
+from dpsgd_torch.features.pretrained import WIDTH, Pretrained
 from dpsgd_torch.features.scattering import Scattering
 from dpsgd_torch.features.whitening import Whitening
 
-_MADE_UP = 8000  # images to whiten by
+_MADE = 8000  # images to whiten by
 _SEED = 20261129
 _GAIN = 20  # of the logarithm: a scattering value of 1/20 is where it bends
+_NET_RIDGE = 0.1  # of the network's features, as a share of their mean variance
 _ROWS = 500  # at once: what lies between image and features is 8 MB a thousand values
 _SLOW = 5000  # rows from which on it is said that this takes a while
+
+_ALONE = "alone: no class knowledge"
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -33,7 +37,9 @@ class Recipe:
         directions: how many are kept.
         ridge: λ in z = Vᵀ(f − μ) / √(s² + λ).
         scales: of the scattering transform.
-        norm: of every row's features.
+        norm: of every row's features, and of the network's again.
+        pretrained_on: made-up images with classes, of which a CNN learnt what it says of others:
+            192 values more; "none" for none.
 
     >>> recipe = Recipe(made_up="leaves", directions=5, scales=1, made=100)
     >>> recipe(torch.rand(2, 1, 8, 8)).shape
@@ -45,20 +51,39 @@ class Recipe:
     ridge: float = 0.3
     scales: int = 2
     norm: float = 4.0
-    made: int = _MADE_UP
+    made: int = _MADE
+    pretrained_on: str = NONE
     folder: Path | None = None
     """To keep the basis and all features in; none: nowhere."""
 
     @property
     def settings(self) -> tuple[object, ...]:
-        return (self.made_up, self.directions, self.ridge, self.scales, self.norm, self.made)
+        ours = (self.made_up, self.directions, self.ridge, self.scales, self.norm, self.made)
+        return (*ours, self.pretrained_on)
 
     @property
     def prior(self) -> str:
         """What is known beforehand, in words for the statement."""
-        if self.made_up == NONE:
-            return "a fixed scattering transform alone: no class knowledge"
-        return f"a fixed scattering transform, whitened by {made_up(self.made_up).prior}"
+        words = "a fixed scattering transform"
+        if self.made_up != NONE:
+            words += f", whitened by {made_up(self.made_up).prior}"
+        if self.pretrained_on != NONE:
+            words += f"; and what a CNN learnt of {made_up(self.pretrained_on).prior}"
+        return words if set(self._made_of) != {NONE} else f"{words} {_ALONE}"
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether any made-up images that went into it show the classes of somebody's task."""
+        return any(each in MADE_UP and MADE_UP[each].knows_classes for each in self._made_of)
+
+    @property
+    def learnt_from(self) -> str:
+        """The made-up images whose classes a head can begin from."""
+        return self.made_up if self.pretrained_on == NONE else self.pretrained_on
+
+    @property
+    def _made_of(self) -> tuple[str, str]:
+        return self.made_up, self.pretrained_on
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Each row's features, from it and made-up images alone."""
@@ -67,6 +92,10 @@ class Recipe:
         key = digest(images, self.settings)
         return kept(key, lambda: self._made(images, told=True), what="rows", folder=self.folder)
 
+    def fresh(self, images: torch.Tensor) -> torch.Tensor:
+        """The same, made anew and not kept."""
+        return self._made(images)
+
     def _made(self, images: torch.Tensor, told: bool = False) -> torch.Tensor:
         if told and len(images) >= _SLOW:
             print(
@@ -74,26 +103,58 @@ class Recipe:
                 "(mode 0700), where they are as private as the images: ε covers none of it",
                 file=sys.stderr,
             )
-        side = images.shape[-1]
-        whiten, transform = self._whitening(side), _transform(side, self.scales)
-        return torch.cat([whiten(transform(part)) for part in images.split(_ROWS)])
+        parts = self._parts(images.shape[-1])
+        return torch.cat(
+            [torch.cat([part(some) for part in parts], dim=1) for some in images.split(_ROWS)]
+        )
 
-    def _whitening(self, side: int) -> Transform:
+    def _parts(self, side: int) -> list[Transform]:
+        """The scattering transform and, where one is asked for, the network, each whitened."""
+        scattering = _transform(side, self.scales)
         if self.made_up == NONE:
-            return lambda f: f * (self.norm / f.norm(dim=1, keepdim=True).clamp_min(1e-12))
+            parts = [_scaled(scattering, self.norm)]
+        else:
+            ours = (side, self.settings[:-1])
+            parts = [self._whitened(scattering, side, self.directions, self.ridge, ours)]
+        if self.pretrained_on != NONE:
+            net = Pretrained(made_up=self.pretrained_on, side=side, folder=self.folder)()
+            by = self.pretrained_on if self.made_up == NONE else self.made_up
+            theirs = (side, by, self.norm, self.made, self.pretrained_on)
+            parts.append(self._whitened(net, side, WIDTH, None, theirs, by=by))
+        return parts
+
+    def _whitened(
+        self,
+        transform: Transform,
+        side: int,
+        count: int,
+        ridge: float | None,
+        key: tuple[object, ...],
+        by: str = "",
+    ) -> Transform:
+        """By made-up images; ``ridge`` None is a tenth of the mean variance."""
 
         def make() -> torch.Tensor:
-            images, _ = made_up(self.made_up).make(self.made, side, _SEED)
-            transform = _transform(side, self.scales)
+            images, _ = made_up(by or self.made_up).make(self.made, side, _SEED)
             features = torch.cat([transform(part) for part in images.split(_ROWS)])
-            found = Whitening.of(features, count=self.directions, ridge=self.ridge, norm=self.norm)
+            added = float(features.var(dim=0).mean()) * _NET_RIDGE if ridge is None else ridge
+            found = Whitening.of(features, count=count, ridge=added, norm=self.norm)
             return torch.cat([found.mean[:, None], found.directions], dim=1)
 
         if self.folder is None:
             basis = make()
         else:
-            basis = kept(digest(side, self.settings), make, what="basis", folder=self.folder)
-        return Whitening(basis[:, 0], basis[:, 1:], self.norm)
+            basis = kept(digest(*key), make, what="basis", folder=self.folder)
+        whiten = Whitening(basis[:, 0], basis[:, 1:], self.norm)
+        return lambda images: whiten(transform(images))
+
+
+def _scaled(transform: Transform, norm: float) -> Transform:
+    def scaled(images: torch.Tensor) -> torch.Tensor:
+        features = transform(images)
+        return features * (norm / features.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+    return scaled
 
 
 def _transform(side: int, scales: int) -> Transform:

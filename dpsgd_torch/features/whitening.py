@@ -13,6 +13,7 @@ import torch
 from scipy.linalg import eigh
 
 _TINY = 1e-12  # a row without features stays near 0
+_MORE, _ITERATIONS = 50, 4  # directions beyond those kept, and turns, of a subspace iteration
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,8 @@ class Whitening:
         """
         mean = features.mean(dim=0)
         centred = features - mean
-        covariance = (centred.T @ centred).double() / len(features)
-        size = len(covariance)
-        top = [max(0, size - count), size - 1]
-        variances, vectors = map(torch.from_numpy, eigh(covariance.numpy(), subset_by_index=top))
+        covariance = centred.T @ centred / len(features)
+        variances, vectors = _largest(covariance, count)
         signs = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)).sign()
         directions = vectors * signs * (variances.clamp_min(0) + ridge).rsqrt()
         return cls(mean, directions.flip(1).float().contiguous(), norm)
@@ -50,3 +49,27 @@ class Whitening:
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         z = (features - self.mean) @ self.directions
         return z * (self.norm / z.norm(dim=1, keepdim=True).clamp_min(_TINY))
+
+
+def _largest(covariance: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``count`` largest variances, ascending, and their directions as columns.
+
+    Of a large matrix by subspace iteration from a drawn start [Halko, Martinsson, Tropp 2011,
+    Alg. 4.4], a third of the time of all of its directions; what is found is orthonormal.
+    """
+    size = len(covariance)
+    if size <= 2 * (count + _MORE):
+        return _ascending(covariance, count)
+    generator = torch.Generator().manual_seed(0)
+    found = torch.randn(size, count + _MORE, generator=generator)
+    for _ in range(_ITERATIONS):
+        found = torch.linalg.qr(covariance @ found)[0]
+    variances, turned = _ascending(found.T @ (covariance @ found), count)
+    return variances, found.double() @ turned
+
+
+def _ascending(matrix: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    size = len(matrix)
+    top = [max(0, size - count), size - 1]
+    variances, vectors = eigh(matrix.double().numpy(), subset_by_index=top)
+    return torch.from_numpy(variances), torch.from_numpy(vectors)

@@ -69,6 +69,9 @@ class Knobs:
         return True
 
 
+_MADE_UP = ("digits", "signs", "things", "objects", "leaves", "none")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageKnobs(Knobs):
     """Those of a small CNN, or of a linear head on fixed features."""
@@ -83,12 +86,23 @@ class ImageKnobs(Knobs):
     whitened_by: str = knob(
         "digits",
         "the made-up images whose principal directions whiten the transform",
-        choices=("digits", "objects", "leaves", "none"),
+        choices=_MADE_UP,
+        since=3,
+    )
+    pretrained_on: str = knob(
+        "none",
+        "the made-up images that a CNN learnt, whose last hidden layer is given as well",
+        choices=("digits", "signs", "things", "none"),
         since=3,
     )
     prior: bool = knob(
         True,
-        "allow made-up images that know the classes; --no-prior puts objects of no class there",
+        "allow made-up images that know the classes; --no-prior puts random signs there",
+        since=3,
+    )
+    begun: bool = knob(
+        False,
+        "begin the head from made-up images of the classes, where prior and classes allow it",
         since=3,
     )
     directions: int = knob(400, "principal directions that are kept", rule="count", since=3)

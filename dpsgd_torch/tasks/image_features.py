@@ -17,16 +17,26 @@ if TYPE_CHECKING:
     from dpsgd_torch.tasks.task import Pair, Task
 
 _TRAIN_SEED, _TEST_SEED = 20261129, 20261130  # of made-up rows that are trained and tested on
-_NO_CLASSES = "objects"  # what stands in for made-up images that know the classes
+_FROM_ZERO = "from zero"
+_BEGUN = "that learnt made-up images of these classes first"
+_NO_CLASSES = "signs"  # what stands in for made-up images that know the classes
 
 
 def best_follow(epsilon: float) -> Mapping[str, Any]:
     """The settings of the presets on 60,000 images that follow ε: the learning rate.
 
-    64 √ε, by what a prototype found at ε = 1, 2 and 3; ``benchmarks/accuracy.py --made-up`` tells
-    what made-up digits alone would say.
+    56 ε^¼, by what stand-ins made of made-up images say (docs/accuracy.md).
 
-    >>> best_follow(4.0)
+    >>> best_follow(1.0)
+    {'learning_rate': 56.0}
+    """
+    return {"learning_rate": 56 * min(max(epsilon, 0.1), 10) ** 0.25}
+
+
+def loose_follow(epsilon: float) -> Mapping[str, Any]:
+    """The same where classes overlap, and the rows can teach a larger head: 64 √ε.
+
+    >>> loose_follow(4.0)
     {'learning_rate': 128.0}
     """
     return {"learning_rate": 64 * min(max(epsilon, 0.1), 10) ** 0.5}
@@ -38,11 +48,13 @@ def recipe_of(knobs: ImageKnobs) -> Recipe:
     from dpsgd_torch.features.made_up.kinds import MADE_UP
     from dpsgd_torch.features.recipe import Recipe
 
-    name = knobs.whitened_by
-    if not knobs.prior and name in MADE_UP and MADE_UP[name].knows_classes:
-        name = _NO_CLASSES
+    def allowed(name: str) -> str:
+        known = name in MADE_UP and MADE_UP[name].knows_classes
+        return _NO_CLASSES if known and not knobs.prior else name
+
     return Recipe(
-        made_up=name,
+        made_up=allowed(knobs.whitened_by),
+        pretrained_on=allowed(knobs.pretrained_on),
         directions=knobs.directions,
         ridge=knobs.ridge,
         scales=knobs.scales,
@@ -63,15 +75,32 @@ def with_features(task: Task, knobs: ImageKnobs) -> Task:
         return recipe(of[0]), of[1]
 
     train = pair(task.train)
+    weights = _begun(recipe, task) if knobs.begun else None
     return dataclasses.replace(
         task,
         train=train,
         test=None if task.test is None else pair(task.test),
-        make_model=lambda _: linear_head(train[0].shape[1], len(task.labels)),
+        make_model=lambda _: linear_head(train[0].shape[1], len(task.labels), weights),
         input_range=(-recipe.norm, recipe.norm),
-        prior=_prior(recipe),
+        prior=prior_of(
+            recipe.prior,
+            "an image",
+            knows_classes=recipe.knows_classes,
+            head=_FROM_ZERO if weights is None else _BEGUN,
+        ),
         augment=None,  # of images, not of their features
     )
+
+
+def _begun(recipe: Recipe, task: Task) -> torch.Tensor | None:
+    """The head that made-up images of the task's classes teach; none where there are none."""
+    from dpsgd_torch.features.begun import begun_head
+    from dpsgd_torch.features.made_up.kinds import made_up
+
+    kind = made_up(recipe.learnt_from) if recipe.knows_classes else None
+    if kind is None or not kind.knows_classes or kind.classes != len(task.labels):
+        return None
+    return begun_head(recipe, task.train[0].shape[-1])
 
 
 def made_up_digits_task(
@@ -99,20 +128,29 @@ def made_up_digits_task(
     return with_features(task, knobs)
 
 
-def linear_head(inputs: int, classes: int) -> nn.Module:
-    """Softmax regression, from zero."""
+def linear_head(inputs: int, classes: int, begun: torch.Tensor | None = None) -> nn.Module:
+    """Softmax regression, from zero or from (classes, inputs + 1) weights and biases."""
+    import torch
     from torch import nn
 
     head = nn.Linear(inputs, classes)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    weights = torch.zeros(classes, inputs + 1) if begun is None else begun
+    with torch.no_grad():
+        head.weight.copy_(weights[:, :-1])
+        head.bias.copy_(weights[:, -1])
     return head
 
 
-def _prior(recipe: Recipe) -> str:
+def prior_of(features: str, of: str, *, knows_classes: bool, head: str = _FROM_ZERO) -> str:
+    """The statement's sentences on features that rest on no private row."""
+    knows = (
+        "WITH class knowledge: its author showed it what the classes look like"
+        if knows_classes
+        else "WITHOUT class knowledge: nothing in it was made after the classes"
+    )
     return (
-        f"the model is a linear head from zero; what it is given of an image is {recipe.prior}. "
-        "No private row went into that, and ε does not cover how it was chosen."
+        f"{knows}. The model is a linear head {head}; what it is given of {of} is "
+        f"{features}. No private row went into that, and ε does not cover how it was chosen."
     )
 
 

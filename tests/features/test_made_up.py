@@ -17,7 +17,7 @@ def test_images_are_of_their_seed_alone_and_in_range(name, side):
     assert 0 <= images.min() < images.max() <= 1
     assert torch.equal(images, again)
     assert not torch.equal(images, other)
-    assert (classes is None) == (not MADE_UP[name].knows_classes)
+    assert (classes is None) == (not MADE_UP[name].classes)
 
 
 def test_no_two_made_up_digits_are_alike_and_every_digit_is_drawn():
@@ -41,5 +41,5 @@ def test_what_the_statement_says_of_class_knowledge_is_what_the_images_have():
 
 
 def test_unknown_made_up_images_are_refused_by_name():
-    with pytest.raises(ConfigError, match="made_up = clouds: must be one of digits, objects"):
+    with pytest.raises(ConfigError, match="made_up = clouds: must be one of digits, signs"):
         made_up("clouds")

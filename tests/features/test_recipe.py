@@ -1,13 +1,16 @@
 """Features of images: one norm, each row its own, kept by content, else made anew."""
 
 import dataclasses
+import functools
 import stat
 
 import pytest
 import torch
 
+from dpsgd_torch.features import recipe as recipe_module
 from dpsgd_torch.features.cache import kept
 from dpsgd_torch.features.made_up.digits import made_up_digits
+from dpsgd_torch.features.pretrained import WIDTH, Pretrained
 from dpsgd_torch.features.recipe import Recipe
 from dpsgd_torch.features.whitening import Whitening
 
@@ -32,6 +35,29 @@ def test_directions_are_whitened_on_what_they_were_made_of():
     z = (made - whitening.mean) @ whitening.directions
     assert torch.allclose(z.T @ z / 500, torch.eye(3), atol=1e-3)
     assert whitening.directions.abs().argmax(dim=0).tolist() == [5, 4, 3]
+
+
+def test_directions_of_many_features_are_those_of_the_whole_decomposition():
+    generator = torch.Generator().manual_seed(0)
+    made = torch.randn(300, 250, generator=generator) * torch.logspace(0, -2, 250)
+    found = Whitening.of(made, count=20, ridge=1e-6, norm=1.0)
+    centred = (made - made.mean(dim=0)).double()
+    variances, vectors = torch.linalg.eigh(centred.T @ centred / 300)
+    exact = (vectors[:, -20:] / variances[-20:].sqrt()).flip(1)
+    agree = (exact * found.directions).sum(dim=0).abs() * variances[-20:].flip(0)
+    assert (agree - 1).abs().max() < 1e-3
+
+
+def test_a_networks_values_are_added_at_their_own_norm_and_kept(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe_module, "Pretrained", functools.partial(Pretrained, images=256))
+    recipe = dataclasses.replace(SMALL, pretrained_on="signs", folder=tmp_path / "features")
+    found = recipe(images)
+    assert found.shape == (40, 20 + WIDTH)
+    assert torch.allclose(found[:, 20:].norm(dim=1), torch.tensor(4.0), atol=1e-4)
+    assert torch.equal(found[:, :20], SMALL(images))
+    assert recipe.knows_classes
+    assert not dataclasses.replace(recipe, made_up="objects").knows_classes
+    assert len([path for path in recipe.folder.iterdir() if path.name[:4] == "netw"]) == 1
 
 
 @pytest.mark.parametrize("name", ["none", "leaves"])

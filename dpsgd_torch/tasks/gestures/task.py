@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.errors import DataError
+from dpsgd_torch.features.motion import MotionRecipe
 from dpsgd_torch.tasks.augment import moved_otherwise
 from dpsgd_torch.tasks.gestures.files import AXES, LIMITS, SAMPLES, Recordings, read_gestures
 from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
-from dpsgd_torch.tasks.task import Pair, Task, accuracy, glorot_
+from dpsgd_torch.tasks.image_features import linear_head, prior_of
+from dpsgd_torch.tasks.task import Task, accuracy, glorot_
 
 Range = tuple[float, float]
 
@@ -71,63 +74,73 @@ def _one_hot(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return nn.functional.one_hot(targets, outputs.shape[1]).to(outputs.dtype)
 
 
-def made_up_gesture_task(loss: str, rows: int, test_rows: int, seed: int) -> Task:
+def made_up_gesture_task(
+    loss: str, rows: int, test_rows: int, seed: int, directions: int | None = None
+) -> Task:
     """Two made-up gestures, so many recordings to train and to test on."""
     count = rows + test_rows
     recordings = synthetic_recordings((count // 2, count - count // 2), seed)
-    inputs = gesture_inputs(recordings.motion, input_range_of(loss))
     order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
-    train, test = order[:rows], order[rows:]
-    targets = torch.from_numpy(recordings.gesture)
-    return _task(
-        loss, recordings.names, (inputs[train], targets[train]), (inputs[test], targets[test]),
-        synthetic=True,
-    )  # fmt: skip
+    return _task(recordings, loss, directions, (order[:rows], order[rows:]), synthetic=True)
 
 
-def gesture_task(data_dir: Path | None, loss: str, partial: str = "refuse") -> Task:
+def gesture_task(
+    data_dir: Path | None, loss: str, partial: str = "refuse", directions: int | None = None
+) -> Task:
     """Split 60/20/20 into training, test and validation; made-up recordings without a folder.
 
     Args:
         data_dir: a folder of CSV files, one a gesture.
         loss: "cross-entropy" on logits, or "mean-squared" on probabilities, as the notebook has it.
         partial: "drop" or "refuse" rows after the last whole recording.
+        directions: of motion's statistics, to give a linear head those in place of recordings.
     """
     recordings = read_gestures(data_dir, partial) if data_dir else synthetic_recordings()
-    train, test, validation = _split(recordings, input_range_of(loss))
-    task = _task(loss, recordings.names, train, test, synthetic=data_dir is None)
-    return replace(task, validation=validation, note=_RECORDED if data_dir else _MADE_UP)
+    count = len(recordings.gesture)
+    if count < 5:
+        raise DataError(f"data_dir: has {count} recordings; needs five at least, to split them")
+    order = torch.from_numpy(np.random.default_rng(_SPLIT_SEED).permutation(count))
+    parts = order.tensor_split([round(0.6 * count), round(0.8 * count)])
+    task = _task(recordings, loss, directions, parts, synthetic=data_dir is None)
+    return replace(task, note=_RECORDED if data_dir else _MADE_UP)
 
 
-def _task(loss: str, names: tuple[str, ...], train: Pair, test: Pair, *, synthetic: bool) -> Task:
-    squared = loss == "mean-squared"
-    gestures = len(names)
+def _task(
+    recordings: Recordings,
+    loss: str,
+    directions: int | None,
+    parts: Sequence[torch.Tensor],
+    *,
+    synthetic: bool,
+) -> Task:
+    """Of recordings in ``parts``: those to train on, to test on and, if any, to validate on."""
+    recipe = MotionRecipe(directions=directions) if directions else None
+    input_range = (-recipe.norm, recipe.norm) if recipe else input_range_of(loss)
+    motion = recordings.motion
+    inputs = recipe(motion) if recipe else gesture_inputs(motion, input_range)
+    targets = torch.from_numpy(recordings.gesture)
+    train, test, *validation = ((inputs[part], targets[part]) for part in parts)
+    squared, gestures = loss == "mean-squared", len(recordings.names)
     return Task(
         train=train,
         test=test,
-        make_model=lambda generator: gesture_mlp(generator, gestures, softmax=squared),
+        validation=validation[0] if validation else None,
+        make_model=lambda generator: (
+            linear_head(inputs.shape[1], gestures)
+            if recipe
+            else gesture_mlp(generator, gestures, softmax=squared)
+        ),
         loss=squared_error if squared else nn.CrossEntropyLoss(),
         metrics={"MAE": absolute_error, "accuracy": accuracy}
         if squared
         else {"accuracy": accuracy},
-        labels=names,
-        input_range=input_range_of(loss),
+        labels=recordings.names,
+        input_range=input_range,
         output="probabilities" if squared else "logits",
         synthetic=synthetic,
-        augment=moved_otherwise(SAMPLES, sum(input_range_of(loss)) / 2),
+        prior=prior_of(recipe.prior, "a recording", knows_classes=False) if recipe else "",
+        augment=None if recipe else moved_otherwise(SAMPLES, sum(input_range) / 2),
     )
-
-
-def _split(recordings: Recordings, input_range: Range) -> tuple[Pair, Pair, Pair]:
-    inputs = gesture_inputs(recordings.motion, input_range)
-    targets = torch.from_numpy(recordings.gesture)
-    count = len(targets)
-    if count < 5:
-        raise DataError(f"data_dir: has {count} recordings; needs five at least, to split them")
-    order = torch.from_numpy(np.random.default_rng(_SPLIT_SEED).permutation(count))
-    train, test, validation = order.tensor_split([round(0.6 * count), round(0.8 * count)])
-    a, b, c = ((inputs[part], targets[part]) for part in (train, test, validation))
-    return a, b, c
 
 
 def input_range_of(loss: str) -> Range:
