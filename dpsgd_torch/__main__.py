@@ -18,7 +18,10 @@ _DOORS = {  # command: where it is
     "plan": "dpsgd_torch.plan",
     "advise": "dpsgd_torch.advise",
 }
-_ACCOUNTS = ("epsilon", "delta", "noise", "steps", "risk", "ledger", "compare", "plot")
+_ACCOUNTS = (
+    *("epsilon", "delta", "noise", "steps", "correlated"),
+    *("risk", "ledger", "compare", "plot"),
+)
 _HELP = """\
 usage: dpsgd COMMAND …
 
@@ -37,6 +40,7 @@ what it costs, before or after:
   noise     the least noise that keeps a run within ε
   steps     the most steps that keep a run within ε
   delta     δ of a run at a given ε
+  correlated ε, sensitivity and error of noise that is correlated between steps
   risk      what any attacker gains from a run, or from what a ledger holds
   ledger    ε of what a run's ledger says was released
   compare   ε of a run by every method, ours and others'

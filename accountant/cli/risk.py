@@ -21,7 +21,7 @@ _RUN = ("n", "batch_size", "noise_multiplier")
 _OF_THE_FILE = {
     **dict.fromkeys((*_RUN, "epochs", "steps", "relation")),
     "microbatch_size": 1,
-    "sampler": Sampler.POISSON.value,
+    "sampler": (Sampler.POISSON, None),
 }
 
 
@@ -37,7 +37,8 @@ def risk(args: argparse.Namespace) -> None:
     else:
         for name, usual in _OF_THE_FILE.items():
             given = getattr(args, name)
-            check(given == usual, name, given, "is what FILE tells", "leave it")
+            told = given[0].value if name == "sampler" else given
+            check(given == usual, name, told, "is what FILE tells", "leave it")
         events = [
             (part, count * times)
             for event, count in recorded(args)
