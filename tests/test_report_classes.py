@@ -168,7 +168,8 @@ def test_the_run_ends_where_its_history_does():
     rows = [EpochRecord(epoch=i, step=i, epsilon=i / 2, test={"accuracy": 0.4 + i / 20})
             for i in (1, 2, 4)]  # fmt: skip
     told = beside_records(History(rows), records_of("digits")).alt
-    assert "this run ends at 60.00 % for ε = 2; " in told and "digits 92.2 % for ε = 3" in told
+    assert "this run ends at 60.00 % for ε = 2; " in told
+    assert "digits 92.2 % for ε = 3" in told
     assert beside_records(History(rows), ()) is None
 
 
