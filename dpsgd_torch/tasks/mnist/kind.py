@@ -159,6 +159,6 @@ class FashionMnist(Mnist):
                 "come",
             )
             + " Six runs at other rates had been seen on Fashion-MNIST's test images when this "
-            "rate was taken, near the lowest of those that 60,000 made-up images hardly told apart.",
+            "rate was taken, near the lowest that 60,000 made-up images hardly told apart.",
         ),
     )
