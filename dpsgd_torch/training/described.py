@@ -86,13 +86,17 @@ def _code(parts: Iterable[object]) -> dict[str, Any]:
     }
 
 
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
+
+
 def _told(value: Any, depth: int) -> str:
     deeper = functools.partial(_told, depth=depth + 1)
     if isinstance(value, np.ndarray) and value.dtype != object:
         value = torch.from_numpy(value)
     if isinstance(value, torch.Tensor):
         kind = f"{tuple(value.shape)} {value.dtype}"
-        return f"tensor {kind} {hashlib.sha256(raw_bytes(value)).hexdigest()[:16]}"
+        return f"tensor {kind} {hashlib.sha256(raw_bytes(_dense(value))).hexdigest()[:16]}"
     if isinstance(value, _PLAIN):
         return repr(value)
     if depth > _DEEP:

@@ -169,6 +169,6 @@ def test_the_event_of_a_round_is_the_same_whoever_asks_and_costs_nothing_later()
     sampler = AllocationSampler(dataset_size=120, batch_size=12, steps=25)
     whole = RandomAllocation(steps=10, event=Gaussian(noise_multiplier=2.0))
     for first in range(25):
-        charged = [sampler.charged(step, 2.0, first) for step in range(first, 25)]
+        charged = [sampler.charges(step, 2.0, first) for step in range(first, 25)]
         assert charged[0] == whole
         assert charged.count(whole) == 1 + sum(s in (10, 20) for s in range(first + 1, 25))
