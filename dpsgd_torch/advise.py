@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from dpsgd_torch.errors import ConfigError
-from dpsgd_torch.shell import called, in_one_line
+from dpsgd_torch.shell import Parser, in_one_line, whole_number
 
 _ABOUT = """\
 Batch, steps, noise multiplier, clip norm and learning rate for n records and a budget ε, and how
@@ -30,11 +30,6 @@ an ε buys); --model, called with nothing, whose gradients are looked at on made
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {called('advise')} --help")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused (one line on stderr says why), 130 interrupted."""
 
@@ -49,14 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    made = _Parser(
-        prog=called("advise"),
+    made = Parser(
+        "advise",
+        ConfigError,
         description=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = made.add_argument
-    number: dict[str, Any] = {"type": _count, "metavar": "N"}
+    number: dict[str, Any] = {"type": whole_number(1), "metavar": "N"}
     add("--n", required=True, help="records, or persons if those are protected", **number)
     add("--epsilon", type=float, required=True, help="the whole run's")
     add("--delta", type=float, help="(1e-5, or a power of ten below 1/n)")
@@ -77,17 +73,6 @@ def parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="the answer as JSON")
     add("--plot", type=Path, metavar="FILE.png", help="draw what is lost by ε and by n")
     return made
-
-
-def _count(text: str) -> int:
-    """A whole number, also written 6e4."""
-    try:
-        value = float(text)
-        if value == int(value) >= 1:
-            return int(value)
-    except (ValueError, OverflowError):
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number ≥ 1")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from dpsgd_torch.errors import ConfigError
-from dpsgd_torch.shell import called, in_one_line
+from dpsgd_torch.shell import Parser, in_one_line, whole_number
 
 _ABOUT = """\
 What a private step costs on 1, 2, 4, … processes: computing, messages, sums, noise, memory.
@@ -26,25 +26,21 @@ faster links are from their names alone: give your own with --latency and --band
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {called('plan')} --help")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused (one line on stderr says why), 130 interrupted."""
     return in_one_line(lambda: print(_told(parser().parse_args(argv))))
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=called("plan"),
+    parser = Parser(
+        "plan",
+        ConfigError,
         description=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    number: dict[str, Any] = {"type": _count, "metavar": "N"}
+    number: dict[str, Any] = {"type": whole_number(0), "metavar": "N"}
     add("--parameters", required=True, help="that are trained", **number)
     add("--frozen", default=0, help="that are not (0)", **number)
     add("--batch-size", required=True, help="expected, over all processes", **number)
@@ -71,17 +67,6 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--epsilon", type=float)
     run.add_argument("--delta", type=float, default=1e-5, help="(1e-5)")
     return parser
-
-
-def _count(text: str) -> int:
-    """A whole number, also written 124e6."""
-    try:
-        value = float(text)
-        if value == int(value) >= 0:
-            return int(value)
-    except (ValueError, OverflowError):
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number ≥ 0")
 
 
 def _told(given: argparse.Namespace) -> str:

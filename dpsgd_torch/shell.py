@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import gc
@@ -10,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 from accountant import PrivacyError
 from accountant.errors import one_line as one_line
@@ -107,6 +109,44 @@ def called(door: str) -> str:
     """What the user types for a command: ``dpsgd train`` where that is how this one was begun."""
     by_name = Path(sys.argv[0]).stem == "dpsgd"
     return f"dpsgd {door}" if by_name else f"python -m dpsgd_torch.{door}"
+
+
+class Parser(argparse.ArgumentParser):
+    """The flags of a command; what is no flag, or has no such value, is refused in one line.
+
+    Args:
+        door: the command.
+        refusal: the error that says what is refused.
+        more: what is typed between the command and its --help.
+    """
+
+    def __init__(
+        self, door: str, refusal: type[PrivacyError], *, more: str = "", **settings: Any
+    ) -> None:
+        super().__init__(prog=called(door), **settings)
+        self._refusal, self._help = refusal, f"{called(door)} {more}--help"
+
+    def error(self, message: str) -> NoReturn:
+        raise self._refusal(f"{message}; see {self._help}")
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """The type of a flag that takes whole numbers from ``least`` on, also written 124e6.
+
+    >>> whole_number(1)("6e4")
+    60000
+    """
+
+    def read(text: str) -> int:
+        try:
+            value = float(text)
+            if value == int(value) >= least:
+                return int(value)
+        except (ValueError, OverflowError):
+            pass
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number ≥ {least}")
+
+    return read
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> None:

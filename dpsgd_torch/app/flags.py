@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.presets import PRESETS, Preset
 from dpsgd_torch.app.settings import GROUPS
 from dpsgd_torch.errors import ConfigError
-from dpsgd_torch.shell import called
+from dpsgd_torch.shell import Parser
 from dpsgd_torch.tasks.base import Knobs
 from dpsgd_torch.tasks.registry import TASKS, kind_of
 
@@ -35,11 +35,6 @@ class Request:
     json: bool
     partial: str
     timeout: float = TIMEOUT
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {called('train')} --help")
 
 
 def parse(argv: Sequence[str] | None = None) -> Request:
@@ -107,7 +102,7 @@ def _flag(name: str) -> str:
 
 
 def _preset_name(arguments: Sequence[str]) -> str:
-    first = _Parser(add_help=False, allow_abbrev=False)
+    first = Parser("train", ConfigError, add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default=_DEFAULT)
     name: str = first.parse_known_args(arguments)[0].preset
     if name not in PRESETS:
@@ -119,8 +114,9 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
     listing = "\n".join(
         f"  {each.name:17} {each.summary}" for kind in TASKS.values() for each in kind.presets
     )
-    parser = _Parser(
-        prog=called("train"),
+    parser = Parser(
+        "train",
+        ConfigError,
         description="Train privately, and prove the ε twice.\n\npresets:\n" + listing,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,

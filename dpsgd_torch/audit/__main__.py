@@ -6,22 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from dpsgd_torch.audit import command
 from dpsgd_torch.errors import RunError
-from dpsgd_torch.shell import called, in_one_line, loading
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise RunError(f"{message}; see {called('audit')} --help")
+from dpsgd_torch.shell import Parser, called, in_one_line, loading
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    made = _Parser(
-        prog=called("audit"),
+    made = Parser(
+        "audit",
+        RunError,
         description="Replay a finished run: every step's batch and noise are drawn again from "
         "private/ and held against the law that its ledger charged.",
         epilog=f"{command.FLAG} module:function attacks somebody's own training function instead, "

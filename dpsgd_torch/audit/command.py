@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from dpsgd_torch.errors import ConfigError, DataError, told
-from dpsgd_torch.shell import called, loading
+from dpsgd_torch.shell import Parser, loading
 
 FLAG = "--command"
 _ABOUT = """\
@@ -39,15 +39,12 @@ few models that finds what ε and δ alone would not. Exit status: 0 nothing con
 1 something does (of honest trainings one in a thousand at most), 2 refused."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {called('audit')} --command --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    made = _Parser(
-        prog=called("audit"),
+    made = Parser(
+        "audit",
+        ConfigError,
+        more="--command ",
         description=_ABOUT,
         epilog=_ATTACKS,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -6,23 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.target import TARGETS
-from dpsgd_torch.shell import called, in_one_line, loading
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ExportError(f"{message}; see {called('export')} --help")
+from dpsgd_torch.shell import Parser, in_one_line, loading
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags, in the order a user meets them."""
     targets = "\n".join(f"  {name:8} {text}" for name, text in TARGETS.items())
-    parser = _Parser(
-        prog=called("export"),
+    parser = Parser(
+        "export",
+        ExportError,
         description="Carry a trained model to other runtimes and to microcontrollers.\n\n"
         f"targets:\n{targets}",
         epilog="Ranges of activations come from the declared input range and from synthetic "

@@ -7,13 +7,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.app.search.space import Dimension, corners, default_space
 from dpsgd_torch.errors import ConfigError
-from dpsgd_torch.shell import called
+from dpsgd_torch.shell import Parser
 
 _HELP = """\
 Searches hyper-parameters with Optuna; the ε that is printed pays for the whole search.
@@ -27,11 +27,6 @@ that are held out; otherwise trials are compared on test rows, which count as pu
 """
 
 _FLAGS = {"fixed": "set"}
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {called('search')} --help")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +51,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Asked | None]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=called("search"),
+    parser = Parser(
+        "search",
+        ConfigError,
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
