@@ -129,26 +129,22 @@ class Lines:
 
     def _waited(self, work: Any) -> None:
         """Wait for what goes by gloo, looking round meanwhile."""
+        self._broken = True  # until it has ended
         while True:
             try:
-                return work.wait(_LOOK)
+                work.wait(_LOOK)
+                break
             except RuntimeError:
                 if work.is_completed():
                     work.wait()  # what it failed by, if it did
-                    return None
-            except BaseException:
-                self._broken = True
-                raise
-            self._broken = True  # until it has ended
+                    break
             self.look()
-            self._broken = False
+        self._broken = False
 
     def broadcast(self, tensor: torch.Tensor) -> None:
         """Rank 0's values, in place."""
-        if tensor.device.type == "cuda":  # in its stream's own order
-            dist.broadcast(tensor, 0, group=self._gpu)
-        else:
-            self._waited(dist.broadcast(tensor, 0, group=self._cpu, async_op=True))
+        group = self._of(tensor.device)
+        self._ended(dist.broadcast(tensor, 0, group=group, async_op=True), tensor)
 
     def hand_round(self, tensors: Sequence[torch.Tensor], good: bool = True) -> bool:
         """Rank 0's values of all tensors, in place, a dtype at a time; returns its ``good``."""
