@@ -21,13 +21,7 @@ class SinglePass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedEpochs:
-    """Epochs of equal length in one order: a record contributes at o, o + e, o + 2e, …
-
-    * e = ``steps_per_epoch``; the place o < e of a record is the same in every epoch.
-    * Batches shuffled afresh for each epoch are none of this: see ``Reshuffled``.
-    """
-
+class _OncePerEpoch:
     steps_per_epoch: int
 
     def __post_init__(self) -> None:
@@ -39,20 +33,20 @@ class FixedEpochs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reshuffled:
+class FixedEpochs(_OncePerEpoch):
+    """Epochs of equal length in one order: a record contributes at o, o + e, o + 2e, …
+
+    * e = ``steps_per_epoch``; the place o < e of a record is the same in every epoch.
+    * Batches shuffled afresh for each epoch are none of this: see ``Reshuffled``.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reshuffled(_OncePerEpoch):
     """Epochs shuffled afresh: a record contributes once in each, anywhere.
 
     * Its steps in two epochs in turn may be neighbours: last of one, first of the next.
     """
-
-    steps_per_epoch: int
-
-    def __post_init__(self) -> None:
-        _whole("steps_per_epoch", self.steps_per_epoch)
-
-    def most(self, steps: int) -> int:
-        """Participations of one record in ``steps`` steps, at most."""
-        return -(-steps // self.steps_per_epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
