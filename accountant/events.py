@@ -159,7 +159,7 @@ class TruncatedPoissonSampled(Written):
     group_size: int = 1
 
     def __post_init__(self) -> None:
-        assert self.untruncated  # which checks rate, event and group
+        _ = self.untruncated  # checks rate, event and group, also where asserts are left out
         _check_sampled(self.event, Relation.ADD_OR_REMOVE_ONE, "truncated Poisson sampling")
         n, most = self.dataset_size, self.most
         check(n >= 1 and n % 1 == 0, "dataset_size", n, "must be a whole number ≥ 1")
