@@ -16,7 +16,7 @@ from dpsgd_torch.clipping.adaptive import AdaptiveClipping
 from dpsgd_torch.errors import GuaranteeBroken, RunError
 from dpsgd_torch.mechanisms.gaussian import grid, normal, to_grid
 from dpsgd_torch.noise.base import Release, StepPlan
-from dpsgd_torch.training.keyed import digested
+from dpsgd_torch.training.keyed import digested, told_by
 from dpsgd_torch.training.world import World
 
 _OWN = 0xC0047  # the count's key beside the sum's
@@ -101,11 +101,10 @@ def noised_count(total: float, deviation: float, rng: np.random.Generator, hung:
     seed = np.random.SeedSequence(
         key.entropy, spawn_key=(*key.spawn_key, _OWN), pool_size=key.pool_size
     )
+    own = np.random.Generator(np.random.PCG64DXSM(seed))
     if hung:
         secret = seed.generate_state(8).tobytes()
         content = struct.pack("<d", total) + hung.encode()
-        digest = hashlib.blake2b(content, key=secret, digest_size=32).digest()
-        seed = np.random.SeedSequence(int.from_bytes(digest, "little"), pool_size=8)
-    own = np.random.Generator(np.random.PCG64DXSM(seed))
+        own = told_by(hashlib.blake2b(content, key=secret, digest_size=32).digest(), rng)
     step = grid(min(0.5, deviation) or 0.5, 1, deviation)
     return to_grid(total + deviation * normal(own), step)

@@ -21,7 +21,7 @@ def keyed_by(sums: Sequence[torch.Tensor], rng: np.random.Generator) -> np.rando
     >>> first == again, first == other
     (True, False)
     """
-    return _generator(digested(sums, rng.bytes(32)), rng)
+    return told_by(digested(sums, rng.bytes(32)), rng)
 
 
 def keyed_by_parts(
@@ -35,10 +35,11 @@ def keyed_by_parts(
     told = hashlib.blake2b(key=rng.bytes(32), digest_size=32)
     for each in world.exchange("what the sums are", digested(mine).hex()):
         told.update(bytes.fromhex(each))
-    return _generator(told.digest(), rng)
+    return told_by(told.digest(), rng)
 
 
-def _generator(told: bytes, like: np.random.Generator) -> np.random.Generator:
+def told_by(told: bytes, like: np.random.Generator) -> np.random.Generator:
+    """A generator of ``like``'s kind, of 32 bytes that nobody else knows."""
     if secure_bits(like):
         return secure_generator(told)
     seed = np.random.SeedSequence(int.from_bytes(told, "little"), pool_size=8)

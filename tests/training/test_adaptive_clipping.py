@@ -116,6 +116,7 @@ def test_noise_of_the_count_is_repeated_by_its_key_and_by_the_count_where_it_han
     assert noise(1.0, 7, "a") == noise(1.0, 7, "a")
     assert noise(1.0, 7, "a") != pytest.approx(noise(2.0, 7, "a"), abs=1e-5)
     assert noise(1.0, 7, "a") != pytest.approx(noise(1.0, 7, "b"), abs=1e-5)
+    assert noise(3.0, 7, "ab") == pytest.approx(0.7455949783325195, abs=1e-12)  # as it ever was
 
 
 def test_the_clip_norm_finds_the_quantile_and_stays_within_its_limits():
