@@ -187,12 +187,7 @@ def _run(required: bool = True) -> _Parser:
         "NUMBER are kept; balls in bins, each record in one batch of an epoch; or each record in "
         "NUMBER batches of so many epochs (default poisson)",
     )
-    part.add_argument(
-        "--relation",
-        choices=[Relation.ADD_OR_REMOVE_ONE.value, Relation.REPLACE_ONE.value],
-        help="which data sets are neighbours (default: add_or_remove_one for Poisson samples, else "
-        "replace_one, under which the noise counts for half)",
-    )
+    _relation(part, "Poisson samples")
     part.add_argument(
         "--group-size", type=int, default=1, help="records a person may hold (default 1)"
     )
@@ -225,6 +220,11 @@ def _method() -> _Parser:
     part = _part()
     words = "; ".join(f"{name}: {meaning}" for name, meaning in METHODS.items())
     part.add_argument("--method", choices=METHODS, default="exact", help=f"{words} (default exact)")
+    _interval(part)
+    return part
+
+
+def _interval(part: argparse.ArgumentParser) -> None:
     part.add_argument(
         "--width",
         type=float,
@@ -232,7 +232,15 @@ def _method() -> _Parser:
         help=f"of the exact interval, relative to ε (default {WIDTH:g})",
     )
     part.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return part
+
+
+def _relation(part: argparse.ArgumentParser, sampled: str) -> None:
+    part.add_argument(
+        "--relation",
+        choices=[Relation.ADD_OR_REMOVE_ONE.value, Relation.REPLACE_ONE.value],
+        help=f"which data sets are neighbours (default: add_or_remove_one for {sampled}, else "
+        "replace_one, under which the noise counts for half)",
+    )
 
 
 def _target(part: argparse.ArgumentParser) -> None:
@@ -304,16 +312,5 @@ def _correlated(part: argparse.ArgumentParser) -> None:
         help="without sampling: batches in the same order in each pass, or shuffled afresh "
         "(default fixed)",
     )
-    part.add_argument(
-        "--relation",
-        choices=[Relation.ADD_OR_REMOVE_ONE.value, Relation.REPLACE_ONE.value],
-        help="which data sets are neighbours (default: add_or_remove_one for cyclic sampling, "
-        "else replace_one, under which the noise counts for half)",
-    )
-    part.add_argument(
-        "--width",
-        type=float,
-        default=WIDTH,
-        help=f"of the exact interval, relative to ε (default {WIDTH:g})",
-    )
-    part.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _relation(part, "cyclic sampling")
+    _interval(part)
