@@ -5,6 +5,7 @@ import torch
 
 from dpsgd_torch import ConfigError
 from dpsgd_torch.features.made_up.kinds import MADE_UP, made_up
+from dpsgd_torch.features.made_up.things import made_up_things
 
 
 @pytest.mark.parametrize("side", [8, 28])
@@ -38,6 +39,13 @@ def test_digits_are_centred_by_mass_within_a_pixel():
 def test_what_the_statement_says_of_class_knowledge_is_what_the_images_have():
     for each in MADE_UP.values():
         assert ("no class knowledge" in each.prior) == (not each.knows_classes)
+
+
+def test_things_that_are_built_very_loosely_are_images_too_and_nothing_is_warned_of():
+    """Far from a thin part a power of the distance is no float32; here warnings are errors."""
+    images, _ = made_up_things(500, 8, 0, classes=10, plans=7, loose=4.0)
+    assert images.isfinite().all()
+    assert 0 <= images.min() < images.max() <= 1
 
 
 def test_unknown_made_up_images_are_refused_by_name():

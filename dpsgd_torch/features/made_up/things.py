@@ -112,7 +112,8 @@ def _parts(
         across, down = x[:, None, :] - np.where(mirrored, np.abs(a), a), y[:, :, None] - b
         u = np.abs(across * np.cos(angle) + down * np.sin(angle)) / wide
         v = np.abs(down * np.cos(angle) - across * np.sin(angle)) / tall
-        beyond = (np.maximum(u, 1e-6) ** power + np.maximum(v, 1e-6) ** power) ** (1 / power)
+        with np.errstate(over="ignore"):  # far outside is outside, also where it is no number
+            beyond = (np.maximum(u, 1e-6) ** power + np.maximum(v, 1e-6) ** power) ** (1 / power)
         edge = (1 - beyond) * np.minimum(wide, tall) * soft[:, None, None] + 0.5
         yield np.clip(edge, 0, 1) * (part < plan["parts"])[:, None, None], part
 
