@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -109,20 +108,12 @@ def make_trainers(
     """
     made: list[Trainer] = []
     for fold in folds:
-        with untold() if made else contextlib.nullcontext(), _planned():  # the same rows, cut again
+        with untold() if made else contextlib.nullcontext():  # the same rows, cut again
             own = folder_of(folder, fold) if folder else None
             made.append(
                 make_trainer(fold, task, root, preprocessing, ledger, own, world, compiling)
             )
     return made
-
-
-@contextlib.contextmanager
-def _planned() -> Iterator[None]:
-    """Around plans that are made again: what ``plan_of`` said of δ is not said twice."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="delta = .* is not below 1/n")
-        yield
 
 
 def make_trainer(

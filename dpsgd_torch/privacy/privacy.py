@@ -133,8 +133,13 @@ class Privacy:
         ``also`` is what each of the runs releases besides its steps.
         """
         if weak := weak_delta(self.delta, sampling.dataset_size):
-            warnings.warn(weak, stacklevel=1)  # one place: said once, however many plans
+            _say(weak)
         return _plan(self, sampling, also)
+
+
+@lru_cache  # a warning is said once: Python's own memory of it ends where filters change
+def _say(weak: str) -> None:
+    warnings.warn(weak, stacklevel=2)
 
 
 @lru_cache(maxsize=16)  # the folds of a run share theirs
