@@ -37,6 +37,7 @@ from accountant import (
     Event,
     FixedSizeSampled,
     Gaussian,
+    NoCost,
     PoissonSampled,
     TruncatedPoissonSampled,
     UnsupportedEvent,
@@ -61,7 +62,10 @@ class GridGaussian(Noise):
     """Discrete Gaussian noise of noise multiplier × clip norm on the sum told on a grid.
 
     * Each step's noise is drawn exactly [Canonne, Kamath, Steinke 2020], from bits of a
-      cryptographic generator, independently of every other's: each step is charged by itself.
+      cryptographic generator, independently of every other's: each step is charged by itself, or
+      a sampler's period at its first step. In a period's other steps whoever was in one of its
+      batches is in none: with them or without, those have the same rows in the same places, so
+      the same sums to the last bit, and what rounding can move is in the one that is charged.
     * The grid is 2⁻³⁰ of the clip norm; what rounding to it, and in what comes before, can move is
       charged as sensitivity.
     * Each release checks the norm of the sum, and the deviation of the noise really added.
@@ -88,8 +92,10 @@ class GridGaussian(Noise):
     def charges(
         self, step: int, noise_multiplier: float, sampler: Sampler, first: int = 0
     ) -> Event:
-        event = sampler.event(noise_multiplier)
+        event = sampler.charges(step, noise_multiplier, first)
         match event:
+            case NoCost():
+                return event
             case (
                 PoissonSampled(event=Gaussian())
                 | FixedSizeSampled(event=Gaussian())

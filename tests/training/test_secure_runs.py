@@ -13,7 +13,7 @@ from many_processes import run as run_processes
 from small_problem import make_trainer, small_data, small_model, weights
 from torch import nn
 
-from accountant import DiscreteGaussian, Gaussian, InvalidValue, PoissonSampled, exact
+from accountant import DiscreteGaussian, Gaussian, InvalidValue, NoCost, PoissonSampled, exact
 from dpsgd_torch import Privacy, Private, RunError, Validation
 from dpsgd_torch.app.flags import parse
 from dpsgd_torch.app.presets import PRESETS
@@ -25,6 +25,7 @@ from dpsgd_torch.mechanisms.discrete import CELLS, PASS, noisy_score_sum, score_
 from dpsgd_torch.noise.base import Release, StepPlan
 from dpsgd_torch.noise.grid import DIMENSION, GRID, sensitivity_in_cells
 from dpsgd_torch.privacy.cross_check import opacus_epsilon
+from dpsgd_torch.samplers.cyclic import cyclic
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.secure.generator import secure_bits, secure_generator
 from dpsgd_torch.storage.run_folder import RunFolder
@@ -164,6 +165,26 @@ def test_a_resumed_run_repeats_its_steps_from_the_kept_key_and_pays_once(tmp_pat
     (tmp_path / "two/private/streams.json").unlink()
     with pytest.raises(RunError, match=r"streams\.json"):
         secure(run_dir=tmp_path / "two").resume()
+
+
+def test_secure_noise_on_parts_in_turn_pays_for_a_round_at_its_first_step(tmp_path):
+    """A part at four times the rate, once in four steps; whoever paid for all of them had 8."""
+    cut = secure(sampler=cyclic(4), epochs=0.8, run_dir=tmp_path / "run")
+    [(event, paid), (nothing, free)] = cut.plan.events()
+    assert (paid, nothing, free) == (2, NoCost(), 6)
+    assert event == PoissonSampled(sampling_rate=0.4, event=event.event)
+    assert event.event.sensitivity == sensitivity_in_cells(cut.sampling) > CELLS
+    smooth = make_trainer(sampler=cyclic(4), epochs=0.8).fit().privacy_spent().epsilon
+    for at in cut.run():
+        if at.step == 6:
+            break
+    cut.close()
+    spent = secure(sampler=cyclic(4), epochs=0.8, run_dir=tmp_path / "run").resume().fit()
+    assert smooth < spent.privacy_spent().epsilon < 1.002 * smooth
+    charged = [each for each, count in spent.ledger.events() for _ in range(count)]
+    assert charged == [event, *[NoCost()] * 3] * 2
+    spent.close()
+    assert replay(RunFolder(tmp_path / "run")).faults == []
 
 
 def test_two_secure_runs_share_nothing():
