@@ -24,6 +24,7 @@ tailed law, and releases the best alone: for 20 trials that costs little more th
 --stopping fixed every trial is paid for, which lets --sampler tpe learn from those before.
 --select exponential (with --stopping fixed) chooses by the exponential mechanism on private rows
 that are held out; otherwise trials are compared on test rows, which count as public.
+What of a preset follows ε, and is neither varied nor set, follows what one trial may spend.
 """
 
 _FLAGS = {"fixed": "set"}
@@ -35,6 +36,9 @@ class Asked:
 
     config: RunConfig
     space: tuple[Dimension, ...]
+    """Empty: the default one, around what the settings are that follow ε."""
+    given: tuple[str, ...] = ()
+    """What was set, and follows nothing."""
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Asked | None]:
@@ -101,7 +105,7 @@ def _asked(options: argparse.Namespace) -> Asked:
             "sampling = passes: is priced for records replaced, a search for records added or "
             "removed; drop it"
         )
-    space = [Dimension.parse(text) for text in options.vary] or default_space(config)
+    space = [Dimension.parse(text) for text in options.vary]
     if len({dimension.name for dimension in space}) < len(space):
         raise ConfigError(f"vary = {', '.join(options.vary)}: names a field twice; drop one")
     if config.sampling.startswith("truncated"):  # charged as δ, of which no search's price knows
@@ -109,9 +113,11 @@ def _asked(options: argparse.Namespace) -> Asked:
             f"sampling = {config.sampling}: a search is priced by Rényi divergences, which "
             "truncated samples do not have; take poisson"
         )
-    for values in corners(space):  # refuse, before anything is spent, what no run would take
+    for values in corners(
+        space or default_space(config)
+    ):  # refuse, before anything is spent, what no run would take
         config.changed(**values)
-    return Asked(config, tuple(space))
+    return Asked(config, tuple(space), tuple(changes))
 
 
 def _refuse(options: argparse.Namespace) -> None:

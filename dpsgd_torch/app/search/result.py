@@ -19,7 +19,12 @@ _KEPT = ("model.safetensors", "task.json", "releases.json", "predictions.csv")
 
 
 def write_result(
-    folder: RunFolder, trials: Trials, rule: Rule, epsilon: float, best: dict[str, Any]
+    folder: RunFolder,
+    trials: Trials,
+    rule: Rule,
+    epsilon: float,
+    best: dict[str, Any],
+    followed: str = "",
 ) -> Path:
     """Write DIR/best, privacy.json and statement.txt, each with the price of the whole search."""
     run, kept = trials.folder / f"{best['trial']:04d}", folder.path / "best"
@@ -42,7 +47,7 @@ def write_result(
         "law": dataclasses.asdict(rule.law) if rule.law else None,
         "a trial may spend": dataclasses.asdict(trials.bound),
     }
-    words = _statement(trials.config, rule, epsilon, best["values"])
+    words = _statement(trials.config, rule, epsilon, best["values"], followed)
     for place in (folder, RunFolder(kept)):
         place.write_json("privacy.json", privacy)
         place.write_text("statement.txt", words)
@@ -56,7 +61,9 @@ def draw_picture(folder: RunFolder, trials: Trials) -> None:
         folder.write_text("private/trials.svg", trials_picture(scores))
 
 
-def _statement(config: RunConfig, rule: Rule, epsilon: float, values: dict[str, Any]) -> str:
+def _statement(
+    config: RunConfig, rule: Rule, epsilon: float, values: dict[str, Any], followed: str
+) -> str:
     unit = config.privacy_unit
     if rule.law:
         how = (
@@ -90,6 +97,6 @@ def _statement(config: RunConfig, rule: Rule, epsilon: float, values: dict[str, 
         *([] if config.seed is None else [seeded]),
         "Nor are another search on the same data, which costs its own ε, and attacks on the last "
         "bits of floating-point noise or on the pseudo-random generator.",
-        f"Chosen: {found}.",
+        f"Chosen: {found}. {followed}",
     ]
     return "\n\n".join(textwrap.fill(part, 88) for part in parts) + "\n"

@@ -16,8 +16,9 @@ import numpy as np
 from accountant.selection import SearchBound, TruncatedNegativeBinomial
 from accountant.statement import round_up
 from dpsgd_torch.app.config import RunConfig
-from dpsgd_torch.app.search.allowance import Rule, allowance
+from dpsgd_torch.app.search.allowance import Events, Rule, allowance, noise_within
 from dpsgd_torch.app.search.flags import Asked
+from dpsgd_torch.app.search.followed import follow, told
 from dpsgd_torch.app.search.result import draw_picture, write_result
 from dpsgd_torch.app.search.space import Dimension
 from dpsgd_torch.app.search.trials import Trials, events_of
@@ -42,8 +43,14 @@ def search(options: argparse.Namespace, asked: Asked | None) -> None:
     bound = SearchBound(**kept["bound"]) if kept["bound"] else None
     if bound is None:
         wanted = kept["epsilon"]
-        bound = allowance(rule, lambda noise: events_at(config, noise), wanted, config.delta)
+        plain = config
+
+        def base(noise: float) -> Events:
+            return events_at(plain, noise)
+
+        bound = allowance(rule, base, wanted, config.delta)
         kept["bound"] = dataclasses.asdict(bound)
+        config = follow(plain, kept, base(noise_within(bound, base)))
         kept["count"] = rule.trials
         if rule.law:
             kept["count"] = rule.law.draw(np.random.default_rng(int(kept["seed"], 16)))
@@ -71,7 +78,7 @@ def search(options: argparse.Namespace, asked: Asked | None) -> None:
         say("trial", f"trial {row['trial']} of {kept['count']}: score {row['score']:.5f}, {values} "
             f"({time.monotonic() - started:.0f} s)", **row)  # fmt: skip
     best = _choice(trials, rule, folder, kept)
-    place = write_result(folder, trials, rule, bound.epsilon, best)
+    place = write_result(folder, trials, rule, bound.epsilon, best, told(kept))
     say("end", f"ε = {round_up(bound.epsilon)} at δ = {config.delta!r}, the search included; the "
         f"chosen run is in {place}", epsilon=bound.epsilon, delta=config.delta,
         best=str(place))  # fmt: skip
@@ -90,6 +97,7 @@ def _begin(options: argparse.Namespace, asked: Asked) -> tuple[RunFolder, dict[s
     kept = {
         "config": {**asked.config.to_json(), "seed": options.seed},
         "space": [dataclasses.asdict(dimension) for dimension in asked.space],
+        "given": list(asked.given),
         "epsilon": options.epsilon,
         "seed": f"{root:x}",
         "bound": None,
