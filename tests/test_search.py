@@ -68,6 +68,7 @@ def test_the_best_trial_is_released_and_its_price_is_that_of_the_whole_search(ra
     assert "the search included" in (folder / "best" / "statement.txt").read_text().replace(
         "\n", " "
     )
+    assert "Prior" not in words  # a CNN on the digits themselves
 
 
 def test_what_epsilon_does_not_cover_lies_in_private(random_search):
@@ -211,6 +212,19 @@ def test_the_default_range_lies_around_what_follows_epsilon(followed, capsys):
     )
     assert "learning_rate" not in kept["followed"]["values"]
     assert main(["--resume", str(folder)]) == 0
+
+
+def test_the_chosen_runs_prior_is_told(tmp_path):
+    """A trial's own statement stays in private/, and this one is published."""
+    folder = tmp_path / "search"
+    flags = ["epochs=1", "transform=scattering", "directions=20", "scales=1", "keep_features=false"]
+    settings = [word for flag in flags for word in ("--set", flag)]
+    vary = ["--vary", "whitened_by=leaves,leaves"]
+    flags = [*QUICK, *settings, *vary, "--trials", "1", "--stopping", "fixed"]
+    assert main([*flags, "--out", str(folder)]) == 0
+    words = " ".join((folder / "best" / "statement.txt").read_text().split())
+    assert "Prior, not covered by ε: WITHOUT class knowledge" in words
+    assert "whitened by dead leaves" in words
 
 
 def test_what_a_trial_spends_is_never_above_its_allowance_by_any_rounding():

@@ -84,12 +84,12 @@ def statement(
 ) -> str:
     """The text of statement.txt."""
     if labels is not None:
-        return _labels_only(config, labels, _about(note, prior))
+        return _labels_only(config, labels, about(note, prior))
     if spent is None or plan is None:
         return (
             f"{config.preset} on {config.dataset}, trained without differential privacy.\n\n"
             "No privacy is promised: the weights may give away any training record.\n"
-            + "".join(f"\n{words}\n" for words in _about(note, prior))
+            + "".join(f"\n{words}\n" for words in about(note, prior))
         )
     return (
         "\n\n".join(
@@ -102,7 +102,7 @@ def statement(
                 _listed("Covered by ε:", _COVERED),
                 _listed("Not covered by ε:", _exceptions(config, plan, has_baseline)),
                 _listed("Assumed:", _assumed(config, plan)),
-                *_about(note, prior),
+                *about(note, prior),
                 *map(_wrap, recipe(config)),
                 *_remarks(spent, claim, stopped, config.precision),
             ]
@@ -111,7 +111,8 @@ def statement(
     )
 
 
-def _about(note: str, prior: str) -> list[str]:
+def about(note: str, prior: str) -> list[str]:
+    """What a task says of its data, and of what was known before it, as paragraphs."""
     told = {"About the data": note, "Prior, not covered by ε": prior}
     return [_wrap(f"{what}: {words}") for what, words in told.items() if words]
 

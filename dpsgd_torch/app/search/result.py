@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def write_result(
     epsilon: float,
     best: dict[str, Any],
     followed: str = "",
+    known: Sequence[str] = (),
 ) -> Path:
     """Write DIR/best, privacy.json and statement.txt, each with the price of the whole search."""
     run, kept = trials.folder / f"{best['trial']:04d}", folder.path / "best"
@@ -48,6 +50,7 @@ def write_result(
         "a trial may spend": dataclasses.asdict(trials.bound),
     }
     words = _statement(trials.config, rule, epsilon, best["values"], followed)
+    words += "".join(f"\n{each}\n" for each in known)
     for place in (folder, RunFolder(kept)):
         place.write_json("privacy.json", privacy)
         place.write_text("statement.txt", words)

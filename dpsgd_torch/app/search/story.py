@@ -15,7 +15,9 @@ import numpy as np
 
 from accountant.selection import SearchBound, TruncatedNegativeBinomial
 from accountant.statement import round_up
-from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.config import RunConfig, is_knob
+from dpsgd_torch.app.presets import PRESETS
+from dpsgd_torch.app.report.statement import about
 from dpsgd_torch.app.search.allowance import Events, Rule, allowance, noise_within
 from dpsgd_torch.app.search.flags import Asked
 from dpsgd_torch.app.search.followed import follow, told
@@ -28,6 +30,7 @@ from dpsgd_torch.mechanisms.exponential import choice_event, choose
 from dpsgd_torch.mechanisms.library import opendp
 from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.tasks.registry import load_task
+from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.streams import Streams
 
 _KEPT = "private/search.json"
@@ -78,10 +81,22 @@ def search(options: argparse.Namespace, asked: Asked | None) -> None:
         say("trial", f"trial {row['trial']} of {kept['count']}: score {row['score']:.5f}, {values} "
             f"({time.monotonic() - started:.0f} s)", **row)  # fmt: skip
     best = _choice(trials, rule, folder, kept)
-    place = write_result(folder, trials, rule, bound.epsilon, best, told(kept))
+    place = write_result(
+        folder, trials, rule, bound.epsilon, best, told(kept), _known(task, config, best, options)
+    )
     say("end", f"ε = {round_up(bound.epsilon)} at δ = {config.delta!r}, the search included; the "
         f"chosen run is in {place}", epsilon=bound.epsilon, delta=config.delta,
         best=str(place))  # fmt: skip
+
+
+def _known(
+    task: Task, config: RunConfig, best: dict[str, Any], options: argparse.Namespace
+) -> list[str]:
+    """What the chosen run's statement says of its data and of what was known before it."""
+    if any(is_knob(name) for name in best["values"]):
+        task = load_task(config.changed(**best["values"]), options.data_dir)
+    chosen = PRESETS[config.preset]().chosen
+    return about(task.note, " ".join(filter(None, (task.prior, chosen))))
 
 
 def _go_on(options: argparse.Namespace) -> tuple[RunFolder, dict[str, Any]]:
