@@ -87,6 +87,7 @@ WRONG = {
         ("features.recipe", "dpsgd_torch.tasks.image_features"),
         ("features.made_up.digits", "dpsgd_torch.data.arrays"),
         ("features.made_up.digits", "sklearn"),
+        ("features.frozen", "dpsgd_torch.training.loop"),
     ],
     "optim": [
         ("optim.base", "dpsgd_torch.noise.base"),

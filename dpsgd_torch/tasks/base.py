@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dpsgd_torch.errors import ConfigError, ExportError
+from dpsgd_torch.features.model_files.named import ModelFile
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +84,12 @@ class ImageKnobs(Knobs):
         choices=("none", "scattering"),
         since=3,
     )
+    features_from: str = knob(
+        "none",
+        "a frozen model of yours, whose values the head is given, too: FILE.onnx, FILE.pt2 "
+        "(torch.export.save) or FILE.pt (TorchScript); config.json keeps its digest",
+        since=3,
+    )
     whitened_by: str = knob(
         "digits",
         "the made-up images whose principal directions whiten the transform",
@@ -115,12 +122,20 @@ class ImageKnobs(Knobs):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.scales <= 2, "scales", self.scales, "must be 1 or 2")
+        if self.features_from != "none":
+            sealed = str(ModelFile.named(self.features_from))
+            object.__setattr__(self, "features_from", sealed)
         require(
-            self.transform == "none" or not self.dropout,
+            not (self.fixed and self.dropout),
             "dropout",
             self.dropout,
-            "is for the CNN; drop it, or --transform",
+            "is for the CNN; drop it, or --transform and --features-from",
         )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the model is a head on fixed features, in place of a CNN."""
+        return self.transform != "none" or self.features_from != "none"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.features.model_files.named import ModelFile
 from dpsgd_torch.tasks.base import ImageKnobs
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def recipe_of(knobs: ImageKnobs) -> Recipe:
         directions=knobs.directions,
         ridge=knobs.ridge,
         scales=knobs.scales,
+        scattering=knobs.transform != "none",
+        model=None if knobs.features_from == "none" else ModelFile.named(knobs.features_from),
         folder=cache_folder() if knobs.keep_features else None,
     )
 
@@ -67,7 +70,7 @@ def with_features(task: Task, knobs: ImageKnobs) -> Task:
 
     Nothing is learnt from its rows: a row's features rest on it and made-up images.
     """
-    if knobs.transform == "none":
+    if not knobs.fixed:
         return task
     recipe = recipe_of(knobs)
 
@@ -87,6 +90,7 @@ def with_features(task: Task, knobs: ImageKnobs) -> Task:
             "an image",
             knows_classes=recipe.knows_classes,
             head=_FROM_ZERO if weights is None else _BEGUN,
+            model=recipe.model,
         ),
         augment=None,  # of images, not of their features
     )
@@ -141,23 +145,39 @@ def linear_head(inputs: int, classes: int, begun: torch.Tensor | None = None) ->
     return head
 
 
-def prior_of(features: str, of: str, *, knows_classes: bool, head: str = _FROM_ZERO) -> str:
-    """The statement's sentences on features that rest on no private row."""
-    knows = (
-        "WITH class knowledge: its author showed it what the classes look like"
-        if knows_classes
-        else "WITHOUT class knowledge: nothing in it was made after the classes"
-    )
+def prior_of(
+    features: str,
+    of: str,
+    *,
+    knows_classes: bool,
+    head: str = _FROM_ZERO,
+    model: ModelFile | None = None,
+) -> str:
+    """The statement's sentences on features that rest on no private row, but of what ``model`` saw.
+
+    Whether a model of the user's knows the classes, or these very rows, only the user can say.
+    """
+    if knows_classes:
+        knows = "WITH class knowledge: its author showed it what the classes look like"
+    elif model:
+        knows = f"OF UNKNOWN class knowledge: what {model.name} learnt is not known here"
+    else:
+        knows = "WITHOUT class knowledge: nothing in it was made after the classes"
+    told = f"{knows}. The model is a linear head {head}; what it is given of {of} is {features}. "
+    if model is None:
+        return f"{told}No private row went into that, and ε does not cover how it was chosen."
     return (
-        f"{knows}. The model is a linear head {head}; what it is given of {of} is "
-        f"{features}. No private row went into that, and ε does not cover how it was chosen."
+        f"{told}{model.name} is the file of SHA-256 {model.sha256}. ε does not cover what it was "
+        "trained on: if rows of this data were in that, what it tells of them comes on top of ε. "
+        "No private row went into the rest, and ε does not cover how any of it was chosen."
     )
 
 
 def refuse_export(knobs: ImageKnobs) -> None:
     """Refuse to export a head without what makes its inputs."""
-    if knobs.transform != "none":
+    if knobs.fixed:
+        name = "transform" if knobs.transform != "none" else "features_from"
         raise ExportError(
-            f"transform = {knobs.transform}: its model is a head on features that no board "
+            f"{name} = {getattr(knobs, name)}: its model is a head on features that no board "
             "computes; load model.safetensors into dpsgd_torch.tasks.image_features.linear_head"
         )
