@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from gesture_text import written
 
 from dpsgd_torch.app.export.source import read_run
 from dpsgd_torch.app.flags import parse
@@ -127,12 +128,7 @@ def test_the_run_says_what_its_numbers_mean(notebook):
 def recorded(folder):
     """A folder of 50 recordings of two gestures, 30 of them for training."""
     folder.mkdir()
-    recordings = synthetic_recordings((20, 30), seed=5)
-    for index, name in enumerate(("left", "right")):
-        table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
-        np.savetxt(folder / f"{name}.csv", table, "%.4f", ",", header="aX,aY,aZ,gX,gY,gZ",
-                   comments="")  # fmt: skip
-    return folder
+    return written(folder, synthetic_recordings((20, 30), seed=5))
 
 
 def test_a_folder_of_ones_own_is_trained_on_and_its_size_taken(tmp_path):
@@ -180,15 +176,14 @@ def test_a_loss_that_does_not_fit_is_refused(capsys):
 
 
 @pytest.mark.filterwarnings("default")
-def test_rows_over_are_dropped_by_the_command_line_when_asked(tmp_path, capsys):
-    recordings = synthetic_recordings((6, 6), seed=6)
-    for index, name in enumerate(("left", "right")):
-        table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
-        np.savetxt(tmp_path / f"{name}.csv", table[: 700 + 14 * index], "%.4f", ",",
-                   header="aX,aY,aZ,gX,gY,gZ", comments="")  # fmt: skip
+def test_a_torn_recording_is_dropped_by_the_command_line_when_asked(tmp_path, capsys):
+    written(tmp_path, synthetic_recordings((6, 6), seed=6))
+    lines = (tmp_path / "left.csv").read_text().split("\n")
+    (tmp_path / "left.csv").write_text("\n".join(lines[:1] + lines[15:]))  # torn: the first
     words = ["--preset", "gesture", "--batch-size", "2", "--epochs", "1"]
     words += ["--data-dir", str(tmp_path), "--out", str(tmp_path / "run")]
     assert main(words) == 2
     assert "--partial drop" in capsys.readouterr().err
     assert main([*words, "--partial", "drop"]) == 0
-    assert "left.csv: the last 105 rows are dropped" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "left.csv: dropped as no whole recording: 105 rows from line 2" in told
