@@ -127,8 +127,8 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
     )
     where = parser.add_argument_group("where")
     where.add_argument("--data-dir", type=Path, help="the data's folder (default: user cache)")
-    where.add_argument("--partial", choices=("refuse", "drop"), help="rows of a gesture file after "
-                       "its last whole recording (default: refuse)")  # fmt: skip
+    where.add_argument("--partial", choices=("refuse", "drop"), help="blocks of a gesture file "
+                       "that are no whole recordings (default: refuse)")  # fmt: skip
     where.add_argument("--out", type=Path, help="a new folder for the run (default: runs/NAME)")
     where.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
     where.add_argument("--timeout", type=float, metavar="SECONDS", help="under torchrun, a "

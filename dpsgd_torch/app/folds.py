@@ -54,12 +54,28 @@ def chosen_units(config: RunConfig, task: Task) -> torch.Tensor | None:
     return ids
 
 
-def sized(config: RunConfig, task: Task, units: torch.Tensor | None) -> RunConfig:
-    """``config`` with the number of its units, counted where none was declared."""
-    if config.dataset_size is not None:
-        return config
-    count = length(task.train[0]) if units is None else len(units.unique())
-    return dataclasses.replace(config, dataset_size=count)
+def sized(
+    config: RunConfig, task: Task, units: torch.Tensor | None, *, follows: bool = False
+) -> RunConfig:
+    """``config`` with the number of its units, counted where none was declared.
+
+    Args:
+        follows: lower a batch that is larger than the units which one model is trained on.
+    """
+    count = config.dataset_size
+    if count is None:
+        count = length(task.train[0]) if units is None else len(units.unique())
+    batch = config.batch_size
+    if follows:
+        batch = max(1, min(batch, count - _held_out(config, count)))
+    return dataclasses.replace(config, dataset_size=count, batch_size=batch)
+
+
+def _held_out(config: RunConfig, count: int) -> int:
+    """How many of ``count`` declared units a fold holds out, in expectation."""
+    if config.validation == "none":
+        return 0
+    return max(1, round(count / (config.folds if config.folds > 1 else _HELD_OUT)))
 
 
 def make_folds(config: RunConfig, task: Task, units: torch.Tensor | None, root: int) -> list[Fold]:
@@ -80,7 +96,7 @@ def make_folds(config: RunConfig, task: Task, units: torch.Tensor | None, root: 
     streams = Streams(root, secure=config.secure)
     drawn = streams.numpy("folds").integers(number, size=int(codes.max()) + 1)
     fold = torch.from_numpy(drawn[codes])
-    size = max(1, round(config.dataset_size / number))
+    size = _held_out(config, config.dataset_size)
     smaller = dataclasses.replace(config, dataset_size=config.dataset_size - size)
     folds = []
     for held in range(config.folds):

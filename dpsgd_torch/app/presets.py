@@ -24,17 +24,30 @@ class Preset:
     claim: str = ""
     follow: Callable[[float], Mapping[str, Any]] | None = None
     chosen: str = ""
+    batch_follows: bool = False
+    """Whether the batch is the preset's own: where n is smaller, it is n."""
 
     def changed(self, given: Mapping[str, Any]) -> Preset:
-        """With other values; what follows ε and is not among them follows the ε that is."""
-        epsilon = given.get("epsilon")
-        followed = self.follow(epsilon) if self.follow and epsilon else {}
-        return dataclasses.replace(self, config=self.config.changed(**{**followed, **given}))
+        """With other values; what follows ε or n and is not among them follows those that are."""
+        epsilon, size = given.get("epsilon"), given.get("dataset_size")
+        followed = dict(self.follow(epsilon)) if self.follow and epsilon else {}
+        follows = self.batch_follows and not {"batch_size", "microbatches"} & set(given)
+        if follows and size and size > 0:
+            followed["batch_size"] = min(self.config.batch_size, size)
+        config = self.config.changed(**{**followed, **given})
+        return dataclasses.replace(self, config=config, batch_follows=follows)
 
 
 def _built(kind: TaskKind, values: PresetValues) -> Preset:
     config = RunConfig(preset=values.name, dataset=kind.name).changed(**values.values)
-    return Preset(config, values.summary, values.claim, values.follow, values.chosen)
+    return Preset(
+        config,
+        values.summary,
+        values.claim,
+        values.follow,
+        values.chosen,
+        batch_follows=config.microbatches is None,
+    )
 
 
 class _Presets(Mapping[str, Callable[[], Preset]]):

@@ -68,7 +68,7 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
     task = load_task(config, request.data_dir, request.partial)
     augment_of(config, task)  # refused before other releases are charged
     units = chosen_units(config, task)
-    config = sized(config, task, units)
+    config = sized(config, task, units, follows=request.preset.batch_follows and not request.resume)
     preprocessing = Preprocessing.of(config, task)
     refuse_many(config, preprocessing, world)
     folds = make_folds(config, task, units, root)

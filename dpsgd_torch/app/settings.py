@@ -26,7 +26,9 @@ class Data:
     )
     epochs: int = knob(3, "passes over the data, in expectation", rule="count")
     batch_size: int = knob(
-        250, "expected batch size; each record joins with probability B/n", rule="count"
+        250,
+        "expected batch size; each record joins with probability B/n; not given: at most n",
+        rule="count",
     )
     microbatches: int | None = knob(None, "clipped vectors in a batch; default: one an example")
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from dpsgd_torch.errors import ExportError, told
 from dpsgd_torch.export.declared import Declared
+from dpsgd_torch.export.dropped import refuse_dropped
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
 
 _COMPARED = 32  # inputs
@@ -45,6 +46,7 @@ def module_graph(
             f"model = {type(model).__name__}: answers what is no number; train it again with a "
             "lower learning rate"
         )
+    refuse_dropped(evaluated, inputs[:2])
     graph = to_onnx(evaluated, declared.input_shape, provenance)
     declared.refuse_other_outputs(math.prod(answer.shape[1:]))
     return evaluated, graph, refuse_difference(graph, evaluated, inputs[:_COMPARED])

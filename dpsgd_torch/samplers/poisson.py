@@ -41,6 +41,9 @@ class PoissonSampler(Sampler):
         )
 
     def describe(self) -> str:
+        if self.rate >= 1:
+            n = self.dataset_size
+            return f"every {self.unit} joined every batch ({n} of {n}: sampling hid none of them)"
         return (
             f"every {self.unit} joined the batch independently with probability {self.rate:.6g} "
             f"(Poisson sampling, {self.batch_size} expected of {self.dataset_size})"

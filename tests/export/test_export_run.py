@@ -6,10 +6,10 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
+from gesture_text import written
 
 from dpsgd_torch.app.export.source import float_outputs, read_run
 from dpsgd_torch.export.__main__ import main as export
@@ -191,11 +191,7 @@ def test_weights_of_another_model_are_refused(runs, tmp_path, capsys):
 def test_data_that_the_run_was_not_trained_on_is_never_taken_for_it(tmp_path, flag, capsys):
     folder, run, out = tmp_path / "mine", tmp_path / "run", tmp_path / "out"
     folder.mkdir()
-    recordings = synthetic_recordings((20, 30), seed=5)
-    for index, name in enumerate(("left", "right")):
-        table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
-        np.savetxt(folder / f"{name}.csv", table, "%.4f", ",", header="aX,aY,aZ,gX,gY,gZ",
-                   comments="")  # fmt: skip
+    written(folder, synthetic_recordings((20, 30), seed=5))
     words = ["--preset", "gesture", "--batch-size", "10", "--epochs", "2"]
     assert train([*words, "--data-dir", str(folder), "--out", str(run)]) == 0
     capsys.readouterr()

@@ -1,18 +1,23 @@
 """The gesture task: made-up motion, what the network is given, and both presets end to end."""
 
 import json
+import math
 import shlex
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from gesture_text import written
+from scipy.stats import norm
 
 from dpsgd_torch.app.export.source import read_run
 from dpsgd_torch.app.flags import parse
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.app.progress import JsonPresenter
 from dpsgd_torch.app.run import run
+from dpsgd_torch.errors import ConfigError
+from dpsgd_torch.export.__main__ import main as export
 from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
 from dpsgd_torch.tasks.gestures.task import gesture_inputs, gesture_task
 from dpsgd_torch.tasks.registry import architecture, public_inputs
@@ -127,12 +132,7 @@ def test_the_run_says_what_its_numbers_mean(notebook):
 def recorded(folder):
     """A folder of 50 recordings of two gestures, 30 of them for training."""
     folder.mkdir()
-    recordings = synthetic_recordings((20, 30), seed=5)
-    for index, name in enumerate(("left", "right")):
-        table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
-        np.savetxt(folder / f"{name}.csv", table, "%.4f", ",", header="aX,aY,aZ,gX,gY,gZ",
-                   comments="")  # fmt: skip
-    return folder
+    return written(folder, synthetic_recordings((20, 30), seed=5))
 
 
 def test_a_folder_of_ones_own_is_trained_on_and_its_size_taken(tmp_path):
@@ -144,6 +144,60 @@ def test_a_folder_of_ones_own_is_trained_on_and_its_size_taken(tmp_path):
     assert json.loads((out / "privacy.json").read_text())["dataset_size"] == 30
     said = " ".join((out / "statement.txt").read_text().split())
     assert "one recording, not one person" in said
+
+
+def gaussian_delta(epsilon, noise, steps):
+    """δ of so many releases of all records: Gaussian, of mean √steps / noise [Balle, Wang 2018]."""
+    mean = math.sqrt(steps) / noise
+    here, there = norm.cdf(mean / 2 - epsilon / mean), norm.cdf(-mean / 2 - epsilon / mean)
+    return here - math.exp(epsilon) * there
+
+
+def test_with_30_recordings_a_batch_is_all_of_them_and_the_promise_is_right(tmp_path):
+    """Fewer than the preset's batch of 64: the batch follows n, which is declared."""
+    folder = recorded(tmp_path / "mine")
+    out = tmp_path / "run"
+    words = ["--preset", "gesture", "--epochs", "5", "--data-dir", str(folder)]
+    assert main([*words, "--out", str(out)]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert (config["batch_size"], config["dataset_size"]) == (30, 30)
+    spent = json.loads((out / "privacy.json").read_text())
+    noise = spent["noise_multiplier"]
+    assert 2.99 < spent["epsilon"] <= 3
+    assert gaussian_delta(spent["epsilon"], noise, steps=5) <= 1e-3
+    assert gaussian_delta(spent["epsilon"] - 0.01, noise, steps=5) > 1e-3
+    said = " ".join((out / "statement.txt").read_text().split())
+    assert "every record joined every batch (30 of 30: sampling hid none of them)" in said
+    assert "With n = 30 records little can be promised" in said
+    assert export([str(out), "--to", "c"]) == 0
+
+
+def test_a_batch_that_was_asked_for_does_not_follow(tmp_path, capsys):
+    folder = recorded(tmp_path / "mine")
+    words = ["--preset", "gesture", "--batch-size", "64", "--data-dir", str(folder)]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 2
+    assert "batch_size = 64: must be at most n = 30; lower" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [["--folds", "5"], []], ids=["folds", "one"])
+def test_a_batch_leaves_out_who_is_held_out(tmp_path, words):
+    folder, out = recorded(tmp_path / "mine"), tmp_path / "run"
+    words = ["--preset", "gesture-best", "--epochs", "1", "--directions", "2", *words]
+    words += ["--no-dp", "--validation", "public"]
+    assert main([*words, "--data-dir", str(folder), "--out", str(out)]) == 0
+    assert json.loads((out / "config.json").read_text())["batch_size"] == 24
+
+
+def test_presets_follow_a_declared_number_and_keep_their_batch_where_it_fits():
+    def batch(*words):
+        return parse(["--preset", "gesture", *words]).preset.config.batch_size
+
+    assert batch() == 64
+    assert batch("--dataset-size", "159") == 64
+    assert batch("--dataset-size", "36") == 36
+    with pytest.raises(ConfigError, match="batch_size = 64: must be at most n = 36"):
+        batch("--dataset-size", "36", "--batch-size", "64")
 
 
 def test_an_interrupted_run_says_how_to_go_on_with_its_own_recordings(tmp_path, capsys):
@@ -180,15 +234,14 @@ def test_a_loss_that_does_not_fit_is_refused(capsys):
 
 
 @pytest.mark.filterwarnings("default")
-def test_rows_over_are_dropped_by_the_command_line_when_asked(tmp_path, capsys):
-    recordings = synthetic_recordings((6, 6), seed=6)
-    for index, name in enumerate(("left", "right")):
-        table = recordings.motion[recordings.gesture == index].reshape(-1, 6)
-        np.savetxt(tmp_path / f"{name}.csv", table[: 700 + 14 * index], "%.4f", ",",
-                   header="aX,aY,aZ,gX,gY,gZ", comments="")  # fmt: skip
+def test_a_torn_recording_is_dropped_by_the_command_line_when_asked(tmp_path, capsys):
+    written(tmp_path, synthetic_recordings((6, 6), seed=6))
+    lines = (tmp_path / "left.csv").read_text().split("\n")
+    (tmp_path / "left.csv").write_text("\n".join(lines[:1] + lines[15:]))  # torn: the first
     words = ["--preset", "gesture", "--batch-size", "2", "--epochs", "1"]
     words += ["--data-dir", str(tmp_path), "--out", str(tmp_path / "run")]
     assert main(words) == 2
     assert "--partial drop" in capsys.readouterr().err
     assert main([*words, "--partial", "drop"]) == 0
-    assert "left.csv: the last 105 rows are dropped" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "left.csv: dropped as no whole recording: 105 rows from line 2" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsgd_torch.errors import DataError, told
+from dpsgd_torch.errors import DataError
+from dpsgd_torch.tasks.gestures.lines import AXES, Lines, read_lines
 
-AXES = ("aX", "aY", "aZ", "gX", "gY", "gZ")
 SAMPLES = 119
 LIMITS = np.array([4.0] * 3 + [2000.0] * 3)  # g, and degrees a second: where the sensor saturates
 _ANOTHER_UNIT = 2.0  # times the limit: no sensor overshoots so far
 _TO_G = "divide m/s² by 9.80665, or thousandths of g by 1000"
 _HEAVY = 5.0  # g, in half of a file's rows; a board in a hand feels 1 g, or 9.8 m/s²
 _LONGEST_NAME = 100  # characters
+_NOT_DATA = (".", "~$")  # what systems and spreadsheets put beside a file
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,17 @@ def read_gestures(folder: Path, partial: str = "refuse") -> Recordings:
     trained on and tested with.
 
     Args:
-        folder: holds NAME.csv with columns aX … gZ and 119 rows a recording.
-        partial: "drop" leaves out rows after the last whole recording; "refuse" refuses them.
+        folder: holds NAME.csv with columns aX … gZ and 119 rows a recording, a blank line between
+            recordings.
+        partial: "drop" leaves out blocks that are no whole number of recordings, and only those;
+            "refuse" refuses the first of them.
 
     Raises:
         DataError: what cannot be read, with file, line and what to do.
     """
-    files = folder.iterdir() if folder.is_dir() else []
-    paths = sorted(path for path in files if path.suffix.lower() == ".csv")
+    entries = folder.iterdir() if folder.is_dir() else []
+    csvs = (path for path in entries if path.suffix.lower() == ".csv")
+    paths = sorted(path for path in csvs if not path.name.startswith(_NOT_DATA))
     if len(paths) < 2:
         found = f"{paths[0].name} alone" if paths else "no CSV file"
         raise DataError(
@@ -59,110 +64,139 @@ def read_gestures(folder: Path, partial: str = "refuse") -> Recordings:
                 f"data_dir = {folder}: {path.name!a} names a gesture and is published; give the "
                 f"file a name of at most {_LONGEST_NAME} printable characters"
             )
-    motions = [_read(path, partial) for path in paths]
-    gesture = np.repeat(np.arange(len(paths)), [len(m) for m in motions])
-    motion = np.concatenate(motions)
-    kept = _without_duplicates(motion, gesture, paths)
+    files = [_read(path, partial) for path in paths]
+    gesture = np.repeat(np.arange(len(paths)), [len(file.motion) for file in files])
+    motion = np.concatenate([file.motion for file in files])
+    kept = _without_duplicates(motion, gesture, files)
     return Recordings(motion[kept], gesture[kept], tuple(path.stem for path in paths))
 
 
-def _read(path: Path, partial: str) -> NDArray[np.float64]:
-    """(recordings, 119, 6) of one file."""
-    values = _numbers(path)
-    whole, rest = divmod(len(values), SAMPLES)
-    if rest and partial != "drop":
-        raise DataError(
-            f"{path}, line {_line(path, whole * SAMPLES)}: {len(values)} rows are {whole} "
-            f"recordings of {SAMPLES} and {rest} rows over; complete the last, or leave it out "
-            "with --partial drop"
-        )
-    if rest:
-        warnings.warn(f"{path}: the last {rest} rows are dropped", stacklevel=2)
-    if not whole:
-        raise DataError(f"{path}: holds no whole recording of {SAMPLES} rows; record some, or "
-                        "take the file away")  # fmt: skip
-    return _in_range(path, values[: whole * SAMPLES]).reshape(whole, SAMPLES, len(AXES))
+@dataclass(frozen=True)
+class _Filed:
+    """A file's recordings, (n, 119, 6), and the line on which each row stands, (n, 119)."""
+
+    path: Path
+    motion: NDArray[np.float64]
+    lines: NDArray[np.int64]
+
+    def place(self, recording: int) -> str:
+        return f"{self.path}, line {self.lines[recording, 0]}"
 
 
-def _numbers(path: Path) -> NDArray[np.float64]:
-    """The six columns as they stand, (rows, 6); no NaN."""
-    import pandas as pd
-
-    options: dict[str, Any] = {
-        "encoding": "utf-8-sig", "skipinitialspace": True, "skip_blank_lines": True
-    }  # fmt: skip
-    try:
-        header = [str(name).strip() for name in pd.read_csv(path, nrows=0, **options).columns]
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{path}: is empty; record a gesture, or take it away") from error
-    except (UnicodeDecodeError, OSError, pd.errors.ParserError) as error:
-        raise DataError(
-            f"{path}: cannot be read as CSV ({told(error)}); save it as UTF-8 text"
-        ) from error
-    missing = [name for name in AXES if name not in header]
-    if missing:
-        raise DataError(
-            f"{path}, line 1: lacks {', '.join(missing)}; the first line must be {','.join(AXES)}"
-        )
-    twice = [name for name in AXES if header.count(name) + header.count(f"{name}.1") > 1]
-    if twice:
-        raise DataError(f"{path}: has the column {twice[0]} twice; keep one of them")
-    extra = [name for name in header if name not in AXES and not name.startswith("Unnamed: ")]
+def _read(path: Path, partial: str) -> _Filed:
+    found = read_lines(path)
+    whole = _whole_blocks(path, found, partial)
+    extra = [name for name in found.header if name and name not in AXES]
     if extra:
         warnings.warn(f"{path}: columns {', '.join(extra)} are left out", stacklevel=3)
-    _refuse_wide_or_binary(path, len(header))
-    header = [name if name in AXES else f"{i}: {name}" for i, name in enumerate(header)]
-    options |= {"names": header, "header": 0, "index_col": False, "usecols": list(AXES)}
+    bad = next((row for row in found.amiss if whole[row]), None)
+    if bad is not None:
+        raise DataError(f"{path}, line {found.numbers[bad]}: {found.amiss[bad]}")
+    kept = np.flatnonzero(whole)
+    if not len(kept):
+        raise DataError(f"{path}: holds no whole recording of {SAMPLES} rows; record some, or "
+                        "take the file away")  # fmt: skip
+    lines = np.array(found.numbers)[kept]
+    values = _in_range(path, _numbers(path, found, kept, lines), lines)
+    shape = (len(kept) // SAMPLES, SAMPLES)
+    return _Filed(path, values.reshape(*shape, len(AXES)), lines.reshape(shape))
+
+
+def _whole_blocks(path: Path, found: Lines, partial: str) -> NDArray[np.bool_]:
+    """(rows,) whether each belongs to a block of whole recordings, and is taken."""
+    starts = np.array(found.starts)
+    counts = np.diff(starts)
+    places = [f"line {found.numbers[start]}" for start in found.starts[:-1]]
+    over = np.flatnonzero(counts % SAMPLES)
+    taken = np.repeat(counts % SAMPLES == 0, counts)
+    if len(over) and partial != "drop":
+        if found.amiss:  # the likelier cause
+            return np.ones(len(taken), bool)
+        at = int(over[0])
+        raise DataError(f"{path}, {places[at]}: {_torn(counts, at, found)}")
+    if len(over):
+        names = ", ".join(f"{counts[at]} rows from {places[at]}" for at in over[:3])
+        more = f" and {len(over) - 3} blocks more" if len(over) > 3 else ""
+        warnings.warn(f"{path}: dropped as no whole recording: {names}{more}", stacklevel=3)
+    long = np.flatnonzero((counts > SAMPLES) & (counts % SAMPLES == 0))
+    if len(long):
+        at = int(long[0])
+        more = f"; so are {len(long) - 1} blocks more" if len(long) > 1 else ""
+        warnings.warn(
+            f"{path}, {places[at]}: {counts[at]} rows without a blank line are cut into "
+            f"{counts[at] // SAMPLES} recordings of {SAMPLES}{more}",
+            stacklevel=3,
+        )
+    return taken
+
+
+def _torn(counts: NDArray[np.int64], at: int, found: Lines) -> str:
+    """What is wrong with a block that is no whole number of recordings."""
+    count = int(counts[at])
+    if count > SAMPLES:
+        return (
+            f"{count} rows without a blank line are {count // SAMPLES} recordings of {SAMPLES} and "
+            f"{count % SAMPLES} rows over, and which is torn cannot be told; put a blank line "
+            "between recordings, or leave all of these out with --partial drop"
+        )
+    if at + 1 < len(counts) and count + counts[at + 1] == SAMPLES:
+        after = found.numbers[found.starts[at + 1] - 1]
+        return (
+            f"{count} rows, and {counts[at + 1]} after a blank line, are one recording of "
+            f"{SAMPLES} cut in two; take out what follows line {after}"
+        )
+    return (
+        f"a block of {count} rows is no recording of {SAMPLES}; complete it, or leave it out with "
+        "--partial drop"
+    )
+
+
+def _numbers(
+    path: Path, found: Lines, kept: NDArray[np.int64], lines: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The six columns of the rows ``kept``, (rows, 6); no NaN."""
+    import pandas as pd
+
+    names = [name if name in AXES else f"{i}: {name}" for i, name in enumerate(found.header)]
+    options: dict[str, Any] = {
+        "sep": found.separator, "names": names, "header": None, "index_col": False,
+        "usecols": list(AXES), "skipinitialspace": True, "skip_blank_lines": False, "quoting": 3,
+    }  # fmt: skip
+    text = "\n".join([found.rows[row] for row in kept])
     try:
-        table = pd.read_csv(path, dtype=np.float64, **options)
-    except pd.errors.ParserError as error:
-        odd = (i for i, text in enumerate(_lines(path), start=1) if text.count('"') % 2)
-        raise DataError(
-            f"{path}, line {next(odd, 1)}: cannot be read as CSV ({told(error)}); close the "
-            "quote, or take the recording out"
-        ) from error
+        table = pd.read_csv(io.StringIO(text), dtype=np.float64, decimal=found.decimal, **options)
     except ValueError:
-        table = pd.read_csv(path, dtype=str, **options)
+        table = pd.read_csv(io.StringIO(text), dtype=str, **options)
+        if found.decimal == ",":  # a point is then for thousands, or a mistake
+            table = table.apply(lambda column: column.str.translate({44: ".", 46: ","}))
         table = table.apply(pd.to_numeric, errors="coerce")
     values = table[list(AXES)].to_numpy(np.float64)
     if not np.isfinite(values).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        line = _line(path, row)
+        comma = " with a decimal comma, as those before it" if found.decimal == "," else ""
         raise DataError(
-            f"{path}, line {line}, {AXES[column]}: is not a number; correct it, or take "
-            "the recording out"
+            f"{path}, line {lines[row]}, {AXES[column]}: is not a number{comma}; correct it, or "
+            "take the recording out"
         )
     return values
 
 
-def _refuse_wide_or_binary(path: Path, cells: int) -> None:
-    """Lines that pandas takes amiss: of cells beyond the header's, as decimal commas make, it drops
-    the last, and bytes that are no text it may meet only after megabytes."""
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, text in enumerate(file, start=1):
-            if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
-                raise DataError(f"{path}, line {number}: is not UTF-8; save it as UTF-8 text")
-            if text.count(",") >= cells and text.rstrip(", \t\n").count(",") >= cells:
-                raise DataError(
-                    f"{path}, line {number}: has more than the header's {cells} cells; "
-                    "write decimals with a point, or take the recording out"
-                )
-
-
-def _in_range(path: Path, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _in_range(
+    path: Path, values: NDArray[np.float64], lines: NDArray[np.int64]
+) -> NDArray[np.float64]:
     size = np.abs(values)
     far = np.argwhere(size > _ANOTHER_UNIT * LIMITS)
     if len(far):
         row, column = (int(i) for i in far[0])
         unit, hint = ("g", _TO_G) if column < 3 else ("°/s", "convert to degrees a second")
         raise DataError(
-            f"{path}, line {_line(path, row)}, {AXES[column]} = {values[row, column]:g}: is beyond "
+            f"{path}, line {lines[row]}, {AXES[column]} = {values[row, column]:g}: is beyond "
             f"±{LIMITS[column]:g} {unit}, so in another unit; {hint}"
         )
     typical = float(np.median(np.linalg.norm(values[:, :3], axis=1)))
     if typical > _HEAVY:
         raise DataError(
-            f"{path}, line {_line(path, 0)}: acceleration is {typical:.3g} in half of the rows, "
+            f"{path}, line {lines[0]}: acceleration is {typical:.3g} in half of the rows, "
             f"where gravity alone is 1 g, so in another unit; {_TO_G}"
         )
     beyond = int((size > LIMITS).sum())
@@ -175,46 +209,24 @@ def _in_range(path: Path, values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _without_duplicates(
-    motion: NDArray[np.float64], gesture: NDArray[np.int64], paths: list[Path]
+    motion: NDArray[np.float64], gesture: NDArray[np.int64], files: list[_Filed]
 ) -> NDArray[np.int64]:
     """Indices of the recordings to keep."""
+    places = [file.place(index) for file in files for index in range(len(file.motion))]
     flat = np.ascontiguousarray(motion.reshape(len(motion), -1))
     keys = flat.view(np.dtype((np.void, flat.shape[1] * flat.itemsize))).ravel()
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
     original = first[which]
     for index in np.flatnonzero(gesture != gesture[original]):
-        places = [_place(int(i), gesture, paths) for i in (original[index], index)]
         raise DataError(
-            f"{places[1]}: is the recording of {places[0]}, under another gesture; take out the "
-            "wrong one"
+            f"{places[index]}: is the recording of {places[original[index]]}, under another "
+            "gesture; take out the wrong one"
         )
     copies = len(motion) - len(first)
     if copies:
         copy = int(np.flatnonzero(original != np.arange(len(motion)))[0])
         warnings.warn(
-            f"{copies} recordings stand twice and are taken once, the first of them "
-            f"{_place(copy, gesture, paths)}",
+            f"{copies} recordings stand twice and are taken once, the first of them {places[copy]}",
             stacklevel=2,
         )
     return np.sort(first)
-
-
-def _place(index: int, gesture: NDArray[np.int64], paths: list[Path]) -> str:
-    path = paths[int(gesture[index])]
-    within = index - int(np.searchsorted(gesture, gesture[index]))
-    return f"{path}, line {_line(path, within * SAMPLES)}"
-
-
-def _line(path: Path, row: int) -> int:
-    """The line in the file on which a row of the table stands, counted from 1."""
-    filled = -1  # the header is not a row
-    for number, text in enumerate(_lines(path), start=1):
-        filled += bool(text.strip())
-        if filled == row + 1:
-            return number
-    return number + 1
-
-
-def _lines(path: Path) -> list[str]:
-    """Ended by CR, LF or both, as pandas has it; splitlines knows seven more ends."""
-    return path.read_text(encoding="utf-8-sig").split("\n")

@@ -14,7 +14,8 @@ from torch import nn
 from dpsgd_torch.errors import DataError
 from dpsgd_torch.features.motion import MotionRecipe
 from dpsgd_torch.tasks.augment import moved_otherwise
-from dpsgd_torch.tasks.gestures.files import AXES, LIMITS, SAMPLES, Recordings, read_gestures
+from dpsgd_torch.tasks.gestures.files import LIMITS, SAMPLES, Recordings, read_gestures
+from dpsgd_torch.tasks.gestures.lines import AXES
 from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
 from dpsgd_torch.tasks.image_features import linear_head, prior_of
 from dpsgd_torch.tasks.task import Task, accuracy, glorot_
@@ -92,7 +93,7 @@ def gesture_task(
     Args:
         data_dir: a folder of CSV files, one a gesture.
         loss: "cross-entropy" on logits, or "mean-squared" on probabilities, as the notebook has it.
-        partial: "drop" or "refuse" rows after the last whole recording.
+        partial: "drop" or "refuse" blocks of rows that are no whole recordings.
         directions: of motion's statistics, to give a linear head those in place of recordings.
     """
     recordings = read_gestures(data_dir, partial) if data_dir else synthetic_recordings()
