@@ -1,7 +1,7 @@
 """Where intermediate tensors lie in the C target's one scratch arena.
 
-A chain has two live tensors at a time. Where a kernel has read what it is about to overwrite,
-its output may begin a few bytes before its input and grow over it.
+A tensor lives from the step that makes it to the last that reads it. Where a kernel has read what
+it is about to overwrite, its output may begin a few bytes before its input and grow over it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dpsgd_torch.export.program import (
     Conv2D,
     MaxPool2D,
     Operation,
+    OperationKind,
     Rescale,
     Softmax,
     Table,
@@ -69,39 +70,36 @@ def lead(operation: Operation, source: Tensor, target: Tensor) -> int | None:
 
 
 def place(
-    tensors: Sequence[Tensor], operations: Sequence[Operation], scratch: Sequence[int]
+    tensors: Sequence[Tensor],
+    operations: Sequence[Operation],
+    scratch: Sequence[int],
+    sources: Sequence[tuple[int, ...]] | None = None,
 ) -> Arena:
     """Plan the arena greedily: each tensor where the arena grows least.
 
-    ``scratch``: bytes each operation needs beside its tensors. The first and the last tensor are
-    the caller's.
+    ``scratch``: bytes each operation needs beside its tensors. ``sources``: which tensors each
+    reads; None: a chain. The first and the last tensor are the caller's.
     """
+    sources = sources or [(index,) for index in range(len(operations))]
+    last_read = {source: step for step, reads in enumerate(sources) for source in reads}
     offsets: list[int | None] = [None]
     scratch_offsets: list[int] = []
     extent = _Extent()
+    live: dict[int, tuple[int, int]] = {}
     for index, operation in enumerate(operations):
-        source, target = tensors[index], tensors[index + 1]
-        before = offsets[index]
-        after: int | None = None
-        if index + 1 < len(operations):
-            size = _aligned(target.size)
-            starts = [0]
-            if before is not None:
-                starts = [before + _aligned(source.size), before - size]
-                ahead = lead(operation, source, target)
-                if ahead is not None:
-                    starts.insert(0, before - ahead)
-            after = min(starts, key=lambda start: extent.with_(start, size).size)
-            extent = extent.with_(after, size)
-        offsets.append(after)
-        busy = [
-            (start, start + _aligned(tensor.size))
-            for start, tensor in ((before, source), (after, target))
-            if start is not None
-        ]
-        at = _free(busy, _aligned(scratch[index]), extent)
+        after = index + 1
+        if after < len(operations):
+            size = _aligned(tensors[after].size)
+            start = _start(index, operation, tensors, sources[index], live, last_read, size, extent)
+            extent = extent.with_(start, size)
+            live[after] = (start, start + size)
+            offsets.append(start)
+        else:
+            offsets.append(None)
+        at = _free(list(live.values()), _aligned(scratch[index]), extent)
         extent = extent.with_(at, _aligned(scratch[index]))
         scratch_offsets.append(at)
+        live = {t: where for t, where in live.items() if last_read.get(t, -1) > index}
     return Arena(
         tuple(None if offset is None else offset - extent.low for offset in offsets),
         tuple(offset - extent.low for offset in scratch_offsets),
@@ -109,14 +107,48 @@ def place(
     )
 
 
+def _start(
+    index: int,
+    operation: Operation,
+    tensors: Sequence[Tensor],
+    reads: tuple[int, ...],
+    live: dict[int, tuple[int, int]],
+    last_read: dict[int, int],
+    size: int,
+    extent: _Extent,
+) -> int:
+    """Where the output begins: beside what lives, or over an input that dies with this step."""
+    starts: list[int] = []
+    for which, source in enumerate(reads):
+        if source not in live or last_read[source] > index or reads.count(source) > 1:
+            continue
+        ahead = _lead(operation, which, [tensors[each] for each in reads], tensors[index + 1])
+        if ahead is not None:
+            start = live[source][0] - ahead
+            others = [where for tensor, where in live.items() if tensor != source]
+            if _fits(start, size, others):
+                starts.append(start)
+    for low, high in live.values():
+        starts += [start for start in (high, low - size) if _fits(start, size, list(live.values()))]
+    return min(starts or [0], key=lambda start: extent.with_(start, size).size)
+
+
+def _lead(
+    operation: Operation, which: int, sources: Sequence[Tensor], target: Tensor
+) -> int | None:
+    if isinstance(operation, OperationKind):
+        return operation.lead(which, sources, target)
+    return lead(operation, sources[0], target)
+
+
+def _fits(start: int, size: int, busy: list[tuple[int, int]]) -> bool:
+    return all(start >= end or start + size <= begin for begin, end in busy)
+
+
 def _free(busy: list[tuple[int, int]], size: int, extent: _Extent) -> int:
     """A start for so many bytes beside the busy ones, where the arena grows least."""
     starts = [extent.low, *(end for _, end in busy), *(start - size for start, _ in busy)]
-    free = [
-        start
-        for start in starts
-        if all(start >= end or start + size <= begin for begin, end in busy)
-    ]
+    free = [start for start in starts if _fits(start, size, busy)]
     return min(free, key=lambda start: extent.with_(start, size).size)
 
 

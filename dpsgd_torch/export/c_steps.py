@@ -17,6 +17,7 @@ from dpsgd_torch.export.program import (
     Int32,
     MaxPool2D,
     Operation,
+    OperationKind,
     Pad,
     Requantization,
     Rescale,
@@ -32,7 +33,7 @@ DIRECT_ROW = 64
 
 @dataclass(frozen=True)
 class StepText:
-    """``call`` holds {input}, {output} and {scratch}."""
+    """``call`` holds {input} (or {input0}, {input1}, …), {output} and {scratch}."""
 
     kernels: tuple[str, ...]
     call: str
@@ -43,10 +44,17 @@ class StepText:
 
 
 def write(
-    name: str, operation: Operation, source: Tensor, target: Tensor, callers_input: bool
+    name: str,
+    operation: Operation,
+    sources: Sequence[Tensor],
+    target: Tensor,
+    callers_input: bool,
 ) -> StepText:
     """The step called ``name``; ``callers_input``: not a byte beyond the input may be read."""
+    source = sources[0]
     match operation:
+        case OperationKind():
+            return operation.write_c(name, sources, target)
         case Dense():
             return _dense(name, operation, source, target, callers_input)
         case Conv2D() if operation.weights.shape[3] == 1 and operation.groups > 1:
@@ -90,6 +98,7 @@ def write(
             sides = (top, bottom, left * channels, right * channels)
             call = _call("pad", height, width * channels, *sides, target.zero_point)
             return StepText(("copy", "fill", "pad"), call)
+    raise TypeError(operation)
 
 
 def _call(kernel: str, *numbers: int) -> str:

@@ -28,6 +28,7 @@ KERNELS = (
     "table",
     "softmax",
     "pad",
+    "add",
 )
 """In the order of their definition."""
 
@@ -69,15 +70,17 @@ def arena_of(program: Program) -> Arena:
 
 def _place(program: Program, steps: list[StepText]) -> Arena:
     operations = [step.operation for step in program.steps]
-    return place(program.tensors, operations, [step.scratch for step in steps])
+    scratch = [step.scratch for step in steps]
+    return place(program.tensors, operations, scratch, program.sources)
 
 
 def _steps(program: Program) -> list[StepText]:
     tensors = program.tensors
     return [
-        write(f"model_layer{i}", step.operation, tensors[i], tensors[i + 1], callers_input=i == 0)
-        for i, step in enumerate(program.steps)
-    ]
+        write(f"model_layer{i}", step.operation, [tensors[source] for source in sources],
+              step.output, callers_input=0 in sources)
+        for i, (step, sources) in enumerate(zip(program.steps, program.sources, strict=True))
+    ]  # fmt: skip
 
 
 def _source(program: Program, steps: list[StepText], arena: Arena) -> str:
@@ -118,11 +121,14 @@ def _invoke(program: Program, steps: list[StepText], arena: Arena) -> str:
     if arena.size:
         lines.append("    int8_t *const arena = (int8_t *)model_arena;")
     for index, step in enumerate(steps):
-        source_at, target_at = arena.tensors[index], arena.tensors[index + 1]
+        target_at = arena.tensors[index + 1]
+        places = ["input" if source == 0 else f"arena + {arena.tensors[source]}"
+                  for source in program.sources[index]]  # fmt: skip
         call = step.call.format(
-            input="input" if index == 0 else f"arena + {source_at}",
+            input=places[0],
             output="output" if target_at is None else f"arena + {target_at}",
             scratch=f"arena + {arena.scratch[index]}",
+            **{f"input{which}": place for which, place in enumerate(places)},
         )
         shape = " x ".join(map(str, program.tensors[index + 1].shape))
         lines.append(f"    {call} /* {shape} */")
@@ -195,8 +201,8 @@ def weight_count(program: Program) -> int:
 
 def _only_down(program: Program) -> bool:
     """Whether the short form of requantize is exact: all shifts to the right, sums below 2^30."""
-    for step, before in zip(program.steps, program.tensors, strict=False):
-        operation = step.operation
+    for step, sources in zip(program.steps, program.sources, strict=True):
+        operation, before = step.operation, program.tensors[sources[0]]
         if isinstance(operation, Dense | Conv2D):
             weights = np.abs(operation.weights.astype(np.int64)).reshape(len(operation.bias), -1)
             largest = weights.sum(axis=1) * (128 + abs(before.zero_point))

@@ -48,8 +48,9 @@ REFUSED = {
         node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER"), w=KERNEL
     ),
     "ceil_mode=1": model_of(node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], ceil_mode=1)),
-    "without branches": model_of(
-        node("Relu", ["x"], ["a"]), node("Add", ["a", "x"], ["y"]), out="y"
+    "of shapes (2, 3, 3) and (2, 4, 4)": model_of(
+        node("Conv", ["x", "w"], ["a"]), node("Add", ["a", "x"], ["y"]), out="y",
+        w=np.ones((2, 2, 2, 2), np.float32),
     ),
     "bias of a MatMul": model_of(node("Add", ["x", "c"], ["y"]), c=np.float32(1)),
     "another order": model_of(node("Relu", ["x"], ["r"]), node("Flatten", ["r"], ["y"])),
