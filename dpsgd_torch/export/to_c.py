@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dpsgd_torch.export.c_arena import Arena, place
+from dpsgd_torch.export.c_planner import Arena, place
 from dpsgd_torch.export.c_steps import StepText, shifts_down, write
 from dpsgd_torch.export.c_text import comment, source, string, with_prefix
 from dpsgd_torch.export.program import Conv2D, Dense, Program, Requantization, Rescale, Tensor
