@@ -17,6 +17,7 @@ from dpsgd_torch.export.program import (
     Int32,
     MaxPool2D,
     Operation,
+    OperationKind,
     Pad,
     Requantization,
     Rescale,
@@ -26,13 +27,16 @@ from dpsgd_torch.export.program import (
     Window,
 )
 
+QUAD = 4
+"""Channels that a depthwise convolution takes at a time."""
+
 DIRECT_ROW = 64
 """Rows of this many inputs or more are read where they lie; shorter ones are copied together."""
 
 
 @dataclass(frozen=True)
 class StepText:
-    """``call`` holds {input}, {output} and {scratch}."""
+    """``call`` holds {input} (or {input0}, {input1}, …), {output} and {scratch}."""
 
     kernels: tuple[str, ...]
     call: str
@@ -43,10 +47,17 @@ class StepText:
 
 
 def write(
-    name: str, operation: Operation, source: Tensor, target: Tensor, callers_input: bool
+    name: str,
+    operation: Operation,
+    sources: Sequence[Tensor],
+    target: Tensor,
+    callers_input: bool,
 ) -> StepText:
     """The step called ``name``; ``callers_input``: not a byte beyond the input may be read."""
+    source = sources[0]
     match operation:
+        case OperationKind():
+            return operation.write_c(name, sources, target)
         case Dense():
             return _dense(name, operation, source, target, callers_input)
         case Conv2D() if operation.weights.shape[3] == 1 and operation.groups > 1:
@@ -90,6 +101,7 @@ def write(
             sides = (top, bottom, left * channels, right * channels)
             call = _call("pad", height, width * channels, *sides, target.zero_point)
             return StepText(("copy", "fill", "pad"), call)
+    raise TypeError(operation)
 
 
 def _call(kernel: str, *numbers: int) -> str:
@@ -108,11 +120,11 @@ def _dense(
         + _layer(name, rows, len(dense.weights), dense.requantization, target)
         + ";",
     )
-    kernels: tuple[str, ...] = ("channel", "channels")
+    kernels: tuple[str, ...] = ("lanes", "channel", "channels")
     scratch = 0
     call = f"model_channels(&{name}, {{input}}, {{output}});"
     if staged:
-        kernels, scratch = ("copy", "channel", "channels"), 4
+        kernels, scratch = ("copy", "lanes", "channel", "channels"), 4
         call = f"model_copy({{scratch}}, {{input}}, {depth});\n    "
         call += f"model_channels(&{name}, {{scratch}}, {{output}});"
     constants = (_words(name, dense.weights, rows), *constants)
@@ -133,7 +145,7 @@ def _conv(name: str, conv: Conv2D, source: Tensor, target: Tensor) -> StepText:
         layer = f"static const model_layer {name} = {layer};"
         constants = _folded(name, flat, conv.bias, conv.requantization, source)
         call = f"model_conv(&{name}_window, &{name}, {{input}}, {{output}});"
-        kernels = ("window", "channel", "channels", "conv")
+        kernels = ("window", "lanes", "channel", "channels", "conv")
         return StepText(kernels, call, (words, constants, window, layer))
     each = outputs // conv.groups
     constants = _folded(name, flat, conv.bias, conv.requantization, source)
@@ -155,7 +167,7 @@ def _conv(name: str, conv: Conv2D, source: Tensor, target: Tensor) -> StepText:
         "{input}, {scratch}, {output});"
     )
     return StepText(
-        ("window", "channel", "channels", "copy", "fill", "conv_patch"),
+        ("window", "lanes", "channel", "channels", "copy", "fill", "conv_patch"),
         call,
         (*words_of, constants, window, table),
         height * line + 3,
@@ -167,16 +179,20 @@ def _depthwise(name: str, conv: Conv2D, source: Tensor, target: Tensor) -> StepT
     outputs = conv.weights.shape[0]
     weights = conv.weights[:, :, :, 0].transpose(1, 2, 0)
     how = conv.requantization
-    numbers = (outputs // source.shape[2], source.zero_point, target.zero_point, how.low, how.high)
+    each = outputs // source.shape[2]
+    numbers = (source.zero_point, target.zero_point, how.low, how.high)
+    in_fours = each == 1 and outputs >= QUAD
+    kernel, kind = ("depthwise_quads", "quads") if in_fours else ("depthwise", "depthwise")
+    told = _list(numbers if in_fours else (each, *numbers))
     constants = (
         array("int8_t", f"{name}_weights", weights),
         _channels(name, conv.bias, how),
         _window(name, conv.window, source, target),
-        f"static const model_depthwise_layer {name} = {{{name}_weights, {name}_channels,\n    "
-        f"{_list(numbers)}}};",
+        f"static const model_{kind}_layer {name} = {{{name}_weights, {name}_channels,\n    "
+        f"{told}}};",
     )
-    call = f"model_depthwise(&{name}_window, &{name}, {{input}}, {{output}});"
-    return StepText(("window", "channel", "depthwise"), call, constants)
+    call = f"model_{kernel}(&{name}_window, &{name}, {{input}}, {{output}});"
+    return StepText(("window", "lanes", "channel", kernel), call, constants)
 
 
 def _words(name: str, weights: Int8, rows: Rows, offsets: list[int] | None = None) -> str:

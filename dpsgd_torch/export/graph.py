@@ -1,15 +1,21 @@
-"""The float model between ONNX and integers: a chain of layers, channels last."""
+"""The float model between ONNX and integers: a graph of layers, channels last."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from dpsgd_torch.export.program import Window
+
+if TYPE_CHECKING:
+    from dpsgd_torch.export.lowering import Asked
+    from dpsgd_torch.export.tflite_write import Writer
 
 Floats = NDArray[Any]  # float32, or float64 where bounds are computed
 
@@ -54,27 +60,82 @@ class Activation:
     kind: Literal["relu", "tanh", "logistic", "softmax"]
 
 
-Layer = Linear | Convolution | Pooling | Padding | Activation
+class LayerKind(ABC):
+    """One float layer: its function, bounds and integers; one file a kind, in ``kinds/``."""
+
+    takes_relu = False
+    """Whether ``lower`` and ``write_float`` can take along a ReLU that alone reads the layer."""
+
+    @abstractmethod
+    def apply(self, *inputs: Floats) -> Floats:
+        """(batch, …) of each input → (batch, …)."""
+
+    @abstractmethod
+    def bounds(self, lows: Sequence[Floats], highs: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """(low, high) of every output for inputs anywhere between."""
+
+    @abstractmethod
+    def lower(self, asked: Asked) -> int:
+        """Add steps to the integer program; returns the tensor that stands for the output."""
+
+    @abstractmethod
+    def write_float(self, write: Writer, relu: int) -> None:
+        """The operator of a float32 .tflite; or ExportError."""
+
+
+Layer = Linear | Convolution | Pooling | Padding | Activation | LayerKind
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Layers in order, and the shape of one example before each and after the last."""
+    """Layers in an order in which each reads what is there.
+
+    Tensor 0 is the model's input and tensor i + 1 what layer i makes; the last is the output.
+    ``shapes``: of one example of each tensor. ``inputs``: which tensors each layer reads; none
+    given: a chain. ``names``: of the ONNX nodes, for messages.
+    """
 
     layers: tuple[Layer, ...]
     shapes: tuple[tuple[int, ...], ...]
+    inputs: tuple[tuple[int, ...], ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[tuple[int, ...], ...]:
+        """Which tensors each layer reads."""
+        return self.inputs or tuple((index,) for index in range(len(self.layers)))
+
+    def readers(self, tensor: int) -> tuple[int, ...]:
+        """The layers that read it."""
+        return tuple(i for i, sources in enumerate(self.sources) if tensor in sources)
+
+    def relu_after(self, index: int) -> int | None:
+        """The layer that is a ReLU and alone reads what layer ``index`` makes, which takes it."""
+        layer = self.layers[index]
+        if isinstance(layer, Activation | Padding):
+            return None
+        if isinstance(layer, LayerKind) and not layer.takes_relu:
+            return None
+        readers = self.readers(index + 1)
+        if len(readers) != 1 or self.layers[readers[0]] != Activation("relu"):
+            return None
+        return readers[0]
 
 
 def evaluate(graph: Graph, inputs: Floats) -> list[Floats]:
     """Every tensor in float32, the inputs first: (batch, *shape) each."""
     tensors = [np.asarray(inputs, np.float32)]
-    for layer, shape in zip(graph.layers, graph.shapes[1:], strict=True):
-        tensors.append(apply(layer, tensors[-1]).reshape(len(inputs), *shape))
+    for layer, sources, shape in zip(graph.layers, graph.sources, graph.shapes[1:], strict=True):
+        made = apply(layer, *(tensors[source] for source in sources))
+        tensors.append(made.reshape(len(inputs), *shape))
     return tensors
 
 
-def apply(layer: Layer, x: Floats) -> Floats:
-    """One layer on (batch, …)."""
+def apply(layer: Layer, *inputs: Floats) -> Floats:
+    """One layer on (batch, …) of each input."""
+    if isinstance(layer, LayerKind):
+        return layer.apply(*inputs)
+    (x,) = inputs
     match layer:
         case Linear(weights, bias):
             return x.reshape(len(x), -1) @ weights.T + bias

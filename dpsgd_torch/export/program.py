@@ -1,18 +1,24 @@
 """The integer program: what every back end (numpy, .tflite, C) carries out, to the last bit.
 
-A chain of steps on int8 tensors in channels-last order, one example at a time. A tensor stands
-for the reals ``scale × (value − zero_point)``. The arithmetic is TensorFlow Lite Micro's: int32
-sums, then ``fixed_point.requantize`` by (multiplier, shift), the zero point added, and a clamp.
+Steps on int8 tensors in channels-last order, one example at a time; each reads what any before it
+made. A tensor stands for the reals ``scale × (value − zero_point)``. The arithmetic is TensorFlow
+Lite Micro's: int32 sums, then ``fixed_point.requantize`` by (multiplier, shift), the zero point
+added, and a clamp.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from dpsgd_torch.export.c_steps import StepText
+    from dpsgd_torch.export.tflite_write import Writer
 
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
@@ -125,20 +131,45 @@ class Pad:
     padding: tuple[tuple[int, int], tuple[int, int]]
 
 
-Operation = Dense | Conv2D | MaxPool2D | AveragePool2D | Rescale | Table | Softmax | Pad
+class OperationKind(ABC):
+    """One integer operation with all its back ends; one file a kind, in ``kinds/``."""
+
+    @abstractmethod
+    def carry_out(
+        self, inputs: Sequence[NDArray[np.int64]], sources: Sequence[Tensor], target: Tensor
+    ) -> NDArray[np.int64]:
+        """(batch, *shape) of each source → (batch, *target.shape), within int8."""
+
+    @abstractmethod
+    def write_c(self, name: str, sources: Sequence[Tensor], target: Tensor) -> StepText:
+        """Its constants, called ``name…``, and its call, of {input}, {input1}, … and {output}."""
+
+    @abstractmethod
+    def write_tflite(self, write: Writer, sources: Sequence[Tensor], target: Tensor) -> None:
+        """The operator, whose interpretation gives the same bytes; or ExportError."""
+
+    def lead(self, which: int, sources: Sequence[Tensor], target: Tensor) -> int | None:
+        """How many bytes before input ``which`` the output may begin and overwrite it."""
+        return None
+
+
+Operation = (
+    Dense | Conv2D | MaxPool2D | AveragePool2D | Rescale | Table | Softmax | Pad | OperationKind
+)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operation and what it makes."""
+    """One operation, what it makes, and which tensors it reads; none named: the one before."""
 
     operation: Operation
     output: Tensor
+    inputs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Program:
-    """The model: each step takes what the one before it made."""
+    """The model: tensor 0 is its input, tensor i + 1 what step i makes, the last its output."""
 
     input: Tensor
     steps: tuple[Step, ...]
@@ -153,6 +184,11 @@ class Program:
     def tensors(self) -> tuple[Tensor, ...]:
         """The input, then each step's output."""
         return (self.input, *(step.output for step in self.steps))
+
+    @property
+    def sources(self) -> tuple[tuple[int, ...], ...]:
+        """Which tensors each step reads."""
+        return tuple(step.inputs or (index,) for index, step in enumerate(self.steps))
 
     def quantize(self, inputs: NDArray[Any]) -> Int8:
         """Reals (batch, …) → int8 as a runtime does it: round half away from zero, clamp."""

@@ -22,10 +22,12 @@ from dpsgd_torch.export.graph import (
     Convolution,
     Graph,
     Layer,
+    LayerKind,
     Linear,
     Padding,
     Pooling,
 )
+from dpsgd_torch.export.lowering import Asked, Lowering
 from dpsgd_torch.export.program import (
     AveragePool2D,
     Conv2D,
@@ -37,7 +39,6 @@ from dpsgd_torch.export.program import (
     Requantization,
     Rescale,
     Softmax,
-    Step,
     Table,
     Tensor,
 )
@@ -46,7 +47,6 @@ from dpsgd_torch.export.ranges import MOST_REAL, Range
 _MOST_BIAS = 2**29 - 64  # below 2^29 still when the scale is rounded to float32
 _PROBABILITY = (1 / 256, -128)  # scale and zero point of softmax and logistic
 _SLOPE = (1 / 128, 0)  # of tanh
-_ENDS = {"tanh": 8.0, "logistic": 16.0}  # within 1e-6 of where they end
 _MOST_FEATURES = 511  # of a softmax: with more, TFLM's sum of exponentials may pass its 28 bits
 _MOST_GAIN = 2.0**20  # of a ReLU on its own: 255 times it stays below 2^28
 
@@ -62,46 +62,49 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
     Raises:
         ExportError: numbers that could leave 32 bits, in a sum, a softmax or a scale.
     """
-    first = _tensor(graph.shapes[0], ranges[0], graph.layers)
-    steps: list[Step] = []
-    skip = False
+    into = Lowering(graph, ranges)
+    taken: set[int] = set()
     for index, layer in enumerate(graph.layers):
-        if skip:
-            skip = False
+        if index in taken:
             continue
-        before = steps[-1].output if steps else first
-        shape = graph.shapes[index + 1]
-        skip = graph.layers[index + 1 : index + 2] == (Activation("relu"),) and not isinstance(
-            layer, Activation | Padding
-        )
-        at = index + 1 + skip
-        after = _tensor(shape, ranges[at], graph.layers[at:])
-        match layer:
-            case Linear() | Convolution():
-                whole = _whole(layer, before)
-                after = _tensor(shape, ranges[at], graph.layers[at:], whole.least_scale)
-                steps.append(Step(_sum(layer, whole, after, relu=skip), after))
-            case Pooling():
-                after = Tensor(shape, before.scale, before.zero_point)
-                low = max(-128, before.zero_point) if skip else -128
-                pool = MaxPool2D if layer.kind == "max" else AveragePool2D
-                steps.append(Step(pool(layer.window, low), after))
-            case Padding():
-                after = Tensor(shape, before.scale, before.zero_point)
-                steps.append(Step(Pad(layer.padding), after))
-            case Activation("relu"):
-                if (steps and isinstance(steps[-1].operation, Softmax)) or _rectified(steps):
-                    continue
-                after = _tensor(shape, ranges[at], graph.layers[at:], before.scale / _MOST_GAIN)
-                steps.append(Step(_rescale(before, after), after))
-            case Activation("softmax"):
-                _refuse_wide(shape)
-                steps.append(Step(_softmax(before), Tensor(shape, *_PROBABILITY)))
-            case Activation("tanh"):
-                steps.append(Step(_table("tanh", before), Tensor(shape, *_SLOPE)))
-            case Activation("logistic"):
-                steps.append(Step(_table("logistic", before), Tensor(shape, *_PROBABILITY)))
-    return Program(first, tuple(steps), labels=labels)
+        relu = graph.relu_after(index)
+        if relu is not None:
+            taken.add(relu)
+        target = (index if relu is None else relu) + 1
+        sources = tuple(into.made[source] for source in graph.sources[index])
+        asked = Asked(into, sources, target, relu is not None)
+        made = layer.lower(asked) if isinstance(layer, LayerKind) else _lower(layer, asked)
+        into.made[index + 1] = into.made[target] = made
+    return into.program(labels)
+
+
+def _lower(layer: Layer, asked: Asked) -> int:
+    before, shape = asked.before, asked.shape
+    match layer:
+        case Linear() | Convolution():
+            whole = _whole(layer, before)
+            after = asked.after(whole.least_scale)
+            return asked.add(_sum(layer, whole, after, relu=asked.relu), after)
+        case Pooling():
+            after = Tensor(shape, before.scale, before.zero_point)
+            pool = MaxPool2D if layer.kind == "max" else AveragePool2D
+            return asked.add(pool(layer.window, asked.low(before.zero_point)), after)
+        case Padding():
+            after = Tensor(shape, before.scale, before.zero_point)
+            return asked.add(Pad(layer.padding), after)
+        case Activation("relu"):
+            if asked.sources[0] > 0 and before.zero_point == -128:  # nothing negative is left
+                return asked.sources[0]
+            after = asked.after(before.scale / _MOST_GAIN)
+            return asked.add(_rescale(before, after), after)
+        case Activation("softmax"):
+            _refuse_wide(shape)
+            return asked.add(_softmax(before), Tensor(shape, *_PROBABILITY))
+        case Activation("tanh"):
+            return asked.add(_table("tanh", before), Tensor(shape, *_SLOPE))
+        case Activation("logistic"):
+            return asked.add(_table("logistic", before), Tensor(shape, *_PROBABILITY))
+    raise TypeError(layer)
 
 
 def _refuse_wide(shape: tuple[int, ...]) -> None:
@@ -110,36 +113,6 @@ def _refuse_wide(shape: tuple[int, ...]) -> None:
             f"operator = Softmax: over {shape[0]} features; beyond {_MOST_FEATURES} its sum can "
             "leave its bits: end with the layer before it, whose largest output is the same"
         )
-
-
-def _rectified(steps: list[Step]) -> bool:
-    """Whether nothing negative is left: a second ReLU does nothing."""
-    return bool(steps) and steps[-1].output.zero_point == -128
-
-
-def _tensor(
-    shape: tuple[int, ...], bounds: Range, following: tuple[Layer, ...], least: float = 1e-30
-) -> Tensor:
-    """Scale and zero point that map [low, high], which holds zero, to −128 … 127.
-
-    What feeds tanh or logistic is cut where these no longer change; and what reaches them or a
-    softmax has a scale no smaller than their fixed point can tell apart.
-    """
-    low, high = bounds
-    feeds = following[0] if following else None
-    if isinstance(feeds, Activation):
-        end = _ENDS.get(feeds.kind, math.inf)
-        low, high = max(low, -end), min(high, end)
-    for layer in following:
-        if isinstance(layer, Activation) and layer.kind != "relu":
-            least = max(least, 2.0**-25)
-        if isinstance(layer, Linear | Convolution):
-            break
-    scale = float(np.float32((high - low) / 255))
-    if scale < 1e-30:  # a dead layer: all zero, where what feeds it need not be
-        return Tensor(shape, float(np.float32(max(1.0, least))), 0)
-    scale = float(np.float32(max(scale, least)))
-    return Tensor(shape, scale, min(max(round(-128 - low / scale), -128), 127))
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from dpsgd_torch.export.graph import (
     Floats,
     Graph,
     Layer,
+    LayerKind,
     Linear,
     Padding,
     Pooling,
@@ -70,18 +71,20 @@ def ranges(graph: Graph, input_range: Range, public_inputs: Floats | None = None
     return used
 
 
-def intervals(graph: Graph, input_range: Range) -> list[tuple[Floats, ...]]:
+def intervals(graph: Graph, input_range: Range) -> list[tuple[Floats, Floats]]:
     """(low, high) of every value of every tensor, for inputs anywhere in the range."""
     low, high = (np.full((1, *graph.shapes[0]), bound, np.float64) for bound in input_range)
-    found: list[tuple[Floats, ...]] = [(low, high)]
-    for layer, shape in zip(graph.layers, graph.shapes[1:], strict=True):
-        low, high = _through(layer, low, high)
-        low, high = low.reshape(1, *shape), high.reshape(1, *shape)
-        found.append((low, high))
+    found: list[tuple[Floats, Floats]] = [(low, high)]
+    for layer, sources, shape in zip(graph.layers, graph.sources, graph.shapes[1:], strict=True):
+        low, high = _through(layer, [found[source] for source in sources])
+        found.append((low.reshape(1, *shape), high.reshape(1, *shape)))
     return found
 
 
-def _through(layer: Layer, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+def _through(layer: Layer, bounds: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    if isinstance(layer, LayerKind):
+        return layer.bounds([low for low, _ in bounds], [high for _, high in bounds])
+    ((low, high),) = bounds
     match layer:
         case Linear() | Convolution():
             middle, radius = (high + low) / 2, (high - low) / 2
@@ -92,6 +95,7 @@ def _through(layer: Layer, low: Floats, high: Floats) -> tuple[Floats, Floats]:
             return np.zeros_like(low), np.ones_like(high)
         case Activation() | Pooling() | Padding():  # monotone in every value
             return apply(layer, low), apply(layer, high)
+    raise TypeError(layer)
 
 
 def _affine(layer: Linear | Convolution, weights: Floats, x: Floats) -> Floats:
@@ -104,7 +108,7 @@ def _affine(layer: Linear | Convolution, weights: Floats, x: Floats) -> Floats:
     )
 
 
-def _scalars(bounds: list[tuple[Floats, ...]]) -> list[Range]:
+def _scalars(bounds: list[tuple[Floats, Floats]]) -> list[Range]:
     return [(float(low.min()), float(high.max())) for low, high in bounds]
 
 

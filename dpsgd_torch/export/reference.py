@@ -22,6 +22,7 @@ from dpsgd_torch.export.program import (
     Int8,
     MaxPool2D,
     Operation,
+    OperationKind,
     Pad,
     Program,
     Requantization,
@@ -42,8 +43,14 @@ def run(program: Program, inputs: Int8) -> Int8:
 def trace(program: Program, inputs: Int8) -> list[Int8]:
     """Every tensor, the inputs first."""
     tensors = [np.asarray(inputs, np.int8).reshape(-1, *program.input.shape)]
-    for before, step in zip(program.tensors, program.steps, strict=False):
-        values = _carry_out(step.operation, tensors[-1], before, step.output)
+    for step, indices in zip(program.steps, program.sources, strict=True):
+        inputs_of = [tensors[index] for index in indices]
+        sources = [program.tensors[index] for index in indices]
+        if isinstance(step.operation, OperationKind):
+            wide = [values.astype(np.int64) for values in inputs_of]
+            values = step.operation.carry_out(wide, sources, step.output)
+        else:
+            values = _carry_out(step.operation, inputs_of[0], sources[0], step.output)
         tensors.append(values.astype(np.int8).reshape(-1, *step.output.shape))
     return tensors
 
@@ -80,6 +87,7 @@ def _carry_out(operation: Operation, x: Int8, before: Tensor, after: Tensor) -> 
             return np.pad(
                 x.astype(np.int64), ((0, 0), *padding, (0, 0)), constant_values=before.zero_point
             )
+    raise TypeError(operation)
 
 
 def _finish(total: Ints, how: Requantization, after: Tensor) -> Ints:

@@ -17,27 +17,6 @@ typedef struct {
 #if MODEL_DSP
 typedef uint32_t model_inputs; /* two inputs in 16-bit lanes */
 
-static inline uint32_t model_low_bytes(uint32_t lanes)
-{
-    uint32_t result;
-    __asm__("sxtb16 %0, %1" : "=r"(result) : "r"(lanes));
-    return result;
-}
-
-static inline uint32_t model_high_bytes(uint32_t lanes)
-{
-    uint32_t result;
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(lanes));
-    return result;
-}
-
-static inline uint32_t model_multiply_add(uint32_t x, uint32_t y, uint32_t sum)
-{
-    uint32_t result;
-    __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(x), "r"(y), "r"(sum));
-    return result;
-}
-
 static inline model_inputs model_even(const int8_t *quad)
 {
     return model_low_bytes(model_load(quad));
@@ -226,14 +205,22 @@ static void model_channels(const model_layer *layer, const int8_t *input, int8_t
             c += sum.low1;
             d += model_odd_channel(sum.both1, sum.low1);
         }
+        if (left >= 4) {
+            output[0] = model_finish(channel, a, zero_point, low, high);
+            output[1] = model_finish(channel + 1, b, zero_point, low, high);
+            output[2] = model_finish(channel + 2, c, zero_point, low, high);
+            output[3] = model_finish(channel + 3, d, zero_point, low, high);
+            output += 4;
+            channel += 4;
+            left -= 4;
+            continue;
+        }
         sums[0] = a;
         sums[1] = b;
         sums[2] = c;
         sums[3] = d;
         for (i = 0; i < 4 && left > 0; ++i, --left, ++channel) {
-            const int32_t total = (int32_t)(sums[i] + (uint32_t)channel->bias);
-            const int32_t value = model_requantize(total, channel->multiplier, channel->down);
-            *output++ = model_clamp(value + zero_point, low, high);
+            *output++ = model_finish(channel, sums[i], zero_point, low, high);
         }
     }
 }

@@ -21,7 +21,7 @@ static void model_depthwise(const model_window *window, const model_depthwise_la
             const int32_t end_column = model_smaller(window->kernel_width, window->width - left);
             for (channel = 0; channel < outputs; ++channel) {
                 const model_channel *how = &layer->channel[channel];
-                uint32_t sum = (uint32_t)how->bias;
+                uint32_t sum = 0;
                 for (row = first_row; row < end_row; ++row) {
                     const int8_t *cell = input
                                          + ((top + row) * window->width + left + first_column)
@@ -36,9 +36,7 @@ static void model_depthwise(const model_window *window, const model_depthwise_la
                         weight += outputs;
                     }
                 }
-                *output++ = model_clamp(
-                    model_requantize((int32_t)sum, how->multiplier, how->down) + layer->zero_point,
-                    layer->low, layer->high);
+                *output++ = model_finish(how, sum, layer->zero_point, layer->low, layer->high);
             }
         }
     }

@@ -1,0 +1,109 @@
+"""The integer program as it grows, layer by layer, and what scales its tensors get."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dpsgd_torch.export.graph import Activation, Convolution, Graph, Layer, Linear
+from dpsgd_torch.export.program import Operation, Program, Step, Tensor
+from dpsgd_torch.export.ranges import Range
+
+_ENDS = {"tanh": 8.0, "logistic": 16.0}  # within 1e-6 of where they end
+
+
+@dataclass
+class Lowering:
+    """Steps so far. ``made``: which of the program's tensors stands for a tensor of the graph."""
+
+    graph: Graph
+    ranges: list[Range]
+    tensors: list[Tensor] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    made: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tensors.append(self.tensor(0))
+        self.made[0] = 0
+
+    def add(self, operation: Operation, output: Tensor, *sources: int) -> int:
+        """One step; returns the tensor that it makes."""
+        self.steps.append(Step(operation, output, sources))
+        self.tensors.append(output)
+        return len(self.steps)
+
+    def program(self, labels: tuple[str, ...]) -> Program:
+        """What has been added, where the graph's output must be the last tensor made."""
+        return Program(self.tensors[0], tuple(self.steps), labels=labels)
+
+    def tensor(self, index: int, least: float = 1e-30) -> Tensor:
+        """Scale and zero point that map [low, high], which holds zero, to −128 … 127.
+
+        What feeds tanh or logistic alone is cut where these no longer change; and what reaches
+        them or a softmax has a scale no smaller than their fixed point can tell apart.
+        """
+        low, high = self.ranges[index]
+        shape = self.graph.shapes[index]
+        readers = {self.graph.layers[reader] for reader in self.graph.readers(index)}
+        ends = {_ENDS.get(r.kind, math.inf) if isinstance(r, Activation) else math.inf
+                for r in readers}  # fmt: skip
+        if ends:
+            low, high = max(low, -max(ends)), min(high, max(ends))
+        if any(isinstance(r, Activation) and r.kind != "relu" for r in self._reached(index)):
+            least = max(least, 2.0**-25)
+        scale = float(np.float32((high - low) / 255))
+        if scale < 1e-30:  # a dead layer: all zero, where what feeds it need not be
+            return Tensor(shape, float(np.float32(max(1.0, least))), 0)
+        scale = float(np.float32(max(scale, least)))
+        return Tensor(shape, scale, min(max(round(-128 - low / scale), -128), 127))
+
+    def _reached(self, index: int) -> set[Layer]:
+        """The layers that a tensor reaches, up to those that scale it anew."""
+        found: set[int] = set()
+        ahead = [index]
+        while ahead:
+            for reader in set(self.graph.readers(ahead.pop())) - found:
+                found.add(reader)
+                if not isinstance(self.graph.layers[reader], Linear | Convolution):
+                    ahead.append(reader + 1)
+        return {self.graph.layers[reader] for reader in found}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One layer to be lowered. ``sources``: what it reads, of the program's tensors."""
+
+    into: Lowering
+    sources: tuple[int, ...]
+    target: int
+    """The graph's tensor it makes, that after the ReLU where it takes one along."""
+    relu: bool
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What it reads."""
+        return [self.into.tensors[source] for source in self.sources]
+
+    @property
+    def before(self) -> Tensor:
+        """What it reads first."""
+        return self.tensors[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what it makes."""
+        return self.into.graph.shapes[self.target]
+
+    def after(self, least: float = 1e-30) -> Tensor:
+        """What it makes, with a scale that is no smaller than ``least``."""
+        return self.into.tensor(self.target, least)
+
+    def low(self, zero_point: int) -> int:
+        """The clamp's lower end."""
+        return max(-128, zero_point) if self.relu else -128
+
+    def add(self, operation: Operation, output: Tensor) -> int:
+        """One step that reads what the layer reads."""
+        return self.into.add(operation, output, *self.sources)
