@@ -12,7 +12,7 @@ is in this package.
 The image is the one that ``firmware.py`` measures, with the interpreter in the model's place: the
 same start-up, exchange of inputs and outputs, linker script, optimisation level and emulator. Log
 messages are compiled out, only the file's operators are registered, unused sections are dropped,
-and the arena is the smallest, to 16 bytes, in which the file loads.
+and the arena is what the interpreter says it used, to 16 bytes.
 
     flash         the whole image
     RAM           static memory, arena and the stack's high-water mark (loading included)

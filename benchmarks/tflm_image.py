@@ -78,12 +78,11 @@ static bool start(size_t size)
 #if @SEARCH@
 void model_invoke(const int8_t *, int8_t *output)
 {
-    uint32_t low = 0, high = sizeof arena;
-    while (high - low > @STEP@) {
-        const uint32_t middle = (low + high) / (2 * @STEP@) * @STEP@;
-        (start(middle) && interpreter->Invoke() == kTfLiteOk ? high : low) = middle;
+    uint32_t size = start(sizeof arena) ? interpreter->arena_used_bytes() / @STEP@ * @STEP@ : 0;
+    while (size < sizeof arena && !(start(size) && interpreter->Invoke() == kTfLiteOk)) {
+        size += @STEP@;
     }
-    memcpy(output, &high, sizeof high);
+    memcpy(output, &size, sizeof size);
 }
 #else
 void model_invoke(const int8_t *input, int8_t *output)
