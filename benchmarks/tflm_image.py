@@ -167,7 +167,7 @@ def library_of(operators: Iterable[str], checkouts: Checkouts) -> Path:
     levels = [(each, checkouts.core_level) for each in core]
     levels += [(each, checkouts.level) for each in (*sorted(wanted), *third)]
     with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(lambda pair: str(_compile(*pair, checkouts)), levels))
+        objects = list(pool.map(lambda pair: str(_compile(pair[0], pair[1], checkouts)), levels))
     archive = checkouts.objects / f"{hashlib.sha256(repr(objects).encode()).hexdigest()[:16]}.a"
     if not archive.exists():
         run(["arm-none-eabi-ar", "rcs", str(archive), *objects], checkouts.objects, 60, "ar")
