@@ -94,6 +94,13 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             require(
                 kind.tabular or value is None, name, value, "is for tabular data (--preset moa)"
             )
+            reads = self.task.declared_columns
+            require(
+                name == "frequencies_epsilon" or value is None or not reads,
+                name,
+                value,
+                f"moves columns that {reads} reads as declared; drop one of them",
+            )
         self.refuse_optimization()
         self.refuse_released()
         require(

@@ -69,6 +69,11 @@ class Knobs:
         """Whether each example has one class, scored by cross-entropy on logits."""
         return True
 
+    @property
+    def declared_columns(self) -> str:
+        """The setting whose model reads a table's columns as declared; empty where none does."""
+        return ""
+
 
 _MADE_UP = ("digits", "signs", "things", "objects", "leaves", "none")
 

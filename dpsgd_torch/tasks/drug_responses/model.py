@@ -54,6 +54,28 @@ def response_mlp(
     return nn.Sequential(*layers)
 
 
+class SilentControls(nn.Module):
+    """A network whose logits begin lower by ``by`` in rows that have 1 in a column, not 0.
+
+    Of drug responses: rows treated with the vehicle alone, which the data's description says have
+    no mechanism. What is subtracted is fixed, and rests on the row's own inputs.
+
+    >>> silent = SilentControls(nn.Linear(2, 3), column=0)
+    >>> inputs = torch.tensor([[0.0, 5.0], [1.0, 5.0]])
+    >>> (silent.network(inputs) - silent(inputs)).tolist()
+    [[0.0, 0.0, 0.0], [6.0, 6.0, 6.0]]
+    """
+
+    def __init__(self, network: nn.Module, column: int, by: float = 6.0) -> None:
+        super().__init__()
+        self.network, self.column, self.by = network, column, by
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(batch, inputs) → (batch, labels)."""
+        logits: torch.Tensor = self.network(inputs)
+        return logits - self.by * inputs[:, self.column : self.column + 1]
+
+
 def log_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean over labels of the binary cross entropy of each example, from logits.
 
