@@ -15,6 +15,9 @@ CALL = "    model_features(samples, features);\n"
 _DECLARED = """
 #define MODEL_INPUT_SIZE {input_size}
 #define MODEL_OUTPUT_SIZE {output_size}
+#ifdef __cplusplus
+extern "C"
+#endif
 void model_invoke(const int8_t *input, int8_t *output);
 """
 
@@ -38,7 +41,10 @@ void model_invoke(const int8_t *input, int8_t *output)
 def frontend_as_model(frontend: Frontend, prefix: str = "model") -> dict[str, str]:
     """Sources as ``to_c`` makes them; an input is a frame's bytes, an output its features'."""
     sources = frontend_to_c(frontend, prefix)
-    sizes = {"input_size": 2 * frontend.frame, "output_size": frontend.features * frontend.bits // 8}
+    sizes = {
+        "input_size": 2 * frontend.frame,
+        "output_size": frontend.features * frontend.bits // 8,
+    }
     declared = with_prefix(_DECLARED.format(**sizes), prefix)
     return {
         f"{prefix}.c": sources[f"{prefix}.c"] + with_prefix(_INVOKE, prefix),

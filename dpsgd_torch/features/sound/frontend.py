@@ -17,7 +17,7 @@ FLOOR = 20
 class Frontend:
     """Log-mel energies of a waveform, or mel-frequency cepstral coefficients (MFCC), in integers.
 
-    With x in [-1, 1], X the ``fft``-point transform of a windowed frame and w the triangular weights
+    With x in [-1, 1], X the ``fft``-point transform of a windowed frame and w triangular weights
     (linear in mel), a band's power is p = Σ w |X / fft|², and the features are
 
         f = ln(p + 2^-45) - reference ln 2, then, for MFCC, their orthonormal DCT-II,
@@ -88,7 +88,7 @@ class Frontend:
 
     @property
     def input_range(self) -> tuple[float, float]:
-        """Least and greatest feature: a model with this input range takes the integers as they are."""
+        """Least and greatest feature: a model of this input range takes integers as they are."""
         half = 2 ** (self.bits - 1)
         return -half * self.scale, (half - 1) * self.scale
 
@@ -113,4 +113,4 @@ KEYWORDS = Frontend()
 MACHINES = Frontend(
     frame=1024, hop=512, bands=128, low=0.0, high=8000.0, coefficients=None, steps=5, reference=-24
 )
-"""128 log-mel energies every 32 ms, five frames of which are the 640 values of a machine's sound."""
+"""128 log-mel energies every 32 ms, five frames of which are 640 values: sounds of machines."""

@@ -1,10 +1,10 @@
 """Features of sound in integers: what the emitted C computes, to the last bit.
 
-Nothing can overflow. Windowed samples lie below 2^31 and are shifted so that every stage of the
-transform may double them; at its end they are X / (fft/2), below 2^30.5 in magnitude, whatever the
-waveform. Powers are summed in 64 bits: their total is at most 0.4 × 2^60 by Parseval, is shifted by
-10, and is weighted with 15 bits. With 32-bit values and no scaling by blocks, rounding in the
-transform lies some 50 dB below that of the int16 samples.
+Nothing can overflow. Windowed samples lie below 2^29 after a shift, and every stage of the
+transform but the first halves: at its end stands X / (fft/2), below 2^30.5 in magnitude, whatever
+the waveform. Powers are summed in 64 bits: their total is at most 0.4 × 2^60 by Parseval, is
+shifted by 10, and is weighted with 15 bits. With 32-bit values and no scaling by blocks, rounding
+in the transform lies some 50 dB below that of the int16 samples.
 """
 
 from __future__ import annotations
@@ -77,66 +77,46 @@ def _transform(
 ) -> tuple[Ints, Ints]:
     """Even samples as real, odd ones as imaginary parts, through a complex FFT of half the length.
 
-    Decimation in time by radix 4 over bits reversed, after one radix 2 where the length asks for it.
+    Decimation in time, bits reversed: each stage joins transforms of ``length`` and halves them.
     """
     size = frontend.fft // 2
     bits = size.bit_length() - 1
     n = np.arange(frontend.frame)
     window = constants.window[np.minimum(n, frontend.frame - n)]
     samples = np.zeros((len(frames), frontend.fft), np.int64)
-    samples[:, : frontend.frame] = (frames.astype(np.int64) * window) >> ((bits + 3) // 2)
+    samples[:, : frontend.frame] = (frames.astype(np.int64) * window) >> 2
     order = np.array([int(f"{i:0{bits}b}"[::-1], 2) for i in range(size)])
     real, imaginary = samples[:, 2 * order], samples[:, 2 * order + 1]
-    quarter = 1
-    if bits % 2:
-        real, imaginary = (_radix2(part) for part in (real, imaginary))
-        quarter = 2
-    while quarter < size:
-        _radix4(real, imaginary, quarter, constants.sine)
-        quarter *= 4
+    for part in (real, imaginary):
+        first, second = part[:, 0::2] + part[:, 1::2], part[:, 0::2] - part[:, 1::2]
+        part[:, 0::2], part[:, 1::2] = first, second
+    length = 2
+    while length < size:
+        shape = (len(frames), -1, 2, length)
+        r, i = real.reshape(shape), imaginary.reshape(shape)
+        turn = np.arange(length) * (size // length)
+        turned_r, turned_i = _turned(r[:, :, 1], i[:, :, 1], turn, constants.sine)
+        for values, turned in ((r, turned_r), (i, turned_i)):
+            half = values[:, :, 0] >> 1
+            values[:, :, 0], values[:, :, 1] = half + turned, half - turned
+        length *= 2
     return real, imaginary
 
 
-def _radix2(values: Ints) -> Ints:
-    first, second = values[:, 0::2], values[:, 1::2]
-    return np.stack([first + second, first - second], axis=-1).reshape(len(values), -1)
-
-
-def _radix4(real: Ints, imaginary: Ints, quarter: int, sine: Ints) -> None:
-    """One stage in place, everything halved."""
-    shape = (len(real), -1, 4, quarter)
-    r, i = real.reshape(shape), imaginary.reshape(shape)
-    turn = np.arange(quarter) * ((len(sine) - 1) // quarter)
-    ar, ai = r[:, :, 0] >> 1, i[:, :, 0] >> 1
-    cr, ci = _turned(r[:, :, 1], i[:, :, 1], 2 * turn, sine)
-    br, bi = _turned(r[:, :, 2], i[:, :, 2], turn, sine)
-    dr, di = _turned(r[:, :, 3], i[:, :, 3], 3 * turn, sine)
-    r[:, :, 0], i[:, :, 0] = ar + cr + br + dr, ai + ci + bi + di
-    r[:, :, 1], i[:, :, 1] = ar - cr + (bi - di), ai - ci - (br - dr)
-    r[:, :, 2], i[:, :, 2] = ar + cr - br - dr, ai + ci - bi - di
-    r[:, :, 3], i[:, :, 3] = ar - cr - (bi - di), ai - ci + (br - dr)
-
-
 def _turned(real: Ints, imaginary: Ints, turn: Ints, sine: Ints) -> tuple[Ints, Ints]:
-    """Half of (real + i imaginary) × exp(-2πi turn / fft)."""
-    cosine, minus_sine = _circle(turn, sine)
+    """Half of (real + i imaginary) × exp(-2πi turn / fft), for turns of at most a half."""
+    quarter = len(sine) - 1
+    along = np.where(turn <= quarter, sine[np.abs(quarter - turn)], -sine[np.abs(turn - quarter)])
+    across = sine[quarter - np.abs(quarter - turn)]
     return (
-        (real * cosine - imaginary * minus_sine) >> 32,
-        (imaginary * cosine + real * minus_sine) >> 32,
+        (real * along + imaginary * across) >> 32,
+        (imaginary * along - real * across) >> 32,
     )
 
 
-def _circle(turn: Ints, sine: Ints) -> tuple[Ints, Ints]:
-    """cos and -sin of 2π turn / fft, for turns below three quarters."""
-    quarter = len(sine) - 1
-    within, which = turn % quarter, turn // quarter
-    up, down = sine[within], sine[quarter - within]
-    cosine = np.where(which == 0, down, np.where(which == 1, -up, -down))
-    minus_sine = np.where(which == 0, -up, np.where(which == 1, -down, up))
-    return cosine, minus_sine
-
-
-def _energies(transform: tuple[Ints, Ints], frontend: Frontend, constants: Tables) -> Ints:
+def _energies(
+    transform: tuple[Ints, Ints], frontend: Frontend, constants: Tables
+) -> NDArray[np.uint64]:
     """Band energies: the spectrum of the real waveform, its power, summed under triangles."""
     real, imaginary = transform
     size = frontend.fft // 2
@@ -151,7 +131,7 @@ def _energies(transform: tuple[Ints, Ints], frontend: Frontend, constants: Table
     power = ((xr * xr + xi * xi) >> POWER_SHIFT).astype(np.uint64)
     total, rising = _sums(power, edges), _sums(power * rise, edges)
     falling = (total << np.uint64(15)) - rising
-    return rising[:, :-1] + falling[:, 1:] + np.uint64(1 << FLOOR)
+    return np.asarray(rising[:, :-1] + falling[:, 1:] + np.uint64(1 << FLOOR), np.uint64)
 
 
 def _sums(values: NDArray[np.uint64], edges: Ints) -> NDArray[np.uint64]:

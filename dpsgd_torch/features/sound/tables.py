@@ -19,7 +19,7 @@ class Tables:
     """Everything that is looked up.
 
     Attributes:
-        window: its first half and the middle, (frame/2 + 1,), 16 fractional bits: w[n] = w[frame - n].
+        window: its first half, (frame/2 + 1,), 16 fractional bits: w[n] = w[frame - n].
         sine: a quarter of a wave, (fft/4 + 1,), 31 fractional bits.
         edges: the bin at which each of the bands + 1 stretches between centres begins, and the end.
         rise: per bin from edges[0], how far along its stretch it lies, 15 fractional bits.
@@ -58,7 +58,7 @@ def tables(frontend: Frontend) -> Tables:
     )
 
 
-def _mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mel(hertz: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(MEL_FACTOR * np.log1p(hertz / MEL_BREAK))
 
 

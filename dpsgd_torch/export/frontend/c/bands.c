@@ -5,21 +5,24 @@ static inline uint64_t model_power(const int32_t *z, uint32_t bin)
     const int32_t *const a = z + 2 * (bin % half), *const b = z + 2 * ((half - bin) % half);
     const int32_t odd_real = (a[1] >> 1) + (b[1] >> 1);
     const int32_t odd_imaginary = (b[0] >> 1) - (a[0] >> 1);
-    int32_t circle[2], real, imaginary;
-    model_circle(bin, circle);
-    real = (a[0] >> 2) + (b[0] >> 2) + model_turned_real(odd_real, odd_imaginary, circle);
-    imaginary = (a[1] >> 2) - (b[1] >> 2) + model_turned_imaginary(odd_real, odd_imaginary, circle);
+    const model_angle angle = model_angle_of(bin);
+    const int32_t real =
+        (a[0] >> 2) + (b[0] >> 2) + model_turned(odd_real, odd_imaginary, angle);
+    const int32_t imaginary =
+        (a[1] >> 2) - (b[1] >> 2) + model_turned(odd_imaginary, -odd_real, angle);
     return (uint64_t)((int64_t)real * real + (int64_t)imaginary * imaginary) >> 10;
 }
 
 /* log2 of what is not zero, 15 fractional bits: a straight line between 64 points an octave. */
 static int32_t model_log2(uint64_t value)
 {
-    int32_t exponent = 63, low;
+    int32_t exponent = 63, step, low;
     uint32_t fraction;
-    while (!(value >> 63)) {
-        value <<= 1;
-        --exponent;
+    for (step = 32; step > 0; step /= 2) {
+        if (!(value >> (64 - step))) {
+            value <<= step;
+            exponent -= step;
+        }
     }
     fraction = (uint32_t)(value >> 41) & 0x3fffffu;
     low = model_log[fraction >> 16];

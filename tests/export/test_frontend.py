@@ -1,0 +1,108 @@
+"""The emitted front end says what numpy's integers say, bit for bit, whatever it hears."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sounds import hostile, sounds
+
+from dpsgd_torch.export import toolchain
+from dpsgd_torch.export.boards import BOARDS
+from dpsgd_torch.export.emulate import available_boards, run_on
+from dpsgd_torch.export.frontend import frontend_to_c
+from dpsgd_torch.export.frontend.as_model import frame_bytes, from_bytes, frontend_as_model
+from dpsgd_torch.export.host import run_many_on_host, run_on_host
+from dpsgd_torch.export.toolchain import has
+from dpsgd_torch.features.sound import KEYWORDS, MACHINES, Frontend
+from dpsgd_torch.features.sound.integers import of_frames
+
+FRONTENDS = [
+    KEYWORDS,
+    MACHINES,
+    dataclasses.replace(KEYWORDS, bits=16, steps=256),
+    Frontend(frame=480, fft=512, window="hamming", coefficients=13),
+    Frontend(frame=400, hop=160, fft=1024, bands=128, low=300.0, high=8000.0, coefficients=128),
+    Frontend(frame=2048, hop=800, fft=2048, coefficients=None, bits=16, steps=512, reference=-64),
+    Frontend(frame=128, hop=64, fft=128, bands=10, coefficients=7, reference=-1),
+]
+
+
+def frames_of(frontend, every=8):
+    """Frames of all sounds, those first that could make something overflow."""
+    waveforms = [*hostile().values(), *sounds().values()]
+    return np.concatenate(
+        [
+            np.lib.stride_tricks.sliding_window_view(waveform, frontend.frame)[
+                :: frontend.hop * every
+            ]
+            for waveform in waveforms
+        ]
+    )
+
+
+@pytest.mark.parametrize("sanitize", [False, True], ids=["plain", "sanitized"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang", "zig"])
+def test_every_front_end_equals_numpy_on_this_machine(compiler, sanitize):
+    if not has("ziglang" if compiler == "zig" else compiler):
+        pytest.skip(f"{compiler} is not installed")
+    inputs = [frames_of(frontend) for frontend in FRONTENDS]
+    sources = [
+        (frontend_as_model(frontend, f"ear{i}"), frame_bytes(frames))
+        for i, (frontend, frames) in enumerate(zip(FRONTENDS, inputs, strict=True))
+    ]
+    found = run_many_on_host(sources, compiler, sanitize)
+    for frontend, frames, outputs in zip(FRONTENDS, inputs, found, strict=True):
+        assert (from_bytes(outputs, frontend) == of_frames(frames, frontend)).all()
+
+
+@pytest.mark.parametrize("frontend", [KEYWORDS, MACHINES], ids=["keywords", "machines"])
+@pytest.mark.parametrize(
+    "board",
+    [
+        pytest.param(
+            each,
+            id=each.name,
+            marks=pytest.mark.skipif(
+                each not in available_boards(), reason=f"needs {toolchain.needs(each)}"
+            ),
+        )
+        for each in BOARDS
+        if each.name in ("unicorn-m3", "unicorn-m4", "microbit", "netduinoplus2", "riscv32-virt")
+    ],
+)
+def test_both_front_ends_equal_numpy_on_boards(board, frontend):
+    frames = frames_of(frontend, every=12)
+    ran = run_on(board, frontend_as_model(frontend), frame_bytes(frames))
+    assert (from_bytes(ran.outputs, frontend) == of_frames(frames, frontend)).all()
+
+
+def test_one_changed_constant_is_noticed():
+    frames = frames_of(KEYWORDS)
+    sources = frontend_as_model(KEYWORDS)
+    assert "2147483647," in sources["model.c"]
+    sources["model.c"] = sources["model.c"].replace("2147483647,", "2147483391,", 1)
+    compiler = "gcc" if has("gcc") else "zig"
+    found = from_bytes(run_on_host(sources, frame_bytes(frames), compiler), KEYWORDS)
+    assert (found != of_frames(frames, KEYWORDS)).any()
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+def test_it_compiles_as_cplusplus(compiler):
+    if not has("ziglang" if compiler == "zig" else compiler):
+        pytest.skip(f"{compiler} is not installed")
+    frames = frames_of(MACHINES)[:20]
+    found = run_on_host(frontend_as_model(MACHINES), frame_bytes(frames), compiler, cplusplus=True)
+    assert (found == of_frames(frames, MACHINES)).all()
+
+
+def test_the_c_has_no_float_no_heap_and_no_library():
+    for frontend in (KEYWORDS, MACHINES):
+        source = frontend_to_c(frontend)["audio.c"]
+        for word in ("float", "double", "malloc", "#include <"):
+            assert word not in source
+
+
+@pytest.mark.parametrize("prefix", ["", "Audio", "9ear", "my-ear"])
+def test_a_prefix_that_is_no_identifier_is_refused(prefix):
+    with pytest.raises(ValueError, match="prefix="):
+        frontend_to_c(KEYWORDS, prefix)
