@@ -10,7 +10,7 @@ from dpsgd_torch.export import toolchain
 from dpsgd_torch.export.boards import BOARDS
 from dpsgd_torch.export.emulate import available_boards, run_on
 from dpsgd_torch.export.frontend import frontend_to_c
-from dpsgd_torch.export.frontend.as_model import frame_bytes, from_bytes, frontend_as_model
+from dpsgd_torch.export.frontend.as_model import from_bytes, frontend_as_model, sample_bytes
 from dpsgd_torch.export.host import run_many_on_host, run_on_host
 from dpsgd_torch.export.toolchain import has
 from dpsgd_torch.features.sound import KEYWORDS, MACHINES, Frontend
@@ -47,7 +47,7 @@ def test_every_front_end_equals_numpy_on_this_machine(compiler, sanitize):
         pytest.skip(f"{compiler} is not installed")
     inputs = [frames_of(frontend) for frontend in FRONTENDS]
     sources = [
-        (frontend_as_model(frontend, f"ear{i}"), frame_bytes(frames))
+        (frontend_as_model(frontend, f"ear{i}"), sample_bytes(frames))
         for i, (frontend, frames) in enumerate(zip(FRONTENDS, inputs, strict=True))
     ]
     found = run_many_on_host(sources, compiler, sanitize)
@@ -72,7 +72,7 @@ def test_every_front_end_equals_numpy_on_this_machine(compiler, sanitize):
 )
 def test_both_front_ends_equal_numpy_on_boards(board, frontend):
     frames = frames_of(frontend, every=12)
-    ran = run_on(board, frontend_as_model(frontend), frame_bytes(frames))
+    ran = run_on(board, frontend_as_model(frontend), sample_bytes(frames))
     assert (from_bytes(ran.outputs, frontend) == of_frames(frames, frontend)).all()
 
 
@@ -82,7 +82,7 @@ def test_one_changed_constant_is_noticed():
     assert "2147483647," in sources["model.c"]
     sources["model.c"] = sources["model.c"].replace("2147483647,", "2147483391,", 1)
     compiler = "gcc" if has("gcc") else "zig"
-    found = from_bytes(run_on_host(sources, frame_bytes(frames), compiler), KEYWORDS)
+    found = from_bytes(run_on_host(sources, sample_bytes(frames), compiler), KEYWORDS)
     assert (found != of_frames(frames, KEYWORDS)).any()
 
 
@@ -91,18 +91,18 @@ def test_it_compiles_as_cplusplus(compiler):
     if not has("ziglang" if compiler == "zig" else compiler):
         pytest.skip(f"{compiler} is not installed")
     frames = frames_of(MACHINES)[:20]
-    found = run_on_host(frontend_as_model(MACHINES), frame_bytes(frames), compiler, cplusplus=True)
+    found = run_on_host(frontend_as_model(MACHINES), sample_bytes(frames), compiler, cplusplus=True)
     assert (found == of_frames(frames, MACHINES)).all()
 
 
 def test_the_c_has_no_float_no_heap_and_no_library():
     for frontend in (KEYWORDS, MACHINES):
-        source = frontend_to_c(frontend)["audio.c"]
+        source = frontend_to_c(frontend)["sound.c"]
         for word in ("float", "double", "malloc", "#include <"):
             assert word not in source
 
 
-@pytest.mark.parametrize("prefix", ["", "Audio", "9ear", "my-ear"])
+@pytest.mark.parametrize("prefix", ["", "Sound", "9ear", "my-ear"])
 def test_a_prefix_that_is_no_identifier_is_refused(prefix):
     with pytest.raises(ValueError, match="prefix="):
         frontend_to_c(KEYWORDS, prefix)

@@ -10,14 +10,14 @@ from dpsgd_torch.features.sound.frontend import FLOOR, UNIT, Frontend
 from dpsgd_torch.features.sound.tables import tables
 
 
-def frontend_to_c(frontend: Frontend, prefix: str = "audio") -> dict[str, str]:
+def frontend_to_c(frontend: Frontend, prefix: str = "sound") -> dict[str, str]:
     """The front end as C: ``{"<prefix>.c": …, "<prefix>.h": …}``.
 
     ``<prefix>_features(samples, features)`` computes one frame and equals
     ``features.sound.features`` bit for bit on every target.
 
     >>> sorted(frontend_to_c(Frontend()))
-    ['audio.c', 'audio.h']
+    ['sound.c', 'sound.h']
 
     Args:
         frontend: what is computed.
@@ -27,7 +27,7 @@ def frontend_to_c(frontend: Frontend, prefix: str = "audio") -> dict[str, str]:
         ValueError: the prefix is no such identifier, or a band lies between two bins.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", prefix):
-        raise ValueError(f"prefix={prefix!r}: must be a C identifier in lower case, like audio")
+        raise ValueError(f"prefix={prefix!r}: must be a C identifier in lower case, like sound")
     source, header = with_prefix(_source(frontend), prefix), with_prefix(_header(frontend), prefix)
     return {f"{prefix}.c": source, f"{prefix}.h": header}
 
