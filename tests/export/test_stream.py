@@ -53,7 +53,7 @@ def sound_program(frontend, rows):
     rng = np.random.default_rng(3)
     conv = conv_step(rng, (rows, frontend.features, 1), 3, Window((8, 4), (4, 2)))
     steps = (conv, dense_step(rng, conv.output.size, 4))
-    return Program(Tensor((rows, frontend.features, 1), frontend.scale, 0), steps)
+    return Program(Tensor((rows, frontend.features, 1), frontend.unit, 0), steps)
 
 
 def pushed(folder, program, stream, samples, chunks):
@@ -174,9 +174,9 @@ def test_a_board_answers_the_same(name):
         (Stream(channels=5, every=12), "714 values: must be a multiple of 5, a row"),
         (Stream(channels=6, every=0), "every = 0: must be a multiple of 1"),
         (Stream(channels=6, every=120), "every = 120: the window moves by 119 samples at most"),
-        (Stream(every=4800, frontend=KEYWORDS), "input has scale .* features 0.693147 and 0"),
+        (Stream(every=4800, frontend=KEYWORDS), "input has scale .* features 0.0078125 and 0"),
         (
-            Stream(every=4800, frontend=dataclasses.replace(KEYWORDS, bits=16, steps=256)),
+            Stream(every=4800, frontend=dataclasses.replace(KEYWORDS, bits=16)),
             "bits = 16: a model takes int8",
         ),
     ],

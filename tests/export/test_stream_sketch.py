@@ -22,7 +22,7 @@ def keywords():
     rng = np.random.default_rng(3)
     conv = conv_step(rng, (49, 10, 1), 3, Window((8, 4), (4, 2)))
     steps = (conv, dense_step(rng, conv.output.size, 4))
-    return Program(Tensor((49, 10, 1), KEYWORDS.scale, 0), steps, labels=LABELS)
+    return Program(Tensor((49, 10, 1), KEYWORDS.unit, 0), steps, labels=LABELS)
 
 
 def listening(folder, **how):

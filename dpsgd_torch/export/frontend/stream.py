@@ -93,7 +93,7 @@ def stream_to_c(program: Program, stream: Stream) -> dict[str, str]:
 def _refuse_other_features(program: Program, frontend: Frontend) -> None:
     if frontend.bits != 8:
         raise ValueError(f"bits = {frontend.bits}: a model takes int8; use bits=8")
-    found, wanted = program.input, frontend.scale
+    found, wanted = program.input, frontend.unit
     if found.zero_point or abs(found.scale / wanted - 1) > 1e-6:
         raise ValueError(
             f"the model's input has scale {found.scale:.6g} and zero point {found.zero_point}, the "

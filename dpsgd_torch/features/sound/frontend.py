@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 MEL_BREAK, MEL_FACTOR = 700.0, 1127.0  # mel = 1127 ln(1 + f / 700) [HTK Book, Sec. 5.4]
 UNIT = 65
 """An integer band energy of 2^65 would stand for a power of one; see ``integers.py``."""
-FLOOR = 20
-"""2^20 is added to every band energy: a power of 2^-45, an int16's own rounding in a bin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +21,23 @@ class Frontend:
     With x in [-1, 1], X the ``fft``-point transform of a windowed frame and w triangular weights
     (linear in mel), a band's power is p = Σ w |X / fft|², and the features are
 
-        f = ln(p + 2^-45) - reference ln 2, then, for MFCC, their orthonormal DCT-II,
+        f = ln(p + 2^floor) - reference ln 2, then, for MFCC, their orthonormal DCT-II,
 
-    rounded to whole multiples of ``scale`` and clamped to ``bits``.
+    rounded to whole multiples of ``scales`` and clamped to ``bits``. A network takes an integer as
+    that many times 2^(1 - bits), which lies in [-1, 1).
 
-    >>> KEYWORDS.frames(16_000), KEYWORDS.features, round(KEYWORDS.scale, 4)
-    (49, 10, 0.6931)
+    >>> KEYWORDS.frames(16_000), KEYWORDS.features, KEYWORDS.scales[:2].round(4).tolist()
+    (49, 10, [0.6931, 0.3466])
 
     Attributes:
         frame, hop: samples.
         fft: a power of two, the frame filled up with zeros.
         low, high: Hz, where the first triangle begins and the last one ends.
         coefficients: how many of the DCT are kept; None: the log-mel energies themselves.
-        steps: integers a doubling of power: ``scale`` is ln 2 / steps.
+        steps: integers a doubling of power: a scale is ln 2 / steps.
+        finer: so many times the steps for all coefficients but the first, which vary less.
+        floor: the power added to every band's, as a power of two; from -60 on, and -45 is what an
+            int16's own rounding leaves in a bin.
         reference: the power that stands for zero, as a power of two.
     """
 
@@ -47,7 +52,9 @@ class Frontend:
     coefficients: int | None = 10
     bits: Literal[8, 16] = 8
     steps: int = 1
-    reference: int = -26
+    finer: int = 2
+    floor: int = -36
+    reference: int = -22
 
     def __post_init__(self) -> None:
         if self.fft not in (128, 256, 512, 1024, 2048):
@@ -71,8 +78,14 @@ class Frontend:
             )
         if self.bits not in (8, 16):
             raise ValueError(f"bits = {self.bits}: must be 8 or 16")
-        if not 1 <= self.steps <= 512:
-            raise ValueError(f"steps = {self.steps}: must lie between 1 and 512")
+        if not 1 <= self.steps * self.finer <= 512:
+            raise ValueError(
+                f"steps, finer = {self.steps}, {self.finer}: their product must be from 1 to 512"
+            )
+        if self.coefficients is None and self.finer != 1:
+            raise ValueError(f"finer = {self.finer}: log-mel energies have one scale; use 1")
+        if not -60 <= self.floor <= -1:
+            raise ValueError(f"floor = {self.floor}: must lie between -60 and -1")
         if not -UNIT < self.reference < 0:
             raise ValueError(f"reference = {self.reference}: must lie between {1 - UNIT} and -1")
 
@@ -82,15 +95,21 @@ class Frontend:
         return self.coefficients or self.bands
 
     @property
-    def scale(self) -> float:
-        """What a feature of one stands for, in nepers of power."""
-        return math.log(2) / self.steps
+    def scales(self) -> NDArray[np.float64]:
+        """What a feature of one stands for, (features,): logarithms of power."""
+        steps = np.full(self.features, self.steps * self.finer)
+        steps[0] = self.steps
+        return np.asarray(math.log(2) / steps)
+
+    @property
+    def unit(self) -> float:
+        """What a network takes a feature of one for."""
+        return float(2.0 ** (1 - self.bits))
 
     @property
     def input_range(self) -> tuple[float, float]:
-        """Least and greatest feature: a model of this input range takes integers as they are."""
-        half = 2 ** (self.bits - 1)
-        return -half * self.scale, (half - 1) * self.scale
+        """Of a network: one that is compiled with it takes the integers as they are."""
+        return -1.0, 1.0 - self.unit
 
     def frames(self, samples: int) -> int:
         """Whole frames in so many samples.
@@ -108,9 +127,18 @@ class Frontend:
 
 
 KEYWORDS = Frontend()
-"""49 × 10 MFCC of a second: keyword spotting. No waveform reaches the ends of int8."""
+"""49 × 10 MFCC of a second: keyword spotting. The floor is white noise 80 dB below full scale."""
 
 MACHINES = Frontend(
-    frame=1024, hop=512, bands=128, low=0.0, high=8000.0, coefficients=None, steps=5, reference=-24
+    frame=1024,
+    hop=512,
+    bands=128,
+    low=0.0,
+    high=8000.0,
+    coefficients=None,
+    steps=5,
+    finer=1,
+    floor=-45,
+    reference=-24,
 )
 """128 log-mel energies every 32 ms, five frames of which are 640 values: sounds of machines."""

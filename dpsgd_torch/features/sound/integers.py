@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from dpsgd_torch.features.sound.frontend import FLOOR, KEYWORDS, UNIT, Frontend
+from dpsgd_torch.features.sound.frontend import KEYWORDS, UNIT, Frontend
 from dpsgd_torch.features.sound.tables import LOG_BITS, Ints, Tables, tables
 
 POWER_SHIFT = 10
@@ -28,11 +28,11 @@ _tables = lru_cache(maxsize=8)(tables)
 def features(
     waveform: NDArray[np.int16], frontend: Frontend = KEYWORDS
 ) -> NDArray[np.int8] | NDArray[np.int16]:
-    """Log-mel or MFCC features in integers; the reals are ``frontend.scale`` times them.
+    """Log-mel or MFCC features in integers; the reals are ``frontend.scales`` times them.
 
     >>> hum = np.sin(np.arange(16_000) / 7)
     >>> features((9000 * hum).astype(np.int16))[0]
-    array([-57,  46,  13, -12, -20, -19, -12,  -4,   3,   9], dtype=int8)
+    array([-62,  59,  22, -15, -38, -39, -26,  -7,   8,  15], dtype=int8)
 
     Args:
         waveform: int16, (samples,) or (count, samples).
@@ -59,6 +59,15 @@ def features(
     return out
 
 
+def model_inputs(waveform: NDArray[np.int16], frontend: Frontend = KEYWORDS) -> NDArray[np.float32]:
+    """The same as a network takes them: integers times ``frontend.unit``, in [-1, 1).
+
+    >>> model_inputs(np.zeros(16_000, np.int16)).shape
+    (49, 10)
+    """
+    return features(waveform, frontend) * np.float32(frontend.unit)
+
+
 def of_frames(frames: NDArray[np.int16], frontend: Frontend) -> Ints:
     """(count, frame) → (count, features)."""
     constants = _tables(frontend)
@@ -67,7 +76,9 @@ def of_frames(frames: NDArray[np.int16], frontend: Frontend) -> Ints:
     if frontend.coefficients is None:
         found = (logs * frontend.steps + (1 << 14)) >> 15
     else:
-        found = (_dct(logs, constants) * frontend.steps + (1 << 29)) >> 30
+        steps = np.full(frontend.features, frontend.steps * frontend.finer)
+        steps[0] = frontend.steps
+        found = (_dct(logs, constants) * steps + (1 << 29)) >> 30
     half = 2 ** (frontend.bits - 1)
     return np.clip(found, -half, half - 1)
 
@@ -131,7 +142,9 @@ def _energies(
     power = ((xr * xr + xi * xi) >> POWER_SHIFT).astype(np.uint64)
     total, rising = _sums(power, edges), _sums(power * rise, edges)
     falling = (total << np.uint64(15)) - rising
-    return np.asarray(rising[:, :-1] + falling[:, 1:] + np.uint64(1 << FLOOR), np.uint64)
+    return np.asarray(
+        rising[:, :-1] + falling[:, 1:] + np.uint64(1 << (UNIT + frontend.floor)), np.uint64
+    )
 
 
 def _sums(values: NDArray[np.uint64], edges: Ints) -> NDArray[np.uint64]:
