@@ -65,11 +65,10 @@ static inline int32_t model_turned(int32_t first, int32_t second, model_angle an
 #define MODEL_APART
 #endif
 
-/* Joins and halves every pair of numbers `apart` words from each other that meets this angle. */
-static MODEL_APART void model_join(int32_t *a, const int32_t *end, uint32_t apart,
-                                   model_angle angle)
+/* Joins and halves pairs of numbers `apart` words from each other, all of which meet this angle. */
+static MODEL_APART void model_join(int32_t *a, uint32_t pairs, uint32_t apart, model_angle angle)
 {
-    for (; a < end; a += 2 * apart) {
+    for (;; a += 2 * apart) {
         int32_t *const b = a + apart;
         const int32_t ar = a[0] >> 1, ai = a[1] >> 1, br = b[0], bi = b[1];
         const int32_t real = model_turned(br, bi, angle);
@@ -78,6 +77,9 @@ static MODEL_APART void model_join(int32_t *a, const int32_t *end, uint32_t apar
         a[1] = ai + imaginary;
         b[0] = ar - real;
         b[1] = ai - imaginary;
+        if (--pairs == 0) {
+            return;
+        }
     }
 }
 
@@ -87,9 +89,9 @@ static void model_transform(const int16_t *samples, int32_t *z)
     uint32_t length, j;
     model_place(samples, z);
     for (length = 2; length < MODEL_FFT / 2; length *= 2) {
+        const uint32_t step = MODEL_FFT / 2 / length;
         for (j = 0; j < length; ++j) {
-            const model_angle angle = model_angle_of(j * (MODEL_FFT / 2 / length));
-            model_join(z + 2 * j, z + MODEL_FFT, 2 * length, angle);
+            model_join(z + 2 * j, step / 2, 2 * length, model_angle_of(j * step));
         }
     }
 }
