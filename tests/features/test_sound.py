@@ -119,6 +119,8 @@ def test_shapes_are_those_the_networks_take():
     assert (features(waveforms)[3] == features(waveforms[3])).all()
     many = np.tile(waveforms, (5, 1))
     assert (features(many)[20:] == features(waveforms)).all()
+    assert (features(many.reshape(5, 5, -1))[4] == features(waveforms)).all()
+    assert features(many[:0]).shape == (0, 49, 10)
 
 
 def test_a_frame_does_not_depend_on_those_around_it():

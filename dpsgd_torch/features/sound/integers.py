@@ -35,11 +35,11 @@ def features(
     array([-62,  59,  22, -15, -38, -39, -26,  -7,   8,  15], dtype=int8)
 
     Args:
-        waveform: int16, (samples,) or (count, samples).
+        waveform: int16, (…, samples).
         frontend: what is computed.
 
     Returns:
-        (frames, features) or (count, frames, features), int8 or int16 as ``frontend.bits`` says.
+        (…, frames, features), int8 or int16 as ``frontend.bits`` says.
 
     Raises:
         ValueError: the waveform is not int16, or holds no frame.
@@ -47,16 +47,16 @@ def features(
     if waveform.dtype != np.int16:
         raise ValueError(f"waveform.dtype = {waveform.dtype}: must be int16")
     count = frontend.frames(waveform.shape[-1])
-    views = sliding_window_view(waveform, frontend.frame, axis=-1)[..., :: frontend.hop, :]
-    kind = np.int8 if frontend.bits == 8 else np.int16
-    out = np.empty((*waveform.shape[:-1], count, frontend.features), kind)
-    flat = out.reshape(-1, frontend.features)
+    waveforms = waveform.reshape(-1, waveform.shape[-1])
+    views = sliding_window_view(waveforms, frontend.frame, axis=1)[:, :: frontend.hop]
+    out = np.empty(
+        (len(waveforms), count, frontend.features), np.int8 if frontend.bits == 8 else np.int16
+    )
     rows = max(1, _AT_ONCE // count)
-    batch = views.reshape(-1, count, frontend.frame) if waveform.ndim == 1 else views
-    for start in range(0, len(batch), rows):
-        part = batch[start : start + rows].reshape(-1, frontend.frame)
-        flat[start * count : start * count + len(part)] = of_frames(part, frontend)
-    return out
+    for start in range(0, len(out), rows):
+        part = views[start : start + rows].reshape(-1, frontend.frame)
+        out[start : start + rows] = of_frames(part, frontend).reshape(-1, *out.shape[1:])
+    return out.reshape(*waveform.shape[:-1], *out.shape[1:])
 
 
 def model_inputs(waveform: NDArray[np.int16], frontend: Frontend = KEYWORDS) -> NDArray[np.float32]:
