@@ -10,6 +10,10 @@ emulator: they are no cycles.
             where its sources are: --cmsis-dsp, and --cmsis-core for the headers of CMSIS_6
     q31     its arm_mfcc_q31 likewise
     f32     its arm_mfcc_f32, on the board's floating-point unit
+
+Then what a stream adds to its frames and inferences, on the Cortex-M4F: instructions between two
+answers, and how many of them go into taking samples (for sound the harness's copy of them too) and
+letting windows slide.
 """
 
 from __future__ import annotations
@@ -24,12 +28,24 @@ from pathlib import Path
 
 import numpy as np
 import scipy.signal
+import torch
+from torch import nn
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.boards import Board, board
 from dpsgd_torch.export.c_text import array
+from dpsgd_torch.export.compiler import compile_model
 from dpsgd_torch.export.emulate import BoardRun, available_boards, missing_tools, run_on
-from dpsgd_torch.export.frontend.as_model import CALL, from_bytes, frontend_as_model, sample_bytes
+from dpsgd_torch.export.frontend import Stream
+from dpsgd_torch.export.frontend.as_model import (
+    CALL,
+    from_bytes,
+    frontend_as_model,
+    sample_bytes,
+    stream_as_model,
+)
+from dpsgd_torch.export.to_c import to_c
+from dpsgd_torch.export.to_onnx import to_onnx
 from dpsgd_torch.features.sound import KEYWORDS, MACHINES, Frontend
 from dpsgd_torch.features.sound.integers import of_frames
 from dpsgd_torch.features.sound.tables import tables
@@ -96,15 +112,17 @@ def main() -> None:
     arguments = _arguments()
     tell_machine()
     rng = np.random.default_rng(SEED)
+    costs = {}
     for name, frontend in (("MFCC, keywords", KEYWORDS), ("log-mel, machines", MACHINES)):
         print(f"\n{name:28} {'who':5} {'flash KB':>9} {'RAM KB':>7} {'instructions':>13}  a frame")
         frames = np.clip(rng.normal(0, 3000, (FRAMES, frontend.frame)), -32768, 32767)
         frames = np.rint(frames).astype(np.int16)
         for each in available_boards():
             try:
-                measure_ours(each, frontend, frames)
+                costs[name, each.name] = measure_ours(each, frontend, frames)
             except ExportError as error:
                 print(f"{each!s:28} {'ours':5} {str(error)[-60:]}")
+    measure_streams(costs)
     if arguments.cmsis_dsp and arguments.cmsis_core:
         print(
             f"\n{'MFCC, keywords':28} {'who':5} {'flash KB':>9} {'RAM KB':>7} {'instructions':>13}"
@@ -116,7 +134,8 @@ def main() -> None:
         print(line)
 
 
-def measure_ours(where: Board, frontend: Frontend, frames: np.ndarray) -> None:
+def measure_ours(where: Board, frontend: Frontend, frames: np.ndarray) -> float:
+    """Instructions a frame."""
     sources = frontend_as_model(frontend)
     inputs = sample_bytes(frames)
     ran = run_on(where, sources, inputs)
@@ -124,6 +143,38 @@ def measure_ours(where: Board, frontend: Frontend, frames: np.ndarray) -> None:
     bare = run_on(where, {**sources, "model.c": WITHOUT}, inputs)
     assert CALL in sources["model.c"]
     _print(where, "ours", ran, bare, frontend, f"{differ} of {ran.outputs.size} differ")
+    return ran.instructions_per_inference - bare.instructions_per_inference
+
+
+def measure_streams(costs: dict[tuple[str, str], float]) -> None:
+    """Each with a network of one dense layer: what is its own is subtracted anyway."""
+    where = board(PEERS_BOARD)
+    if where not in available_boards():
+        return
+    print(f"\n{'a stream on ' + where.core:40} {'instructions':>13}  between two answers")
+    rng = np.random.default_rng(SEED)
+    for name, size, stream in (
+        ("gestures, every 12 samples of motion", 714, Stream(channels=6, every=12)),
+        ("keywords, every 3200 samples of sound", 490, Stream(every=3200, frontend=KEYWORDS)),
+    ):
+        torch.manual_seed(SEED)
+        graph = to_onnx(nn.Linear(size, 12).eval(), (size,), {})
+        program = compile_model(graph, input_range=KEYWORDS.input_range)
+        blocks = 40
+        low, kind = (-20_000, np.int16) if stream.frontend else (-128, np.int8)
+        values = rng.integers(low, -low, (blocks, stream.every * stream.channels)).astype(kind)
+        inputs = sample_bytes(values) if stream.frontend else values
+        whole = run_on(where, stream_as_model(program, stream), inputs)
+        alone = run_on(where, to_c(program), np.zeros((4, size), np.int8))
+        taken = blocks * stream.every
+        answers = 1 + (taken - stream.samples(size)) // stream.every
+        total = whole.instructions_per_inference * blocks
+        frames = 0.0
+        if stream.frontend:
+            frames = costs["MFCC, keywords", where.name] * stream.frontend.frames(taken)
+        own = total - frames - answers * alone.instructions_per_inference
+        each = frames / blocks + alone.instructions_per_inference + own / blocks
+        print(f"{name:40} {each:13,.0f}  {own / blocks:,.0f} of them the stream's own")
 
 
 def measure_peer(name: str, arguments: argparse.Namespace, frames: np.ndarray) -> None:
