@@ -15,6 +15,7 @@ from dpsgd_torch.export.host import run_many_on_host, run_on_host
 from dpsgd_torch.export.toolchain import has
 from dpsgd_torch.features.sound import KEYWORDS, MACHINES, Frontend
 from dpsgd_torch.features.sound.integers import of_frames
+from dpsgd_torch.features.sound.tables import tables
 
 OTHERS = [
     Frontend(frame=480, fft=512, window="hamming", coefficients=13, bits=16, steps=256),
@@ -30,7 +31,7 @@ OTHERS = [
         floor=-60,
         reference=-64,
     ),
-    Frontend(frame=128, hop=64, fft=128, bands=10, coefficients=7, reference=-1),
+    Frontend(frame=128, hop=64, fft=128, bands=10, coefficients=7, floor=-10, reference=-1),
 ]
 
 
@@ -40,7 +41,7 @@ def frames_of(frontend, every=8):
     return np.concatenate(
         [
             np.lib.stride_tricks.sliding_window_view(waveform, frontend.frame)[
-                :: frontend.frame // 2 * every
+                :: max(2000, frontend.frame // 2 * every)
             ]
             for waveform in waveforms
         ]
@@ -77,6 +78,43 @@ def test_other_front_ends_equal_numpy_under_sanitizers():
 @pytest.mark.parametrize("compiler", ["gcc", "clang", "zig"])
 def test_other_front_ends_equal_numpy_with_every_compiler(compiler):
     assert differences(OTHERS, compiler, sanitize=False) == 0
+
+
+def random_frontend(rng):
+    """Any that is not refused."""
+    while True:
+        fft, bands = int(rng.choice([128, 256, 512, 1024, 2048])), 2 * int(rng.integers(1, 65))
+        frame = 2 * int(rng.integers(1, fft // 2 + 1))
+        coefficients = None if rng.random() < 0.3 else int(rng.integers(1, bands + 1))
+        finer = 1 if coefficients is None else int(rng.integers(1, 5))
+        frontend = Frontend(
+            fft=fft,
+            frame=frame,
+            hop=int(rng.integers(1, frame + 1)),
+            window=str(rng.choice(["hann", "hamming"])),
+            bands=bands,
+            low=float(rng.choice([0, 20, 300, 1000])),
+            high=float(rng.choice([3000, 4000, 8000])),
+            coefficients=coefficients,
+            bits=int(rng.choice([8, 16])),
+            steps=int(rng.integers(1, 512 // finer + 1)),
+            finer=finer,
+            floor=int(rng.integers(-60, -9)),
+            reference=int(rng.integers(-64, 0)),
+        )
+        try:
+            tables(frontend)
+        except ValueError:  # a band between two bins
+            continue
+        return frontend
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(8))
+def test_random_front_ends_equal_numpy_under_sanitizers(seed):
+    rng = np.random.default_rng(seed)
+    frontends = [random_frontend(rng) for _ in range(6)]
+    assert differences(frontends, "gcc" if has("gcc") else "zig", sanitize=True) == 0
 
 
 @pytest.mark.parametrize("frontend", [KEYWORDS, MACHINES], ids=["keywords", "machines"])

@@ -154,6 +154,7 @@ def test_the_tables_are_the_same_on_every_machine():
         ({"steps": 257}, "their product must be from 1 to 512"),
         ({"coefficients": None}, "finer = 2: log-mel energies have one scale"),
         ({"floor": -61}, "floor = -61"),
+        ({"floor": -9}, "floor = -9: must lie between -60 and -10"),
         ({"reference": 3}, "reference = 3"),
     ],
 )

@@ -84,8 +84,8 @@ class Frontend:
             )
         if self.coefficients is None and self.finer != 1:
             raise ValueError(f"finer = {self.finer}: log-mel energies have one scale; use 1")
-        if not -60 <= self.floor <= -1:
-            raise ValueError(f"floor = {self.floor}: must lie between -60 and -1")
+        if not -60 <= self.floor <= -10:
+            raise ValueError(f"floor = {self.floor}: must lie between -60 and -10")
         if not -UNIT < self.reference < 0:
             raise ValueError(f"reference = {self.reference}: must lie between {1 - UNIT} and -1")
 
