@@ -18,7 +18,7 @@ from dpsgd_torch.features.sound.integers import of_frames
 from dpsgd_torch.features.sound.tables import tables
 
 OTHERS = [
-    Frontend(frame=480, fft=512, window="hamming", coefficients=13, bits=16, steps=256),
+    Frontend(frame=480, fft=512, window="hamming", coefficients=13, bits=16, steps=128),
     Frontend(frame=400, hop=160, fft=1024, bands=128, low=300.0, high=8000.0, coefficients=128),
     Frontend(
         frame=2048,
@@ -139,7 +139,7 @@ def test_both_front_ends_equal_numpy_on_boards(board, frontend):
 
 
 def test_one_changed_constant_is_noticed():
-    fine = dataclasses.replace(KEYWORDS, bits=16, steps=256)
+    fine = dataclasses.replace(KEYWORDS, bits=16, steps=128)
     frames = frames_of(fine)
     sources = frontend_as_model(fine)
     assert "2147483647," in sources["model.c"]

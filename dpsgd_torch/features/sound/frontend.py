@@ -27,7 +27,7 @@ class Frontend:
     that many times 2^(1 - bits), which lies in [-1, 1).
 
     >>> KEYWORDS.frames(16_000), KEYWORDS.features, KEYWORDS.scales[:2].round(4).tolist()
-    (49, 10, [0.6931, 0.3466])
+    (49, 10, [0.6931, 0.1733])
 
     Attributes:
         frame, hop: samples.
@@ -52,7 +52,7 @@ class Frontend:
     coefficients: int | None = 10
     bits: Literal[8, 16] = 8
     steps: int = 1
-    finer: int = 2
+    finer: int = 4
     floor: int = -36
     reference: int = -22
 
