@@ -82,12 +82,14 @@ WRONG = {
         ("export.saved_model", "dpsgd_torch.app.presets"),
         ("export.deliver", "dpsgd_torch.tasks.registry"),
         ("export.graph", "dpsgd_torch.app.config"),
+        ("export.frontend.to_c", "dpsgd_torch.tasks.task"),
     ],
     "features": [
         ("features.recipe", "dpsgd_torch.tasks.image_features"),
         ("features.made_up.digits", "dpsgd_torch.data.arrays"),
         ("features.made_up.digits", "sklearn"),
         ("features.frozen", "dpsgd_torch.training.loop"),
+        ("features.sound.tables", "dpsgd_torch.tasks.task"),
     ],
     "optim": [
         ("optim.base", "dpsgd_torch.noise.base"),

@@ -1,1 +1,1 @@
-"""Features of images that rest on no private data: fixed transforms, and made-up images."""
+"""Features of images and sound that rest on no private data: fixed transforms, made-up images."""
