@@ -163,23 +163,24 @@ def test_a_bad_recording_is_refused_by_name(spoil, words, commands):
     assert "\n" not in str(refused.value)
 
 
-def test_a_folder_that_is_no_speech_commands_is_refused_by_what_it_lacks(commands, tmp_path):
-    def refused(words):
-        with pytest.raises(DataError, match=words):
-            read_commands(commands, 1)
+def refused(read, folder, words):
+    with pytest.raises(DataError, match=words):
+        read(folder, 1)
 
+
+def test_a_folder_that_is_no_speech_commands_is_refused_by_what_it_lacks(commands):
     (commands / "up" / "nobody.wav").write_bytes(b"")
-    refused(r"nobody\.wav: its name does not say the speaker")
+    refused(read_commands, commands, r"nobody\.wav: its name does not say the speaker")
     (commands / "up" / "nobody.wav").unlink()
     (commands / "testing_list.txt").write_text("up/gone.wav\n")
-    refused(r"testing_list\.txt, line 1: 'up/gone\.wav' is not there")
+    refused(read_commands, commands, r"testing_list\.txt, line 1: 'up/gone\.wav' is not there")
     (commands / "testing_list.txt").write_text("")
     (commands / "_background_noise_" / "hum.wav").unlink()
-    refused("_background_noise_ has no WAV file")
+    refused(read_commands, commands, "_background_noise_ has no WAV file")
     (commands / "down").rename(commands / "downwards")
-    refused("has no folder down")
+    refused(read_commands, commands, "has no folder down")
     (commands / "validation_list.txt").unlink()
-    refused(r"validation_list\.txt: cannot be read")
+    refused(read_commands, commands, r"validation_list\.txt: cannot be read")
 
 
 @pytest.fixture
@@ -232,23 +233,19 @@ def test_a_bad_machine_sound_is_refused_by_name(spoil, words, machine):
 
 
 def test_machine_folders_that_do_not_fit_are_refused_by_name(machine):
-    def refused(words):
-        with pytest.raises(DataError, match=words):
-            read_machines(machine, 5)
-
     short = machine / "train" / "normal_id_01_00000009.wav"
     write(short, 3071)
-    refused(r"00000009\.wav: has 3071 samples; needs 3072, five frames")
+    refused(read_machines, machine, r"00000009\.wav: has 3071 samples; needs 3072, five frames")
     short.rename(machine / "train" / "usual.wav")
-    refused(r"usual\.wav: its name begins with neither")
+    refused(read_machines, machine, r"usual\.wav: its name begins with neither")
     write(machine / "train" / "usual.wav", 3072)
     (machine / "train" / "usual.wav").rename(machine / "train" / "anomaly_id_01.wav")
-    refused(r"anomaly_id_01\.wav: is unusual and to be trained on")
+    refused(read_machines, machine, r"anomaly_id_01\.wav: is unusual and to be trained on")
     (machine / "train" / "anomaly_id_01.wav").unlink()
     (machine / "test" / "anomaly_id_01_00000000.wav").unlink()
-    refused("test: has normal recordings alone; needs both")
+    refused(read_machines, machine, "test: has normal recordings alone; needs both")
     (machine / "test" / "normal_id_01_00000000.wav").unlink()
-    refused("test has no WAV file")
+    refused(read_machines, machine, "test has no WAV file")
 
 
 def test_coefficients_hear_pitch_and_loudness_and_stay_in_their_range():

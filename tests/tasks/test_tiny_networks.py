@@ -87,9 +87,9 @@ def test_zeros_are_padded_where_tensorflow_pads_them(size, kernel, stride):
         around.append((whole // 2, whole - whole // 2))
     padded = functional.pad(images, (*around[1], *around[0]))
     last = model[-1]
-    torch.testing.assert_close(
-        model(images), functional.conv2d(padded, last.weight, last.bias, stride=stride)
-    )
+    expected = functional.conv2d(padded, last.weight, last.bias, stride=stride)
+    assert expected.shape[2:] == tuple(math.ceil(n / stride) for n in size)
+    torch.testing.assert_close(model(images), expected)
 
 
 @EACH
