@@ -45,10 +45,7 @@ def convolution(
     ... ).shape
     torch.Size([1, 4, 25, 5])
     """
-    whole = [
-        max(0, (-(-n // stride) - 1) * stride + k - n) for n, k in zip(size, kernel, strict=True)
-    ]
-    (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in whole)
+    (top, bottom), (left, right) = (_same(*each, stride) for each in zip(size, kernel, strict=True))
     layers: list[nn.Module] = []
     if (top, left) != (bottom, right):
         layers, top, left = [nn.ZeroPad2d((left, right, top, bottom))], 0, 0

@@ -59,6 +59,11 @@ def test_a_preset_trains_and_its_statement_says_that_the_data_is_made_up(name, r
     assert 0 <= score <= 1
 
 
+def test_the_report_of_an_autoencoder_does_not_speak_of_classes(ran):
+    report = (ran("anomaly-detection") / "report.html").read_text()
+    assert "the model tells values, not a class" in report
+
+
 @pytest.mark.parametrize("name", BARE)
 def test_what_was_trained_goes_onto_a_board(name, ran):
     out = ran(name)

@@ -54,8 +54,12 @@ class Facts:
                     f"{config.preset}; {ADVICE}"
                 )
         labels, synthetic = data.get("labels"), data.get("synthetic")
-        named = isinstance(labels, list) and len(labels) > 1 and all(map(is_plain, labels))
-        if not (labels == [] if expected["output"] == "values" else named):
+        values = expected["output"] == "values"
+        if not (
+            isinstance(labels, list)
+            and all(map(is_plain, labels))
+            and (not labels if values else len(labels) > 1)
+        ):
             raise RunError(
                 f"{where}: labels = {shown(labels)}: must be names of printable characters, none "
                 f"where outputs are values; {ADVICE}"

@@ -36,7 +36,7 @@ class Cifar(TaskKind):
                 "noise_multiplier": None,
                 "epsilon": 8.0,
                 "optimizer": "adam",
-                "learning_rate": 0.003,
+                "learning_rate": 0.01,
                 "rate_schedule": "linear:0",
                 "made_up_rows": 2000,
             },
