@@ -41,14 +41,18 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="a folder of recorded gestures")
     parser.add_argument("--presets", nargs="+", default=["gesture", "gesture-notebook"])
     options = parser.parse_args()
-    print(f"machine: {platform.platform()}, {os.cpu_count()} cores, one used")
-    print(f"Python {platform.python_version()}, torch {version('torch')}, "
-          f"opacus {version('opacus')}; data: {options.data_dir or 'made up'}\n")  # fmt: skip
+    told_machine(options.data_dir)
     print(f"{'':28}{'accuracy: median':>18}{'range':>20}{'ε':>10}{'seconds':>10}")
     for preset in options.presets:
         for name, changes in variants(preset):
             runs = [outcome(preset, changes, seed, options.data_dir) for seed in options.seeds]
             row(f"{preset}{name}", runs)
+
+
+def told_machine(data_dir: Path | None) -> None:
+    print(f"machine: {platform.platform()}, {os.cpu_count()} cores, one used")
+    print(f"Python {platform.python_version()}, torch {version('torch')}, "
+          f"opacus {version('opacus')}; data: {data_dir or 'made up'}\n")  # fmt: skip
 
 
 def variants(preset: str) -> list[tuple[str, dict[str, object]]]:
@@ -61,7 +65,7 @@ def outcome(
     preset: str, changes: dict[str, object], seed: int, data_dir: Path | None
 ) -> tuple[Outcome, float]:
     made = PRESETS[preset]()
-    config = dataclasses.replace(made.config, seed=seed, **changes)  # type: ignore[arg-type]
+    config = made.config.changed(seed=seed, **changes)
     with tempfile.TemporaryDirectory() as folder:
         request = Request(
             preset=dataclasses.replace(made, config=config), data_dir=data_dir,

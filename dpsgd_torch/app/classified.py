@@ -72,6 +72,8 @@ def classify(models: Sequence[nn.Module], test: Data | None, task: Task) -> Clas
     """Count over all of ``models``, or say in words why there is nothing to count."""
     if test is None or task.test is None:
         return "the task has no test rows whose classes are known."
+    if task.output == "values":
+        return "the model tells values, not a class."
     targets = task.test[1]
     if not isinstance(targets, torch.Tensor) or targets.is_floating_point():
         return "a row has several labels here, none, one or more of which are right."

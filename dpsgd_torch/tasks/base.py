@@ -173,6 +173,8 @@ class TaskKind(ABC):
     may_be_synthetic: ClassVar[bool] = False
     not_made_up: ClassVar[str] = "none is made up for this task"
     """Why there is no made-up data to train on, empty where ``made_up`` gives some."""
+    units: ClassVar[tuple[str, ...]] = ()
+    """Ids that its rows can have, whose privacy can be asked for, of a task that is exported."""
     not_exported: ClassVar[str] = ""
     """Why its model is not carried to a microcontroller, and what to do instead."""
 

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from dpsgd_torch.errors import ConfigError
 from dpsgd_torch.tasks.base import Knobs, TaskKind
+from dpsgd_torch.tasks.cifar.kind import Cifar
 from dpsgd_torch.tasks.digits.kind import Digits
 from dpsgd_torch.tasks.drug_responses.kind import DrugResponses
 from dpsgd_torch.tasks.gestures.kind import Gestures
+from dpsgd_torch.tasks.machines.kind import Machines
 from dpsgd_torch.tasks.mnist.kind import FashionMnist, Mnist
+from dpsgd_torch.tasks.speech.kind import Speech
 from dpsgd_torch.tasks.text.kind import Text
+from dpsgd_torch.tasks.wake_words.kind import WakeWords
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +50,10 @@ def register(kind: TaskKind) -> TaskKind:
     return kind
 
 
-for _kind in (Mnist(), FashionMnist(), Digits(), Gestures(), DrugResponses(), Text()):
+for _kind in (
+    Mnist(), FashionMnist(), Digits(), Gestures(), DrugResponses(), Text(),
+    Speech(), WakeWords(), Cifar(), Machines(),
+):  # fmt: skip
     register(_kind)
 
 

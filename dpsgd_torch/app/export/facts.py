@@ -19,8 +19,6 @@ from dpsgd_torch.export.declared import is_plain
 from dpsgd_torch.export.promise import ADVICE, Promise
 from dpsgd_torch.tasks.registry import kind_of
 
-_UNITS = ("record",)  # tasks that are exported have no ids
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -56,10 +54,15 @@ class Facts:
                     f"{config.preset}; {ADVICE}"
                 )
         labels, synthetic = data.get("labels"), data.get("synthetic")
-        if not (isinstance(labels, list) and len(labels) > 1 and all(map(is_plain, labels))):
+        values = expected["output"] == "values"
+        if not (
+            isinstance(labels, list)
+            and all(map(is_plain, labels))
+            and (not labels if values else len(labels) > 1)
+        ):
             raise RunError(
-                f"{where}: labels = {shown(labels)}: must be names of printable characters; "
-                f"{ADVICE}"
+                f"{where}: labels = {shown(labels)}: must be names of printable characters, none "
+                f"where outputs are values; {ADVICE}"
             )
         if len(set(labels)) < len(labels):
             raise RunError(f"{where}: labels = {shown(labels)}: must differ; {ADVICE}")
@@ -81,7 +84,7 @@ def promise_of(config: RunConfig, folder: Path) -> Promise:
         return Promise("config.json", Relation.LABEL_CHANGE, "one label")
     if not config.dp:
         return Promise("config.json", None)
-    if config.privacy_unit not in _UNITS:
+    if config.privacy_unit not in ("record", *kind_of(config.dataset).units):
         raise RunError(
             f"{folder / 'config.json'}: privacy_unit = {shown(config.privacy_unit)}: the data of "
             f"{config.preset} has no such ids; {ADVICE}"

@@ -1,0 +1,1 @@
+"""CIFAR-10's 32×32 colour images."""

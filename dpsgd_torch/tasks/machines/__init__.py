@@ -1,0 +1,1 @@
+"""Sounds of machines, to tell when one is not as usual."""

@@ -1,0 +1,1 @@
+"""Spoken keywords, one second each."""

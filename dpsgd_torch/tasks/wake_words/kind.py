@@ -1,0 +1,82 @@
+"""The visual-wake-words task, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpsgd_torch.tasks.base import PresetValues, TaskKind, knob
+from dpsgd_torch.tasks.tiny import MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED, TinyKnobs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from dpsgd_torch.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class WakeWordsKnobs(TinyKnobs):
+    one_in: int = knob(
+        1,
+        "of a folder's images, one in so many is read, by its name alone; 10,000 take 1.1 GB",
+        rule="count",
+        since=3,
+    )
+
+
+class WakeWords(TaskKind):
+    """Images with and without a person, or made-up figures."""
+
+    name = "wake-words"
+    what = "visual wake words"
+    knobs = WakeWordsKnobs
+    may_be_synthetic = True
+    not_made_up = ""
+    presets = (
+        PresetValues(
+            "wake-words",
+            "MLPerf Tiny's MobileNetV1 on a folder of images, or on made-up figures",
+            values={
+                "dataset_size": None,
+                "epochs": 4,
+                "batch_size": 100,
+                "clip_norm": 1.0,
+                "noise_multiplier": None,
+                "epsilon": 8.0,
+                "optimizer": "adam",
+                "learning_rate": 0.01,
+                "rate_schedule": "linear:0",
+                "made_up_rows": 1000,
+            },
+        ),
+    )
+
+    def load(self, knobs: WakeWordsKnobs, data_dir: Path | None, partial: str) -> Task:
+        from dpsgd_torch.tasks.wake_words.task import made_up_figures_task, wake_words_task
+
+        if data_dir:
+            return wake_words_task(knobs.norm, data_dir, knobs.one_in)
+        rows = knobs.made_up_rows
+        return made_up_figures_task(knobs.norm, rows, knobs.made_up_test_rows, MADE_UP_SEED)
+
+    def made_up(self, knobs: WakeWordsKnobs, rows: int, test_rows: int) -> Task:
+        from dpsgd_torch.tasks.wake_words.task import made_up_figures_task
+
+        return made_up_figures_task(knobs.norm, rows, test_rows, OTHER_SEED)
+
+    def architecture(self, knobs: WakeWordsKnobs, labels: tuple[str, ...]) -> nn.Module:
+        import torch
+
+        from dpsgd_torch.tasks.wake_words.model import mobilenet
+
+        return mobilenet(torch.Generator(), len(labels), knobs.norm)
+
+    def public_inputs(self, knobs: WakeWordsKnobs) -> Callable[[int], torch.Tensor]:
+        import torch
+
+        from dpsgd_torch.tasks.wake_words.synthetic import synthetic_figures
+
+        return lambda count: torch.from_numpy(synthetic_figures(count, PUBLIC_SEED)[0])
