@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from dpsgd_torch.features.cache import digest, kept
+from dpsgd_torch.features.convolutions import RandomConvolutions
 from dpsgd_torch.features.made_up.kinds import MADE_UP, NONE, made_up
 from dpsgd_torch.features.pretrained import WIDTH, Pretrained
 from dpsgd_torch.features.scattering import Scattering
@@ -18,7 +19,7 @@ from dpsgd_torch.features.whitening import Whitening
 _MADE = 8000  # images to whiten by
 _SEED = 20261129
 _GAIN = 20  # of the logarithm: a scattering value of 1/20 is where it bends
-_NET_RIDGE = 0.1  # of the network's features, as a share of their mean variance
+_SHARE = 0.1  # λ of convolutions and of the network's values: of their mean variance
 _ROWS = 500  # at once: what lies between image and features is 8 MB a thousand values
 _SLOW = 5000  # rows from which on it is said that this takes a while
 
@@ -40,6 +41,8 @@ class Recipe:
         norm: of every row's features, and of the network's again.
         pretrained_on: made-up images with classes, of which a CNN learnt what it says of others:
             192 values more; "none" for none.
+        kernels: of random convolutions, cut from the images that whiten; as many directions of
+            theirs more; None for none.
 
     >>> recipe = Recipe(made_up="leaves", directions=5, scales=1, made=100)
     >>> recipe(torch.rand(2, 1, 8, 8)).shape
@@ -53,20 +56,25 @@ class Recipe:
     norm: float = 4.0
     made: int = _MADE
     pretrained_on: str = NONE
+    kernels: int | None = None
     folder: Path | None = None
     """To keep the basis and all features in; none: nowhere."""
 
     @property
     def settings(self) -> tuple[object, ...]:
         ours = (self.made_up, self.directions, self.ridge, self.scales, self.norm, self.made)
-        return (*ours, self.pretrained_on)
+        return (*ours, self.pretrained_on, self.kernels)
 
     @property
     def prior(self) -> str:
         """What is known beforehand, in words for the statement."""
         words = "a fixed scattering transform"
+        by = "whitened by"
+        if self.kernels is not None:
+            words += f" and {self.kernels} random convolutions"
+            by = "cut from and whitened by"
         if self.made_up != NONE:
-            words += f", whitened by {made_up(self.made_up).prior}"
+            words += f", {by} {made_up(self.made_up).prior}"
         if self.pretrained_on != NONE:
             words += f"; and what a CNN learnt of {made_up(self.pretrained_on).prior}"
         return words if set(self._made_of) != {NONE} else f"{words} {_ALONE}"
@@ -99,7 +107,7 @@ class Recipe:
     def _made(self, images: torch.Tensor, told: bool = False) -> torch.Tensor:
         if told and len(images) >= _SLOW:
             print(
-                f"features of {len(images)} images: once, some 0.5 ms each; kept in {self.folder} "
+                f"features of {len(images)} images: once, about 1 ms each; kept in {self.folder} "
                 "(mode 0700), where they are as private as the images: ε covers none of it",
                 file=sys.stderr,
             )
@@ -109,18 +117,23 @@ class Recipe:
         )
 
     def _parts(self, side: int) -> list[Transform]:
-        """The scattering transform and, where one is asked for, the network, each whitened."""
+        """The scattering transform and what else is asked for, each whitened."""
         scattering = _transform(side, self.scales)
         if self.made_up == NONE:
             parts = [_scaled(scattering, self.norm)]
         else:
-            ours = (side, self.settings[:-1])
+            ours = (side, self.settings[:-2])
             parts = [self._whitened(scattering, side, self.directions, self.ridge, ours)]
+        if self.kernels is not None:
+            images, _ = made_up(self.made_up).make(self.made, side, _SEED)
+            cut = RandomConvolutions.of(images, count=self.kernels)
+            theirs = (side, self.settings[:-2], self.kernels)
+            parts.append(self._whitened(cut, side, self.directions, None, theirs))
         if self.pretrained_on != NONE:
             net = Pretrained(made_up=self.pretrained_on, side=side, folder=self.folder)()
             by = self.pretrained_on if self.made_up == NONE else self.made_up
-            theirs = (side, by, self.norm, self.made, self.pretrained_on)
-            parts.append(self._whitened(net, side, WIDTH, None, theirs, by=by))
+            its = (side, by, self.norm, self.made, self.pretrained_on)
+            parts.append(self._whitened(net, side, WIDTH, None, its, by=by))
         return parts
 
     def _whitened(
@@ -137,7 +150,7 @@ class Recipe:
         def make() -> torch.Tensor:
             images, _ = made_up(by or self.made_up).make(self.made, side, _SEED)
             features = torch.cat([transform(part) for part in images.split(_ROWS)])
-            added = float(features.var(dim=0).mean()) * _NET_RIDGE if ridge is None else ridge
+            added = float(features.var(dim=0).mean()) * _SHARE if ridge is None else ridge
             found = Whitening.of(features, count=count, ridge=added, norm=self.norm)
             return torch.cat([found.mean[:, None], found.directions], dim=1)
 

@@ -95,6 +95,12 @@ class ImageKnobs(Knobs):
         choices=("digits", "signs", "things", "none"),
         since=3,
     )
+    kernels: int | None = knob(
+        None,
+        "so many random convolutions as well, cut from the made-up images that whiten",
+        rule="count",
+        since=3,
+    )
     prior: bool = knob(
         True,
         "allow made-up images that know the classes; --no-prior puts random signs there",
@@ -114,6 +120,12 @@ class ImageKnobs(Knobs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            self.kernels is None or self.whitened_by != "none",
+            "kernels",
+            self.kernels,
+            "are cut from the images that whiten; drop it, or --whitened-by none",
+        )
         require(self.scales <= 2, "scales", self.scales, "must be 1 or 2")
         require(
             self.transform == "none" or not self.dropout,
