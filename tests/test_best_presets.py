@@ -90,6 +90,7 @@ def test_a_head_is_not_exported_without_its_features():
     [
         (["--scales", "3"], "scales = 3: must be 1 or 2"),
         (["--dropout", "0.5"], "dropout = 0.5: is for the CNN"),
+        (["--kernels", "9", "--whitened-by", "none"], "kernels = 9: are cut from the images that"),
         (["--ridge", "0"], "ridge = 0.0: must lie between"),
         (["--directions", "0"], "directions = 0: must be a whole number"),
     ],

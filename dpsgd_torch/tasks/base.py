@@ -95,11 +95,8 @@ class ImageKnobs(Knobs):
         choices=("digits", "signs", "things", "none"),
         since=3,
     )
-    kernels: int | None = knob(
-        None,
-        "so many random convolutions as well, cut from the made-up images that whiten",
-        rule="count",
-        since=3,
+    kernels: int = knob(
+        0, "random convolutions as well, cut from the made-up images that whiten; 0: none", since=3
     )
     prior: bool = knob(
         True,
@@ -120,8 +117,9 @@ class ImageKnobs(Knobs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.kernels >= 0, "kernels", self.kernels, "must be a whole number ≥ 0")
         require(
-            self.kernels is None or self.whitened_by != "none",
+            not self.kernels or self.whitened_by != "none",
             "kernels",
             self.kernels,
             "are cut from the images that whiten; drop it, or --whitened-by none",

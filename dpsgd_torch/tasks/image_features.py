@@ -56,7 +56,7 @@ def recipe_of(knobs: ImageKnobs) -> Recipe:
         made_up=allowed(knobs.whitened_by),
         pretrained_on=allowed(knobs.pretrained_on),
         directions=knobs.directions,
-        kernels=knobs.kernels,
+        kernels=knobs.kernels or None,
         ridge=knobs.ridge,
         scales=knobs.scales,
         folder=cache_folder() if knobs.keep_features else None,

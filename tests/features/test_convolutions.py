@@ -111,5 +111,7 @@ def test_the_statement_says_what_they_were_cut_from():
 def test_they_are_refused_where_there_is_nothing_to_cut(images):
     with pytest.raises(ConfigError, match="kernels = 300: are cut from the images that whiten"):
         ImageKnobs(kernels=300, whitened_by="none")
+    with pytest.raises(ConfigError, match="kernels = -1: must be a whole number"):
+        ImageKnobs(kernels=-1)
     with pytest.raises(ConfigError, match="kernels = 5: images of side 14 have no 3×3 patches"):
         RandomConvolutions.of(images, count=5, size=13)
