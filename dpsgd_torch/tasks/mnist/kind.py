@@ -162,6 +162,7 @@ class FashionMnist(Mnist):
             + " Six runs at other rates, without convolutions, had been seen on Fashion-MNIST's "
             "test images when 64 √ε was taken, near the lowest that 60,000 made-up images hardly "
             "told apart; convolutions and 43 √ε are what made-up images say. Eight sets of "
-            "features were then compared on its training images, and nothing was changed.",
+            "features were compared on its training images before the rate was; made-up images "
+            "alone were followed.",
         ),
     )
