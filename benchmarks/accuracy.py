@@ -6,8 +6,8 @@ first run and read from the cache by the others. The first two runs of a row are
 seconds are told; the others are calls of the same command's main in this process. `--made-up`
 prints in place of it what made-up images alone say, no data set is opened: a head is privately
 trained on images of classes that the features know nothing of (digits, by features that rest on
-signs; things of other plans, loosely built), and tried on others of them, by ε and learning rate;
-then without noise, and without a clip either, which tells what limits it.
+signs; things of other plans, loosely built, or `--bent` objects), and tried on others of them, by ε
+and learning rate; then without noise, and without a clip either, which tells what limits it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from statistics import mean
 from typing import Any
 
 from command import conditions, runs, seconds, spread
-from stand_ins import noise_for, reached, settings
+from stand_ins import bent_objects, noise_for, reached, settings
 
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.presets import PRESETS
@@ -67,6 +67,8 @@ def parse() -> argparse.Namespace:
     add("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="S", help="a run each")
     add("--no-prior", action="store_true", help="a second row each, without class knowledge")
     add("--made-up", action="store_true", help="try learning rates on made-up images instead")
+    add("--bent", action="store_true",
+        help="with --made-up, bent objects for the stand-ins of fashion-best")  # fmt: skip
     add("--records", type=int, default=12_000, metavar="N",
         help="with --made-up, images to train on at most (12000)")  # fmt: skip
     add(
@@ -110,7 +112,7 @@ def made_up(preset: str, options: argparse.Namespace) -> None:
     chosen = PRESETS[preset]().changed(settings(options.settings))
     n = chosen.config.dataset_size or 0
     share = min(options.records, n) / n
-    images, classes = _unknown(preset, round(share * n) + _TRIED)
+    images, classes = _unknown(preset, round(share * n) + _TRIED, options)
     features = recipe_of(chosen.config.changed(prior=False).task)(images)  # type: ignore[arg-type]
     train, test = ((features[at], classes[at]) for at in (slice(_TRIED, None), slice(_TRIED)))
     print(f"{preset}: accuracy in % on made-up images; learning rates × {_MULTIPLES}")
@@ -141,8 +143,10 @@ def made_up(preset: str, options: argparse.Namespace) -> None:
         )
 
 
-def _unknown(preset: str, count: int) -> Pair:
+def _unknown(preset: str, count: int, options: argparse.Namespace) -> Pair:
     """Images of classes that no CNN of a run without class knowledge has seen."""
+    if preset == "fashion-best" and options.bent:
+        return bent_objects(count, _SIDES[preset])
     if preset == "fashion-best":
         return made_up_things(count, _SIDES[preset], 11, classes=10, plans=7, loose=2.5)
     return made_up_digits(count, _SIDES[preset], 11)

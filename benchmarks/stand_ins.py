@@ -12,9 +12,12 @@ from accountant import Event, calibrate_noise, dpsgd_event, dpsgd_steps
 from dpsgd_torch import Privacy, Trainer
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.features.made_up.digits import made_up_digits
+from dpsgd_torch.features.made_up.objects import made_up_objects
 from dpsgd_torch.tasks.image_features import linear_head
 from dpsgd_torch.tasks.task import Pair, accuracy
 
+_TEMPLATES = 4  # a class
+_AT_ONCE = 1000
 _FINE = 32  # the side that digits of another pen are drawn on
 
 
@@ -40,6 +43,45 @@ def other_pen(count: int, side: int = 8, seed: int = 11) -> Pair:
     moved = F.grid_sample(images, grid, align_corners=False).clamp(0, 1)
     ink = torch.exp(0.3 * draw[:, 4])[:, None, None, None]
     return F.adaptive_avg_pool2d(moved, side) ** ink, digits
+
+
+def bent_objects(count: int, side: int = 28, seed: int = 21, classes: int = 10) -> Pair:
+    """Made-up objects, four templates a class: bent, shone through by others, of other greys.
+
+    Another family than the things that features of `fashion-best` know.
+
+    >>> images, objects = bent_objects(3)
+    >>> images.shape, objects.shape
+    (torch.Size([3, 1, 28, 28]), torch.Size([3]))
+    """
+    templates, _ = made_up_objects(classes * _TEMPLATES, side, seed)
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count,), generator=draw)
+    which = labels * _TEMPLATES + torch.randint(_TEMPLATES, (count,), generator=draw)
+    parts = []
+    for some in which.split(_AT_ONCE):
+        others = torch.randint(len(templates), (len(some),), generator=draw)
+        share = 0.35 * torch.rand(len(some), 1, 1, 1, generator=draw)
+        image = (1 - share) * _bent(templates[some], draw)
+        image = (image + share * _bent(templates[others], draw)).clamp(0, 1)
+        power = torch.exp(0.5 * torch.randn(share.shape, generator=draw))
+        image = image**power * (0.4 + 0.6 * torch.rand(share.shape, generator=draw))
+        grain = torch.randn(image.shape, generator=draw) * 0.08
+        image = image + (image > 0.02) * grain * torch.rand(share.shape, generator=draw)
+        parts.append(image.clamp(0, 1))
+    return torch.cat(parts), labels
+
+
+def _bent(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Each moved, turned, stretched, and bent by a smooth field drawn for it."""
+    n, side = len(images), images.shape[-1]
+    knots = 0.2 * torch.randn(n, 2, 4, 4, generator=draw)
+    field = F.interpolate(knots, side, mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    by = torch.randn(n, 5, generator=draw)
+    wide, tall, turn = torch.exp(0.15 * by[:, 0]), torch.exp(0.15 * by[:, 1]), 0.12 * by[:, 4]
+    rows = torch.stack([wide, turn, 0.06 * by[:, 2], -turn, tall, 0.06 * by[:, 3]], 1)
+    grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid + field, align_corners=False).clamp(0, 1)
 
 
 def settings(pairs: list[str]) -> dict[str, Any]:

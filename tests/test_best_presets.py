@@ -9,6 +9,7 @@ from dpsgd_torch import ConfigError
 from dpsgd_torch.app.flags import parse
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.tasks.image_features import recipe_of
 from dpsgd_torch.tasks.registry import architecture, public_inputs
 from dpsgd_torch.train import main
 
@@ -41,6 +42,12 @@ def test_the_learning_rate_rises_with_epsilon_by_a_rule(name):
 def test_a_rate_that_is_given_is_the_one_that_is_taken():
     given = config("--preset", "mnist-best", "--epsilon", "1", "--learning-rate", "7")
     assert given.learning_rate == 7
+
+
+def test_random_convolutions_are_fashion_bests_alone_and_can_be_left_out():
+    assert recipe_of(config("--preset", "fashion-best").task).kernels == 300
+    assert recipe_of(config("--preset", "fashion-best", "--kernels", "0").task).kernels is None
+    assert recipe_of(config("--preset", "mnist-best").task).kernels is None
 
 
 def test_the_accuracy_at_epsilon_3_is_better_than_the_cnns(tmp_path, own_cache, capsys):
@@ -90,6 +97,7 @@ def test_a_head_is_not_exported_without_its_features():
     [
         (["--scales", "3"], "scales = 3: must be 1 or 2"),
         (["--dropout", "0.5"], "dropout = 0.5: is for the CNN"),
+        (["--kernels", "9", "--whitened-by", "none"], "kernels = 9: are cut from the images that"),
         (["--ridge", "0"], "ridge = 0.0: must lie between"),
         (["--directions", "0"], "directions = 0: must be a whole number"),
     ],

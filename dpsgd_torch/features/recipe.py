@@ -12,6 +12,7 @@ import torch
 
 from dpsgd_torch.errors import ConfigError, PrivateDataWarning, outside
 from dpsgd_torch.features.cache import digest, kept
+from dpsgd_torch.features.convolutions import RandomConvolutions
 from dpsgd_torch.features.frozen import opened
 from dpsgd_torch.features.made_up.kinds import MADE_UP, NONE, made_up
 from dpsgd_torch.features.model_files.named import ModelFile
@@ -22,12 +23,12 @@ from dpsgd_torch.features.whitening import Whitening
 _MADE = 8000  # images to whiten by
 _SEED = 20261129
 _GAIN = 20  # of the logarithm: a scattering value of 1/20 is where it bends
-_NET_RIDGE = 0.1  # of the network's features, as a share of their mean variance
+_SHARE = 0.1  # λ of convolutions and of the network's values: of their mean variance
 _ROWS = 500  # at once: what lies between image and features is 8 MB a thousand values
 _PROBED = 10  # made-up images that a user's model is tried on
 _SLOW = 5000  # rows from which on it is said that this takes a while
 
-_PACE = {True: "some 0.5 ms each; ", False: ""}
+_PACE = {True: "about 1 ms each; ", False: ""}
 _ALONE = "alone: no class knowledge"
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
@@ -48,6 +49,8 @@ class Recipe:
             192 values more; "none" for none.
         scattering: whether the transform is among them.
         model: a frozen model of the user's, whose values are whitened likewise: as many more.
+        kernels: of random convolutions, cut from the images that whiten; as many directions of
+            theirs more; None for none.
 
     >>> recipe = Recipe(made_up="leaves", directions=5, scales=1, made=100)
     >>> recipe(torch.rand(2, 1, 8, 8)).shape
@@ -63,17 +66,19 @@ class Recipe:
     pretrained_on: str = NONE
     scattering: bool = True
     model: ModelFile | None = None
+    kernels: int | None = None
     folder: Path | None = None
     """To keep the basis and all features in; none: nowhere."""
 
     def __post_init__(self) -> None:
-        if not self.scattering and self.model is None and self.pretrained_on == NONE:
+        others = self.model is not None or self.kernels is not None
+        if not self.scattering and not others and self.pretrained_on == NONE:
             raise ConfigError("recipe: takes no features; ask for scattering, a CNN or a model")
 
     @property
     def settings(self) -> tuple[object, ...]:
         model = self.model and self.model.sha256
-        return (*self._ours, self.pretrained_on, self.scattering, model)
+        return (*self._ours, self.pretrained_on, self.kernels, self.scattering, model)
 
     @property
     def _ours(self) -> tuple[object, ...]:
@@ -83,13 +88,17 @@ class Recipe:
     @property
     def prior(self) -> str:
         """What is known beforehand, in words for the statement."""
-        parts = ["a fixed scattering transform"] if self.scattering else []
+        fixed = ["a fixed scattering transform"] if self.scattering else []
+        if self.kernels is not None:
+            fixed.append(f"{self.kernels} random convolutions")
+        parts = [" and ".join(fixed)] if fixed else []
         if self.pretrained_on != NONE:
             parts.append(f"what a CNN learnt of {made_up(self.pretrained_on).prior}")
         if self.model:
             parts.append(f"what the frozen model {self.model.name} says of it")
         if self.made_up != NONE:
-            parts[0] += f", whitened by {made_up(self.made_up).prior}"
+            by = "whitened by" if self.kernels is None else "cut from and whitened by"
+            parts[0] += f", {by} {made_up(self.made_up).prior}"
         words = "; and ".join(parts)
         return words if self.model or set(self._made_of) != {NONE} else f"{words} {_ALONE}"
 
@@ -148,7 +157,7 @@ class Recipe:
         return found
 
     def _parts(self, side: int) -> list[Transform]:
-        """Those of transform, network and model that are asked for, each whitened."""
+        """Those of transform, convolutions, network and model that are asked for, whitened."""
         parts: list[Transform] = []
         if self.scattering:
             scattering = _transform(side, self.scales)
@@ -159,6 +168,11 @@ class Recipe:
                     scattering, side, self.directions, self.ridge, (side, self._ours)
                 )
             )
+        if self.kernels is not None:
+            images, _ = made_up(self.made_up).make(self.made, side, _SEED)
+            cut = RandomConvolutions.of(images, count=self.kernels)
+            key = (side, self._ours, self.kernels)
+            parts.append(self._whitened(cut, side, self.directions, None, key))
         if self.pretrained_on != NONE:
             net = Pretrained(made_up=self.pretrained_on, side=side, folder=self.folder)()
             by = self.pretrained_on if self.made_up == NONE else self.made_up
@@ -194,7 +208,7 @@ class Recipe:
             features = torch.cat([transform(part) for part in images.split(_ROWS)])
             if not features.isfinite().all():
                 raise ConfigError("features: of made-up images are no numbers; take another model")
-            added = float(features.var(dim=0).mean()) * _NET_RIDGE if ridge is None else ridge
+            added = float(features.var(dim=0).mean()) * _SHARE if ridge is None else ridge
             found = Whitening.of(features, count=count, ridge=added, norm=self.norm)
             return torch.cat([found.mean[:, None], found.directions], dim=1)
 

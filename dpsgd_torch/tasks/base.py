@@ -107,6 +107,9 @@ class ImageKnobs(Knobs):
         choices=("digits", "signs", "things", "none"),
         since=3,
     )
+    kernels: int = knob(
+        0, "random convolutions as well, cut from the made-up images that whiten; 0: none", since=3
+    )
     prior: bool = knob(
         True,
         "allow made-up images that know the classes; --no-prior puts random signs there",
@@ -126,6 +129,13 @@ class ImageKnobs(Knobs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.kernels >= 0, "kernels", self.kernels, "must be a whole number ≥ 0")
+        require(
+            not self.kernels or self.whitened_by != "none",
+            "kernels",
+            self.kernels,
+            "are cut from the images that whiten; drop it, or --whitened-by none",
+        )
         require(self.scales <= 2, "scales", self.scales, "must be 1 or 2")
         if self.features_from != "none":
             sealed = str(ModelFile.named(self.features_from))
