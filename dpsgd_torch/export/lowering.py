@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dpsgd_torch.export.clamps import FREE, Clamp, Limits, fused, limits
 from dpsgd_torch.export.graph import Activation, Convolution, Graph, Layer, Linear
 from dpsgd_torch.export.program import Operation, Program, Step, Tensor
 from dpsgd_torch.export.ranges import Range
@@ -78,8 +79,8 @@ class Asked:
     into: Lowering
     sources: tuple[int, ...]
     target: int
-    """The graph's tensor it makes, that after the ReLU where it takes one along."""
-    relu: bool
+    """The graph's tensor it makes, that after the clamp where it takes one along."""
+    clamp: Clamp | None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -100,9 +101,10 @@ class Asked:
         """What it makes, with a scale that is no smaller than ``least``."""
         return self.into.tensor(self.target, least)
 
-    def low(self, zero_point: int) -> int:
-        """The clamp's lower end."""
-        return max(-128, zero_point) if self.relu else -128
+    def limits(self, after: Tensor) -> Limits:
+        """The clamp that it takes along on the output's grid, if TensorFlow Lite can fuse it."""
+        wanted = FREE if self.clamp is None else limits(self.clamp, after)
+        return FREE if fused(wanted, after) is None else wanted
 
     def add(self, operation: Operation, output: Tensor) -> int:
         """One step that reads what the layer reads."""
