@@ -67,6 +67,9 @@ class LayerKind(ABC):
     takes_clamp = False
     """Whether ``lower`` and ``write_float`` can take along a clamp that alone reads the layer."""
 
+    one_grid = False
+    """Whether all its inputs must have its output's scale and zero point."""
+
     @property
     def clamp(self) -> Clamp | None:
         """(low, high), if clamping is all that it does: what reads it alone can be taken along."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.clamps import Limits
 from dpsgd_torch.export.fixed_point import (
+    MOST_GAIN,
     divide,
     input_radius,
     logistic,
@@ -50,7 +51,6 @@ _MOST_BIAS = 2**29 - 64  # below 2^29 still when the scale is rounded to float32
 _PROBABILITY = (1 / 256, -128)  # scale and zero point of softmax and logistic
 _SLOPE = (1 / 128, 0)  # of tanh
 _MOST_FEATURES = 511  # of a softmax: with more, TFLM's sum of exponentials may pass its 28 bits
-_MOST_GAIN = 2.0**20  # of a ReLU on its own: 255 times it stays below 2^28
 
 
 def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) -> Program:
@@ -77,7 +77,7 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
         ends = None if clamp is None else clamp_of(graph.layers[clamp])
         asked = Asked(into, sources, target, ends)
         made = layer.lower(asked) if isinstance(layer, LayerKind) else _lower(layer, asked)
-        into.made[index + 1] = into.made[target] = made
+        into.made[index + 1] = into.made[target] = asked.finished(made)
     return into.program(labels)
 
 
@@ -98,7 +98,7 @@ def _lower(layer: Layer, asked: Asked) -> int:
         case Activation("relu"):
             if asked.sources[0] > 0 and before.zero_point == -128:  # nothing negative is left
                 return asked.sources[0]
-            after = asked.after(before.scale / _MOST_GAIN)
+            after = asked.after(before.scale / MOST_GAIN)
             return asked.add(_rescale(before, after), after)
         case Activation("softmax"):
             _refuse_wide(shape)

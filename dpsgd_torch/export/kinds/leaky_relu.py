@@ -1,0 +1,72 @@
+"""Leaky ReLU: x where it is positive, slope × x elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.fixed_point import MOST_GAIN, multiplier, requantize
+from dpsgd_torch.export.graph import Floats, LayerKind
+from dpsgd_torch.export.kinds.lookup import EVERY, Lookup
+from dpsgd_torch.export.program import Tensor
+
+if TYPE_CHECKING:
+    from dpsgd_torch.export.lowering import Asked
+    from dpsgd_torch.export.tflite_write import Writer
+
+
+@dataclass(frozen=True)
+class LeakyRelu(LayerKind):
+    """``slope`` ≥ 0."""
+
+    slope: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.slope < 1e6:
+            raise ExportError(
+                f"operator = LeakyRelu: alpha = {self.slope}: must not be negative, nor above 1e6; "
+                "write it as a convolution after a Relu"
+            )
+
+    def apply(self, *inputs: Floats) -> Floats:
+        x = inputs[0]
+        return np.asarray(np.where(x > 0, x, x * x.dtype.type(self.slope)))
+
+    def bounds(self, lows: Sequence[Floats], highs: Sequence[Floats]) -> tuple[Floats, Floats]:
+        return self.apply(lows[0]), self.apply(highs[0])
+
+    def lower(self, asked: Asked) -> int:
+        before = asked.before
+        after = asked.after(least=before.scale * max(1.0, self.slope) / MOST_GAIN)
+        return asked.add(LeakyReluInt8(_table(before, after, self.slope), self.slope), after)
+
+    def write_float(self, write: Writer, fused: int) -> None:
+        _write(write, self.slope)
+
+
+@dataclass(frozen=True, eq=False)
+class LeakyReluInt8(Lookup):
+    """Two factors, each in float32 as TFLM has it."""
+
+    slope: float
+    function = "leaky_relu"
+
+    def write_tflite(self, write: Writer, sources: Sequence[Tensor], target: Tensor) -> None:
+        _write(write, self.slope)
+
+
+def _table(before: Tensor, after: Tensor, slope: float) -> np.ndarray:
+    scale, out = np.float32(before.scale), np.float32(after.scale)
+    x = EVERY - before.zero_point
+    positive = requantize(x, *multiplier(float(scale / out)))
+    negative = requantize(x, *multiplier(float(scale * np.float32(slope) / out)))
+    values = np.where(x >= 0, positive, negative) + after.zero_point
+    return np.clip(values, -128, 127).astype(np.int8)
+
+
+def _write(write: Writer, slope: float) -> None:
+    write.file.operator("LEAKY_RELU", [write.source], write.target, "LeakyReluOptions", alpha=slope)
