@@ -169,7 +169,8 @@ def _sum(layer: Linear | Convolution, whole: _Whole, after: Tensor, ends: Limits
 
 
 def _rescale(before: Tensor, after: Tensor) -> Rescale:
-    m, shift = multiplier(before.scale / after.scale)
+    # TFLM's RELU, unlike its other operators, divides the scales in float32.
+    m, shift = multiplier(float(np.float32(before.scale) / np.float32(after.scale)))
     arrays = np.array([m], np.int32), np.array([shift], np.int32)
     return Rescale(Requantization(*arrays, low=max(-128, after.zero_point)))
 

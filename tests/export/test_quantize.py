@@ -136,6 +136,18 @@ def test_a_relu_that_leaves_a_sliver_is_not_shifted_out_of_32_bits(most):
     assert differing(first) == 0
 
 
+@pytest.mark.parametrize(
+    "scales",
+    [(0.004277397878468037, 0.008936505764722824), (0.06138858571648598, 0.05875474959611893)],
+)
+def test_a_relu_on_its_own_divides_its_scales_in_float32_as_the_interpreter_does(scales):
+    """In float64 one of the 256 values is off by one."""
+    graph = Graph((RELU,), ((64,), (64,)))
+    program = quantize(graph, [(0.0, 255 * scale) for scale in scales])
+    every = np.arange(-128, 128).astype(np.int8).reshape(4, 64)
+    assert (interpret(to_int8_tflite(program), every) == run(program, every)).all()
+
+
 def test_a_softmax_is_as_wide_as_its_sum_has_bits_for():
     """All equal is the largest sum: TFLM aborts at 512, where C and numpy differ."""
     program = program_of(SOFTMAX, shapes=[(511,), (511,)], input_range=(0.0, 1e-3))
