@@ -44,8 +44,8 @@ node = helper.make_node
 REFUSED = {
     "operator = LeakyRelu": model_of(node("LeakyRelu", ["x"], ["y"])),
     "dilations=[2, 2]": model_of(node("Conv", ["x", "w"], ["y"], dilations=[2, 2]), w=KERNEL),
-    "auto_pad=SAME_UPPER": model_of(
-        node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER"), w=KERNEL
+    "auto_pad=SAME is none": model_of(
+        node("Conv", ["x", "w"], ["y"], auto_pad="SAME"), w=KERNEL
     ),
     "ceil_mode=1": model_of(node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], ceil_mode=1)),
     "of shapes (2, 3, 3) and (2, 4, 4)": model_of(
@@ -54,12 +54,12 @@ REFUSED = {
     ),
     "bias of a MatMul": model_of(node("Add", ["x", "c"], ["y"]), c=np.float32(1)),
     "another order": model_of(node("Relu", ["x"], ["r"]), node("Flatten", ["r"], ["y"])),
-    "only flattening": model_of(node("Reshape", ["x", "s"], ["y"]), s=np.array([2, 16])),
+    "must stay the batch of one": model_of(node("Reshape", ["x", "s"], ["y"]), s=np.array([2, 16])),
     "over all features": model_of(node("Softmax", ["x"], ["y"], axis=1)),
     "larger than its input": model_of(
         node("Conv", ["x", "w"], ["y"]), w=np.ones((1, 2, 5, 5), np.float32)
     ),
-    "only (1, features)": model_of(node("Relu", ["x"], ["y"]), shape=(1, 2, 4)),
+    "only (1, features)": model_of(node("Relu", ["x"], ["y"]), shape=(1, 2, 4, 1, 1)),
     "flatten it first": model_of(
         node("Gemm", ["x", "w"], ["y"]), w=np.ones((4, 4), np.float32)
     ),
@@ -86,8 +86,24 @@ REFUSED = {
         node("MatMul", ["x", "w"], ["a"]), node("Add", ["a", "b"], ["y"]), shape=(1, 4),
         w=np.ones((4, 2), np.float32), b=np.float32([0, np.inf]),
     ),
-    "alpha=2.0": model_of(
-        node("Gemm", ["x", "w"], ["y"], alpha=2.0), shape=(1, 4), w=np.ones((4, 4), np.float32)
+    "transA=1": model_of(
+        node("Gemm", ["x", "w"], ["y"], transA=1), shape=(1, 4), w=np.ones((4, 4), np.float32)
+    ),
+    "a constant of shape (4, 4) to": model_of(
+        node("Conv", ["x", "w"], ["a"], pads=[0, 0, 1, 1]), node("Add", ["a", "c"], ["y"]),
+        w=KERNEL, c=np.ones((4, 4), np.float32),
+    ),
+    "(conv_7)": model_of(node("Conv", ["x", "w"], ["y"], name="conv_7", group=2), w=KERNEL),
+    "draws numbers": model_of(
+        node("RandomNormalLike", ["w"], ["r"]), node("Conv", ["x", "r"], ["y"]), w=KERNEL
+    ),
+    "more than 67,108,864 values": model_of(
+        node("Expand", ["w", "s"], ["r"]), node("Conv", ["x", "r"], ["y"]),
+        w=KERNEL, s=np.array([1000, 3, 2, 2000, 2000]),
+    ),
+    "Transpose has moved": model_of(
+        node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]), node("Conv", ["t", "w"], ["y"]),
+        w=np.ones((3, 4, 2, 2), np.float32),
     ),
 }  # fmt: skip
 
@@ -101,7 +117,7 @@ def test_what_cannot_be_carried_is_refused_by_name(words):
 
 
 def test_a_refused_operator_is_told_what_is_known():
-    with pytest.raises(ExportError, match="known are Add, AveragePool, Conv"):
+    with pytest.raises(ExportError, match="known are Add, AveragePool, Cast, Conv"):
         from_onnx(REFUSED["operator = LeakyRelu"])
 
 
