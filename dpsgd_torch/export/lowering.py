@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,8 +21,10 @@ from dpsgd_torch.export.graph import (
     clamp_of,
 )
 from dpsgd_torch.export.kinds.clip import clamped
-from dpsgd_torch.export.program import Operation, Program, Step, Tensor
+from dpsgd_torch.export.program import Int8, Operation, Program, Step, Tensor
 from dpsgd_torch.export.ranges import Range
+
+Real = type[np.float32] | type[np.float64]
 
 _ENDS = {"tanh": 8.0, "logistic": 16.0}  # within 1e-6 of where they end
 
@@ -130,6 +133,17 @@ class Asked:
     def add(self, operation: Operation, output: Tensor) -> int:
         """One step that reads what the layer reads."""
         return self.into.add(operation, output, *self.sources)
+
+
+def agreed(after: Tensor, table: Callable[[Tensor, Real], Int8]) -> Tensor:
+    """The output, its scale one float32 up until one table comes of dividing scales either way.
+
+    Versions of TFLM divide them in float32 or in float64 where an activation stands alone.
+    """
+    while not np.array_equal(table(after, np.float32), table(after, np.float64)):
+        scale = float(np.nextafter(np.float32(after.scale), np.float32(np.inf)))
+        after = replace(after, scale=scale)
+    return after
 
 
 def _scaled_as(graph: Graph) -> dict[int, int]:

@@ -30,11 +30,12 @@ from dpsgd_torch.export.graph import (
     Pooling,
     clamp_of,
 )
-from dpsgd_torch.export.lowering import Asked, Lowering
+from dpsgd_torch.export.lowering import Asked, Lowering, Real, agreed
 from dpsgd_torch.export.program import (
     AveragePool2D,
     Conv2D,
     Dense,
+    Int8,
     MaxPool2D,
     Operation,
     Pad,
@@ -99,6 +100,7 @@ def _lower(layer: Layer, asked: Asked) -> int:
             if asked.sources[0] > 0 and before.zero_point == -128:  # nothing negative is left
                 return asked.sources[0]
             after = asked.after(before.scale / MOST_GAIN)
+            after = agreed(after, lambda after, real: _rescaled(before, after, real))
             return asked.add(_rescale(before, after), after)
         case Activation("softmax"):
             _refuse_wide(shape)
@@ -169,10 +171,16 @@ def _sum(layer: Linear | Convolution, whole: _Whole, after: Tensor, ends: Limits
 
 
 def _rescale(before: Tensor, after: Tensor) -> Rescale:
-    # TFLM's RELU, unlike its other operators, divides the scales in float32.
-    m, shift = multiplier(float(np.float32(before.scale) / np.float32(after.scale)))
+    m, shift = multiplier(before.scale / after.scale)
     arrays = np.array([m], np.int32), np.array([shift], np.int32)
     return Rescale(Requantization(*arrays, low=max(-128, after.zero_point)))
+
+
+def _rescaled(before: Tensor, after: Tensor, real: Real) -> Int8:
+    """Of every value."""
+    m, shift = multiplier(float(real(before.scale) / real(after.scale)))
+    scaled = requantize(np.arange(-128, 128) - before.zero_point, m, shift)
+    return _int8(np.clip(scaled + after.zero_point, -128, 127))
 
 
 def _softmax(before: Tensor) -> Softmax:

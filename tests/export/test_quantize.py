@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.fixed_point import multiplier, requantize
 from dpsgd_torch.export.graph import (
     Activation,
     Convolution,
@@ -140,10 +141,18 @@ def test_a_relu_that_leaves_a_sliver_is_not_shifted_out_of_32_bits(most):
     "scales",
     [(0.004277397878468037, 0.008936505764722824), (0.06138858571648598, 0.05875474959611893)],
 )
-def test_a_relu_on_its_own_divides_its_scales_in_float32_as_the_interpreter_does(scales):
-    """In float64 one of the 256 values is off by one."""
-    graph = Graph((RELU,), ((64,), (64,)))
-    program = quantize(graph, [(0.0, 255 * scale) for scale in scales])
+def test_a_relu_on_its_own_gets_a_scale_by_which_both_divisions_give_the_same(scales):
+    """With these scales one value of 256 is off by one where they are divided in float32."""
+    before, after = scales
+    program = quantize(Graph((RELU,), ((64,), (64,))), [(0.0, 255 * before), (0.0, 255 * after)])
+    out = program.output.scale
+    assert after < out < after * (1 + 1e-5)
+    numbers = np.arange(256)
+    either = [
+        requantize(numbers, *multiplier(float(real(before) / real(out))))
+        for real in (np.float32, np.float64)
+    ]
+    assert (either[0] == either[1]).all()
     every = np.arange(-128, 128).astype(np.int8).reshape(4, 64)
     assert (interpret(to_int8_tflite(program), every) == run(program, every)).all()
 

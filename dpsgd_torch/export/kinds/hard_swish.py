@@ -12,7 +12,8 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.fixed_point import Ints, multiplier
 from dpsgd_torch.export.graph import Floats, LayerKind
 from dpsgd_torch.export.kinds.lookup import EVERY, Lookup
-from dpsgd_torch.export.program import Tensor
+from dpsgd_torch.export.lowering import Real, agreed
+from dpsgd_torch.export.program import Int8, Tensor
 
 if TYPE_CHECKING:
     from dpsgd_torch.export.lowering import Asked
@@ -46,6 +47,7 @@ class HardSwish(LayerKind):
             )
         # Its factor, a 128th of the scale over the output's, must stay below one.
         after = asked.after(least=before.scale / 128 * (1 + 2.0**-20))
+        after = agreed(after, lambda after, real: _table(before, after, real))
         return asked.add(HardSwishInt8(_table(before, after)), after)
 
     def write_float(self, write: Writer, fused: int) -> None:
@@ -62,11 +64,11 @@ class HardSwishInt8(Lookup):
         _write(write)
 
 
-def _table(before: Tensor, after: Tensor) -> np.ndarray:
+def _table(before: Tensor, after: Tensor, real: Real = np.float64) -> Int8:
     """x × (x/3 clipped to ±1, + 1) / 2, in int16: the bracket has 15 fractional bits."""
-    fine = np.float32(1 / 128) * np.float32(before.scale)
-    factor, shift = _short(fine / np.float32(after.scale))
-    gate_factor, gate_shift = _short(fine / np.float32(3 / 32768))
+    fine = real(before.scale / 128)
+    factor, shift = _short(float(fine / real(after.scale)))
+    gate_factor, gate_shift = _short(float(fine / real(3 / 32768)))
     x = (EVERY - before.zero_point) * 128
     gate = x
     if gate_shift > 0:
@@ -77,9 +79,9 @@ def _table(before: Tensor, after: Tensor) -> np.ndarray:
     return np.clip(_divide(product, -shift) + after.zero_point, -128, 127).astype(np.int8)
 
 
-def _short(real: np.float32) -> tuple[int, int]:
+def _short(real: float) -> tuple[int, int]:
     """(16-bit multiplier, shift)."""
-    m, shift = multiplier(float(real))
+    m, shift = multiplier(real)
     return min((m + (1 << 15)) >> 16, 2**15 - 1), shift
 
 

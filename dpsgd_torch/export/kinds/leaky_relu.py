@@ -12,7 +12,8 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.fixed_point import MOST_GAIN, multiplier, requantize
 from dpsgd_torch.export.graph import Floats, LayerKind
 from dpsgd_torch.export.kinds.lookup import EVERY, Lookup
-from dpsgd_torch.export.program import Tensor
+from dpsgd_torch.export.lowering import Real, agreed
+from dpsgd_torch.export.program import Int8, Tensor
 
 if TYPE_CHECKING:
     from dpsgd_torch.export.lowering import Asked
@@ -42,6 +43,7 @@ class LeakyRelu(LayerKind):
     def lower(self, asked: Asked) -> int:
         before = asked.before
         after = asked.after(least=before.scale * max(1.0, self.slope) / MOST_GAIN)
+        after = agreed(after, lambda after, real: _table(before, after, self.slope, real))
         return asked.add(LeakyReluInt8(_table(before, after, self.slope), self.slope), after)
 
     def write_float(self, write: Writer, fused: int) -> None:
@@ -50,7 +52,7 @@ class LeakyRelu(LayerKind):
 
 @dataclass(frozen=True, eq=False)
 class LeakyReluInt8(Lookup):
-    """Two factors, each in float32 as TFLM has it."""
+    """A factor for each sign."""
 
     slope: float
     function = "leaky_relu"
@@ -59,11 +61,11 @@ class LeakyReluInt8(Lookup):
         _write(write, self.slope)
 
 
-def _table(before: Tensor, after: Tensor, slope: float) -> np.ndarray:
-    scale, out = np.float32(before.scale), np.float32(after.scale)
+def _table(before: Tensor, after: Tensor, slope: float, real: Real = np.float64) -> Int8:
+    scale, out = real(before.scale), real(after.scale)
     x = EVERY - before.zero_point
     positive = requantize(x, *multiplier(float(scale / out)))
-    negative = requantize(x, *multiplier(float(scale * np.float32(slope) / out)))
+    negative = requantize(x, *multiplier(float(scale * real(np.float32(slope)) / out)))
     values = np.where(x >= 0, positive, negative) + after.zero_point
     return np.clip(values, -128, 127).astype(np.int8)
 
