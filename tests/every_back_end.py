@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpsgd_torch.export.folding import folded
+from dpsgd_torch.export.fold_affine import fold_affine
 from dpsgd_torch.export.graph import Graph, evaluate
 from dpsgd_torch.export.host import run_many_on_host
 from dpsgd_torch.export.program import Program
@@ -18,7 +18,7 @@ from dpsgd_torch.export.toolchain import has
 
 
 def program_of(graph: Graph, input_range=(-1.0, 1.0), seen=None) -> Program:
-    graph = folded(graph)
+    graph = fold_affine(graph)
     return quantize(graph, ranges(graph, input_range, seen))
 
 
@@ -33,17 +33,31 @@ def every_byte(program: Program, count: int = 24, seed: int = 0) -> np.ndarray:
 
 def differing(*programs: Program, sanitize: bool = True) -> dict[tuple[str, int], int]:
     """(back end, which program) → bytes, of those where any differs from numpy's."""
-    given = [every_byte(program) for program in programs]
-    norms = [run(program, inputs) for program, inputs in zip(programs, given, strict=True)]
     found = {}
-    for i, (program, inputs, norm) in enumerate(zip(programs, given, norms, strict=True)):
+    for i, program in enumerate(programs):
+        inputs = every_byte(program)
+        norm = run(program, inputs)
         answers = interpret(to_int8_tflite(program), inputs).reshape(norm.shape)
         found["tflm", i] = int((answers != norm).sum())
-    if has("gcc"):
-        models = [(to_c(program, f"net{i}"), given[i]) for i, program in enumerate(programs)]
-        outputs = run_many_on_host(models, "gcc", sanitize)
-        for i, (answers, norm) in enumerate(zip(outputs, norms, strict=True)):
-            found["gcc", i] = int((answers.reshape(norm.shape) != norm).sum())
+    found |= in_c(*programs, sanitize=sanitize)
+    return {key: count for key, count in found.items() if count}
+
+
+def in_c(*programs: Program, sanitize: bool = True) -> dict[tuple[str, int], int]:
+    """The same of C alone, all programs in one translation unit; nothing where none compiles."""
+    compiler = "gcc" if has("gcc") else "zig"
+    if compiler == "zig" and not has("ziglang"):
+        return {}
+    given = [every_byte(program) for program in programs]
+    models = [
+        (to_c(program, f"net{i}"), inputs)
+        for i, (program, inputs) in enumerate(zip(programs, given, strict=True))
+    ]
+    outputs = run_many_on_host(models, compiler, sanitize)
+    found = {}
+    for i, (program, inputs, answers) in enumerate(zip(programs, given, outputs, strict=True)):
+        norm = run(program, inputs)
+        found[compiler, i] = int((answers.reshape(norm.shape) != norm).sum())
     return {key: count for key, count in found.items() if count}
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from dpsgd_torch.export.folding import folded
 from dpsgd_torch.export.from_onnx import from_onnx, to_channels_last
 from dpsgd_torch.export.program import Program
 from dpsgd_torch.export.quantize import quantize
@@ -35,6 +34,6 @@ def compile_model(
     Raises:
         ExportError: something in the model that cannot be carried, by name.
     """
-    graph = folded(from_onnx(model))
+    graph = from_onnx(model)
     seen = None if public_inputs is None else to_channels_last(public_inputs)
     return quantize(graph, ranges(graph, input_range, seen), labels)

@@ -23,10 +23,11 @@ class Writer:
         index: int,
         sources: Sequence[int],
         target: int,
-        shape: tuple[int, ...],
+        shapes: Sequence[tuple[int, ...]],
     ) -> None:
         self.file, self.index, self.sources = file, index, tuple(sources)
-        self.source, self.target, self.shape = sources[0], target, shape
+        self.shapes = tuple(shapes)
+        self.source, self.target, self.shape = sources[0], target, shapes[0]
 
     def fused(self, limits: Limits, target: Tensor) -> int:
         """The ActivationFunctionType that clamps the target so."""

@@ -53,7 +53,7 @@ def to_int8_tflite(program: Program) -> bytes:
     for index, (step, read) in enumerate(zip(program.steps, program.sources, strict=True)):
         sources = [program.tensors[source] for source in read]
         places = [values[source] for source in read]
-        write = Writer(file, index, places, values[index + 1], sources[0].shape)
+        write = Writer(file, index, places, values[index + 1], [source.shape for source in sources])
         if isinstance(step.operation, OperationKind):
             step.operation.write_tflite(write, sources, step.output)
         else:
@@ -80,7 +80,7 @@ def to_float_tflite(graph: Graph, provenance: Mapping[str, str]) -> bytes:
         values[at] = values[index + 1] = file.value(names[at], graph.shapes[at], np.float32)
         read = graph.sources[index]
         sources = [values[source] for source in read]
-        write = Writer(file, index, sources, values[at], graph.shapes[read[0]])
+        write = Writer(file, index, sources, values[at], [graph.shapes[source] for source in read])
         fused = 0 if ends is None else FUSED.get(ends, 0)
         if isinstance(layer, LayerKind):
             layer.write_float(write, fused)

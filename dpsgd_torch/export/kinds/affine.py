@@ -1,6 +1,6 @@
 """x × factor + offset by channel: BatchNorm in evaluation, and constants that scale or shift.
 
-It is no operator of its own: ``folding`` takes it into the layer before or behind it, or else makes
+It is no operator of its own: ``fold_affine`` takes it into the layer before or behind it, or makes
 a depthwise 1 × 1 convolution of it.
 """
 
@@ -47,7 +47,7 @@ class Affine(LayerKind):
     def _refuse(self) -> NoReturn:
         raise ExportError(
             f"operator = Mul or Add of a constant: of {self.factor.size} channels that no layer "
-            "takes along; fold the graph first (export.folding.folded)"
+            "takes along; fold the graph first (export.fold_affine)"
         )
 
 

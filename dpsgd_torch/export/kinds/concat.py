@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,12 @@ _MOST = 10  # inputs of TFLM's kernel
 
 @dataclass(frozen=True)
 class Concat(LayerKind):
-    """The inputs one after the other in the last axis."""
+    """The inputs one after the other in the last axis; flattened if their other axes differ."""
 
     one_grid = True
 
     def apply(self, *inputs: Floats) -> Floats:
-        return np.concatenate(inputs, axis=-1)
+        return _joined(inputs)
 
     def bounds(self, lows: Sequence[Floats], highs: Sequence[Floats]) -> tuple[Floats, Floats]:
         return self.apply(*lows), self.apply(*highs)
@@ -50,7 +50,7 @@ class Concat(LayerKind):
         return asked.into.add(ConcatInt8(), after, *parts)
 
     def write_float(self, write: Writer, fused: int) -> None:
-        _write(write)
+        _write(write, np.float32, {})
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ConcatInt8(OperationKind):
     def carry_out(
         self, inputs: Sequence[NDArray[np.int64]], sources: Sequence[Tensor], target: Tensor
     ) -> NDArray[np.int64]:
-        return np.concatenate(inputs, axis=-1)
+        return _joined(inputs)
 
     def write_c(self, name: str, sources: Sequence[Tensor], target: Tensor) -> StepText:
         from dpsgd_torch.export.c_steps import StepText
@@ -68,17 +68,36 @@ class ConcatInt8(OperationKind):
         rows, stride = target.size // target.shape[-1], target.shape[-1]
         calls, at = [], 0
         for which, source in enumerate(sources):
-            part = source.shape[-1]
+            part = source.size // rows
             there = f"{{output}} + {at}" if at else "{output}"
             calls.append(f"model_join({rows}, {part}, {stride}, {{input{which}}}, {there});")
             at += part
         return StepText(("copy", "join"), "\n    ".join(calls))
 
     def write_tflite(self, write: Writer, sources: Sequence[Tensor], target: Tensor) -> None:
-        _write(write)
+        _write(write, np.int8, {"scale": target.scale, "zero_point": target.zero_point})
 
 
-def _write(write: Writer) -> None:
-    write.file.operator(
-        "CONCATENATION", list(write.sources), write.target, "ConcatenationOptions", axis=-1
-    )
+def _joined(inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    if len({x.shape[:-1] for x in inputs}) > 1:
+        inputs = [x.reshape(len(x), -1) for x in inputs]
+    return np.concatenate(inputs, axis=-1)
+
+
+def _write(write: Writer, kind: Any, quantization: dict[str, Any]) -> None:
+    parts = list(write.sources)
+    if len({shape[:-1] for shape in write.shapes}) > 1:
+        for which, shape in enumerate(write.shapes):
+            name = f"layer_{write.index}.flat_{which}"
+            flat = write.file.value(name, (int(np.prod(shape)),), kind, **quantization)
+            write.file.operator(
+                "RESHAPE",
+                [
+                    parts[which],
+                    write.file.constant(f"{name}.shape", np.array([1, np.prod(shape)], np.int32)),
+                ],
+                flat,
+                "ReshapeOptions",
+            )
+            parts[which] = flat
+    write.file.operator("CONCATENATION", parts, write.target, "ConcatenationOptions", axis=-1)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.fixed_point import MOST_GAIN, multiplier, requantize
 from dpsgd_torch.export.graph import Floats, LayerKind
 from dpsgd_torch.export.kinds.lookup import EVERY, Lookup
@@ -20,18 +19,14 @@ if TYPE_CHECKING:
     from dpsgd_torch.export.tflite_write import Writer
 
 
+MOST_SLOPE = 100.0
+
+
 @dataclass(frozen=True)
 class LeakyRelu(LayerKind):
-    """``slope`` ≥ 0."""
+    """``slope`` from 0 to ``MOST_SLOPE``."""
 
     slope: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.slope < 1e6:
-            raise ExportError(
-                f"operator = LeakyRelu: alpha = {self.slope}: must not be negative, nor above 1e6; "
-                "write it as a convolution after a Relu"
-            )
 
     def apply(self, *inputs: Floats) -> Floats:
         x = inputs[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +21,32 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 
-def fits(first: Shape, second: Shape) -> bool:
-    """Whether tensors of these shapes, channels last, can be multiplied here."""
-    wide = tuple(np.maximum(first, second)) if len(first) == len(second) else ()
-    return bool(wide) and all(_strides(shape, wide) is not None for shape in (first, second))
+def product_shape(first: Shape, second: Shape) -> Shape | None:
+    """Of the product of tensors of these shapes, channels last; None: it cannot be made here.
+
+    >>> product_shape((5, 4, 3), (3,)), product_shape((5, 4, 3), (5, 1, 3))
+    ((5, 4, 3), None)
+    """
+    try:
+        wide = np.broadcast_shapes(first, second)
+    except ValueError:
+        return None
+    fit = all(_strides(shape, wide) is not None for shape in (first, second))
+    return wide if fit else None
 
 
 @dataclass(frozen=True)
 class Mul(LayerKind):
-    """First × second, of shapes that ``fits`` lets pass."""
+    """First × second, of shapes that have a ``product_shape``."""
 
     takes_clamp = True
 
     def apply(self, *inputs: Floats) -> Floats:
-        return np.asarray(inputs[0] * inputs[1])
+        first, second = _one_rank(*inputs)
+        return np.asarray(first * second)
 
     def bounds(self, lows: Sequence[Floats], highs: Sequence[Floats]) -> tuple[Floats, Floats]:
-        corners = [a * b for a in (lows[0], highs[0]) for b in (lows[1], highs[1])]
+        corners = [self.apply(a, b) for a in (lows[0], highs[0]) for b in (lows[1], highs[1])]
         return np.minimum.reduce(corners), np.maximum.reduce(corners)
 
     def lower(self, asked: Asked) -> int:
@@ -64,7 +73,7 @@ class MulInt8(OperationKind):
         self, inputs: Sequence[NDArray[np.int64]], sources: Sequence[Tensor], target: Tensor
     ) -> NDArray[np.int64]:
         first, second = (x - t.zero_point for x, t in zip(inputs, sources, strict=True))
-        scaled = requantize(first * second, self.multiplier, self.shift)
+        scaled = requantize(np.multiply(*_one_rank(first, second)), self.multiplier, self.shift)
         return np.clip(scaled + target.zero_point, self.low, self.high)
 
     def write_c(self, name: str, sources: Sequence[Tensor], target: Tensor) -> StepText:
@@ -91,6 +100,12 @@ class MulInt8(OperationKind):
     @property
     def only_down(self) -> bool:
         return self.shift < 0
+
+
+def _one_rank(*inputs: NDArray[Any]) -> list[NDArray[Any]]:
+    """(batch, channels) as (batch, 1, 1, channels) beside (batch, height, width, channels)."""
+    rank = max(x.ndim for x in inputs)
+    return [x.reshape(len(x), *[1] * (rank - x.ndim), *x.shape[1:]) for x in inputs]
 
 
 def _strides(shape: Shape, wide: Shape) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ _MOST_DIAGONAL = 64
 Weighted = Linear | Convolution
 
 
-def folded(graph: Graph) -> Graph:
+def fold_affine(graph: Graph) -> Graph:
     """The same function without an ``Affine``.
 
     Raises:
