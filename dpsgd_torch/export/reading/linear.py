@@ -40,6 +40,6 @@ def _linear(
         refuse(node, f"on {value.shape}; flatten it first")
     if weights.shape[1] != value.shape[0]:
         refuse(node, f"takes {weights.shape[1]} features and is given {value.shape[0]}")
-    where_they_lie = np.empty_like(weights)
+    where_they_lie = np.empty(weights.shape, np.float32)
     where_they_lie[:, value.cells] = weights
     return reader.append(node, Linear(where_they_lie, bias), (len(weights),), value)

@@ -35,7 +35,7 @@ def maximum(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Val
 def mean(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     value = reader.value(node)
     axes = _axes(reader, node, value, attributes)
-    if not axes or 0 in axes or not value.is_natural:
+    if not axes or 0 in axes or not _is_image(reader, value):
         refuse(
             node,
             f"over axes {axes} of {value.shape}; only over sides of an image, channels before "
@@ -48,8 +48,12 @@ def mean(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     return made if attributes.get("keepdims", 1) else made.moved(np.squeeze(made.cells, axes))
 
 
+def _is_image(reader: Reader, value: Value) -> bool:
+    return value.is_natural and reader.shapes[value.tensor] == memory_shape(value.shape)
+
+
 def _whole(reader: Reader, node: onnx.NodeProto, value: Value, kind: Any) -> Value:
-    if len(value.shape) not in (2, 3) or not value.is_natural:
+    if len(value.shape) == 1 or not _is_image(reader, value):
         refuse(node, f"on {value.shape}; needs an image, channels before height and width")
     height, width, channels = memory_shape(value.shape)
     shape = (channels, *[1] * (len(value.shape) - 1))
