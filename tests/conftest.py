@@ -21,7 +21,8 @@ def pytest_addoption(parser):
         "--networks",
         type=int,
         default=200,
-        help="random networks that the long export tests draw, others a quarter (default: 200)",
+        help="random networks that the long export tests draw, others a quarter; graphs with "
+        "branches six times as many (default: 200)",
     )
     parser.addoption(
         "--refuse-skips",

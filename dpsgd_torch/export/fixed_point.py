@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
+MOST_GAIN = 2.0**20
+"""Of a rescaling: 255 times it stays below 2^28."""
+
 _MAX, _MIN = 2**31 - 1, -(2**31)
 _ONE = _MAX  # the nearest to 1 with no integer bits
 

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 import onnx
 
 from dpsgd_torch.errors import ExportError, told
+from dpsgd_torch.export.fold_affine import fold_affine
 from dpsgd_torch.export.graph import Graph
-from dpsgd_torch.export.reading import activations, linear, shapes, windows
+from dpsgd_torch.export.reading import activations, joins, linear, means, shapes, windows
 from dpsgd_torch.export.reading.folding import folded
+from dpsgd_torch.export.reading.instead import instead_of
 from dpsgd_torch.export.reading.reader import READERS, Reader, called, refuse
 from dpsgd_torch.export.reading.values import channels_last as to_channels_last
 
 __all__ = ["from_onnx", "to_channels_last"]
 
-FAMILIES = (activations, linear, shapes, windows)
+FAMILIES = (activations, joins, linear, means, shapes, windows)
 """The modules whose readers are registered by being imported."""
 
 _NO_ONNX = (
@@ -39,7 +41,7 @@ def from_onnx(model: onnx.ModelProto) -> Graph:
     for node in model.graph.node:
         with _as_refusal(called(node)):
             _read(reader, node)
-    return reader.finish()
+    return fold_affine(reader.finish())
 
 
 def _read(reader: Reader, node: onnx.NodeProto) -> None:
@@ -47,7 +49,8 @@ def _read(reader: Reader, node: onnx.NodeProto) -> None:
     if folded(reader, node, attributes):
         return
     if node.op_type not in READERS or node.domain not in ("", "ai.onnx"):
-        refuse(node, f"cannot be carried further; known are {', '.join(sorted(READERS))}")
+        known = f"known are {', '.join(sorted(READERS))}"
+        refuse(node, f"cannot be carried further{instead_of(node.op_type)}; {known}")
     reader.values[node.output[0]] = READERS[node.op_type](reader, node, attributes)
 
 

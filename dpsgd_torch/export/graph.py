@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from dpsgd_torch.export.clamps import RELU, Clamp
 from dpsgd_torch.export.program import Window
 
 if TYPE_CHECKING:
@@ -63,8 +64,16 @@ class Activation:
 class LayerKind(ABC):
     """One float layer: its function, bounds and integers; one file a kind, in ``kinds/``."""
 
-    takes_relu = False
-    """Whether ``lower`` and ``write_float`` can take along a ReLU that alone reads the layer."""
+    takes_clamp = False
+    """Whether ``lower`` and ``write_float`` can take along a clamp that alone reads the layer."""
+
+    one_grid = False
+    """Whether all its inputs must have its output's scale and zero point."""
+
+    @property
+    def clamp(self) -> Clamp | None:
+        """(low, high), if clamping is all that it does: what reads it alone can be taken along."""
+        return None
 
     @abstractmethod
     def apply(self, *inputs: Floats) -> Floats:
@@ -79,8 +88,8 @@ class LayerKind(ABC):
         """Add steps to the integer program; returns the tensor that stands for the output."""
 
     @abstractmethod
-    def write_float(self, write: Writer, relu: int) -> None:
-        """The operator of a float32 .tflite; or ExportError."""
+    def write_float(self, write: Writer, fused: int) -> None:
+        """The operator of a float32 .tflite; ``fused``: its activation; or ExportError."""
 
 
 Layer = Linear | Convolution | Pooling | Padding | Activation | LayerKind
@@ -109,17 +118,24 @@ class Graph:
         """The layers that read it."""
         return tuple(i for i, sources in enumerate(self.sources) if tensor in sources)
 
-    def relu_after(self, index: int) -> int | None:
-        """The layer that is a ReLU and alone reads what layer ``index`` makes, which takes it."""
+    def clamp_after(self, index: int) -> int | None:
+        """The layer that is a clamp and alone reads what layer ``index`` makes, which takes it."""
         layer = self.layers[index]
         if isinstance(layer, Activation | Padding):
             return None
-        if isinstance(layer, LayerKind) and not layer.takes_relu:
+        if isinstance(layer, LayerKind) and not layer.takes_clamp:
             return None
         readers = self.readers(index + 1)
-        if len(readers) != 1 or self.layers[readers[0]] != Activation("relu"):
+        if len(readers) != 1 or clamp_of(self.layers[readers[0]]) is None:
             return None
         return readers[0]
+
+
+def clamp_of(layer: Layer) -> Clamp | None:
+    """(low, high) of a layer that only clamps."""
+    if isinstance(layer, LayerKind):
+        return layer.clamp
+    return RELU if layer == Activation("relu") else None
 
 
 def evaluate(graph: Graph, inputs: Floats) -> list[Floats]:

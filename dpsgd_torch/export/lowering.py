@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dpsgd_torch.export.graph import Activation, Convolution, Graph, Layer, Linear
-from dpsgd_torch.export.program import Operation, Program, Step, Tensor
+from dpsgd_torch.export.clamps import FREE, Clamp, Limits, fused, limits
+from dpsgd_torch.export.graph import (
+    Activation,
+    Convolution,
+    Graph,
+    Layer,
+    LayerKind,
+    Linear,
+    Padding,
+    Pooling,
+    clamp_of,
+)
+from dpsgd_torch.export.kinds.clip import clamped
+from dpsgd_torch.export.program import Int8, Operation, Program, Step, Tensor
 from dpsgd_torch.export.ranges import Range
+
+Real = type[np.float32] | type[np.float64]
 
 _ENDS = {"tanh": 8.0, "logistic": 16.0}  # within 1e-6 of where they end
 
@@ -23,8 +38,11 @@ class Lowering:
     tensors: list[Tensor] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     made: dict[int, int] = field(default_factory=dict)
+    scaled_as: dict[int, int] = field(default_factory=dict)
+    """Which tensors get the scale of another, made later."""
 
     def __post_init__(self) -> None:
+        self.scaled_as = _scaled_as(self.graph)
         self.tensors.append(self.tensor(0))
         self.made[0] = 0
 
@@ -44,8 +62,9 @@ class Lowering:
         What feeds tanh or logistic alone is cut where these no longer change; and what reaches
         them or a softmax has a scale no smaller than their fixed point can tell apart.
         """
-        low, high = self.ranges[index]
         shape = self.graph.shapes[index]
+        index = self.scaled_as.get(index, index)
+        low, high = self.ranges[index]
         readers = {self.graph.layers[reader] for reader in self.graph.readers(index)}
         ends = {_ENDS.get(r.kind, math.inf) if isinstance(r, Activation) else math.inf
                 for r in readers}  # fmt: skip
@@ -78,8 +97,8 @@ class Asked:
     into: Lowering
     sources: tuple[int, ...]
     target: int
-    """The graph's tensor it makes, that after the ReLU where it takes one along."""
-    relu: bool
+    """The graph's tensor it makes, that after the clamp where it takes one along."""
+    clamp: Clamp | None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -100,10 +119,55 @@ class Asked:
         """What it makes, with a scale that is no smaller than ``least``."""
         return self.into.tensor(self.target, least)
 
-    def low(self, zero_point: int) -> int:
-        """The clamp's lower end."""
-        return max(-128, zero_point) if self.relu else -128
+    def limits(self, after: Tensor) -> Limits:
+        """The clamp that it takes along on the output's grid, if TensorFlow Lite can fuse it."""
+        wanted = FREE if self.clamp is None else limits(self.clamp, after)
+        return FREE if fused(wanted, after) is None else wanted
+
+    def finished(self, made: int) -> int:
+        """What was made, clamped by a step of its own where ``limits`` said nothing of it."""
+        if self.clamp is None or self.limits(self.into.tensors[made]) != FREE:
+            return made
+        return clamped(self.into, made, self.clamp)
 
     def add(self, operation: Operation, output: Tensor) -> int:
         """One step that reads what the layer reads."""
         return self.into.add(operation, output, *self.sources)
+
+
+def agreed(after: Tensor, table: Callable[[Tensor, Real], Int8]) -> Tensor:
+    """The output, its scale one float32 up until one table comes of dividing scales either way.
+
+    Versions of TFLM divide them in float32 or in float64 where an activation stands alone.
+    """
+    while not np.array_equal(table(after, np.float32), table(after, np.float64)):
+        scale = float(np.nextafter(np.float32(after.scale), np.float32(np.inf)))
+        after = replace(after, scale=scale)
+    return after
+
+
+def _scaled_as(graph: Graph) -> dict[int, int]:
+    """What a layer that wants one grid reads alone, by what that layer makes.
+
+    And what a maximum, a clamp or a padding alone reads on the way there: they keep the grid, and
+    cutting a value to the range behind them before or after them is the same.
+    """
+    found: dict[int, int] = {}
+    for index in reversed(range(len(graph.layers))):
+        layer, made = graph.layers[index], index + 1
+        if isinstance(layer, LayerKind) and layer.one_grid:
+            grid = found.get(made, made)
+        elif made in found and _keeps_grid(layer):
+            grid = found[made]
+        else:
+            continue
+        for source in graph.sources[index]:
+            if source and graph.readers(source) == (index,):
+                found[source] = grid
+    return found
+
+
+def _keeps_grid(layer: Layer) -> bool:
+    if isinstance(layer, Pooling):
+        return layer.kind == "max"
+    return isinstance(layer, Padding) or clamp_of(layer) is not None

@@ -148,6 +148,11 @@ class OperationKind(ABC):
     def write_tflite(self, write: Writer, sources: Sequence[Tensor], target: Tensor) -> None:
         """The operator, whose interpretation gives the same bytes; or ExportError."""
 
+    @property
+    def only_down(self) -> bool:
+        """Whether it calls ``model_requantize`` for shifts to the right, sums below 2^30, alone."""
+        return True
+
     def lead(self, which: int, sources: Sequence[Tensor], target: Tensor) -> int | None:
         """How many bytes before input ``which`` the output may begin and overwrite it."""
         return None

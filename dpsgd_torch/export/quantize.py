@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.clamps import Limits
 from dpsgd_torch.export.fixed_point import (
+    MOST_GAIN,
     divide,
     input_radius,
     logistic,
@@ -26,12 +28,14 @@ from dpsgd_torch.export.graph import (
     Linear,
     Padding,
     Pooling,
+    clamp_of,
 )
-from dpsgd_torch.export.lowering import Asked, Lowering
+from dpsgd_torch.export.lowering import Asked, Lowering, Real, agreed
 from dpsgd_torch.export.program import (
     AveragePool2D,
     Conv2D,
     Dense,
+    Int8,
     MaxPool2D,
     Operation,
     Pad,
@@ -48,11 +52,10 @@ _MOST_BIAS = 2**29 - 64  # below 2^29 still when the scale is rounded to float32
 _PROBABILITY = (1 / 256, -128)  # scale and zero point of softmax and logistic
 _SLOPE = (1 / 128, 0)  # of tanh
 _MOST_FEATURES = 511  # of a softmax: with more, TFLM's sum of exponentials may pass its 28 bits
-_MOST_GAIN = 2.0**20  # of a ReLU on its own: 255 times it stays below 2^28
 
 
 def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) -> Program:
-    """Weights symmetric and by channel, activations by tensor, ReLU folded into what precedes it.
+    """Weights symmetric and by channel, activations by tensor, clamps in what precedes them.
 
     Args:
         graph: the float model.
@@ -67,14 +70,15 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
     for index, layer in enumerate(graph.layers):
         if index in taken:
             continue
-        relu = graph.relu_after(index)
-        if relu is not None:
-            taken.add(relu)
-        target = (index if relu is None else relu) + 1
+        clamp = graph.clamp_after(index)
+        if clamp is not None:
+            taken.add(clamp)
+        target = (index if clamp is None else clamp) + 1
         sources = tuple(into.made[source] for source in graph.sources[index])
-        asked = Asked(into, sources, target, relu is not None)
+        ends = None if clamp is None else clamp_of(graph.layers[clamp])
+        asked = Asked(into, sources, target, ends)
         made = layer.lower(asked) if isinstance(layer, LayerKind) else _lower(layer, asked)
-        into.made[index + 1] = into.made[target] = made
+        into.made[index + 1] = into.made[target] = asked.finished(made)
     return into.program(labels)
 
 
@@ -84,18 +88,19 @@ def _lower(layer: Layer, asked: Asked) -> int:
         case Linear() | Convolution():
             whole = _whole(layer, before)
             after = asked.after(whole.least_scale)
-            return asked.add(_sum(layer, whole, after, relu=asked.relu), after)
+            return asked.add(_sum(layer, whole, after, asked.limits(after)), after)
         case Pooling():
             after = Tensor(shape, before.scale, before.zero_point)
             pool = MaxPool2D if layer.kind == "max" else AveragePool2D
-            return asked.add(pool(layer.window, asked.low(before.zero_point)), after)
+            return asked.add(pool(layer.window, *asked.limits(after)), after)
         case Padding():
             after = Tensor(shape, before.scale, before.zero_point)
             return asked.add(Pad(layer.padding), after)
         case Activation("relu"):
             if asked.sources[0] > 0 and before.zero_point == -128:  # nothing negative is left
                 return asked.sources[0]
-            after = asked.after(before.scale / _MOST_GAIN)
+            after = asked.after(before.scale / MOST_GAIN)
+            after = agreed(after, lambda after, real: _rescaled(before, after, real))
             return asked.add(_rescale(before, after), after)
         case Activation("softmax"):
             _refuse_wide(shape)
@@ -151,12 +156,12 @@ def _whole(layer: Linear | Convolution, before: Tensor) -> _Whole:
     return _Whole(whole, scales, offset, units, float((units * most).max()) / 2**29)
 
 
-def _sum(layer: Linear | Convolution, whole: _Whole, after: Tensor, *, relu: bool) -> Operation:
+def _sum(layer: Linear | Convolution, whole: _Whole, after: Tensor, ends: Limits) -> Operation:
     pairs = [multiplier(float(unit / after.scale)) for unit in whole.units]
     how = Requantization(
         np.array([m for m, _ in pairs], np.int32),
         np.array([shift for _, shift in pairs], np.int32),
-        low=max(-128, after.zero_point) if relu else -128,
+        *ends,
     )
     kernel = whole.weights.astype(np.int8).reshape(layer.weights.shape)
     bias = whole.bias.astype(np.int32)
@@ -169,6 +174,13 @@ def _rescale(before: Tensor, after: Tensor) -> Rescale:
     m, shift = multiplier(before.scale / after.scale)
     arrays = np.array([m], np.int32), np.array([shift], np.int32)
     return Rescale(Requantization(*arrays, low=max(-128, after.zero_point)))
+
+
+def _rescaled(before: Tensor, after: Tensor, real: Real) -> Int8:
+    """Of every value."""
+    m, shift = multiplier(float(real(before.scale) / real(after.scale)))
+    scaled = requantize(np.arange(-128, 128) - before.zero_point, m, shift)
+    return _int8(np.clip(scaled + after.zero_point, -128, 127))
 
 
 def _softmax(before: Tensor) -> Softmax:

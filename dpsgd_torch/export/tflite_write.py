@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsgd_torch.errors import ExportError
-from dpsgd_torch.export.program import Window
+from dpsgd_torch.export.clamps import Limits, fused
+from dpsgd_torch.export.program import Tensor, Window
 from dpsgd_torch.export.tflite_file import TfliteFile
-
-RELU = 1
-"""ActivationFunctionType."""
 
 
 class Writer:
@@ -25,14 +23,25 @@ class Writer:
         index: int,
         sources: Sequence[int],
         target: int,
-        shape: tuple[int, ...],
+        shapes: Sequence[tuple[int, ...]],
     ) -> None:
         self.file, self.index, self.sources = file, index, tuple(sources)
-        self.source, self.target, self.shape = sources[0], target, shape
+        self.shapes = tuple(shapes)
+        self.source, self.target, self.shape = sources[0], target, shapes[0]
+
+    def fused(self, limits: Limits, target: Tensor) -> int:
+        """The ActivationFunctionType that clamps the target so."""
+        code = fused(limits, target)
+        if code is None:
+            raise ExportError(
+                f"layer {self.index}: its clamp to {limits} cannot be said in TensorFlow Lite; "
+                "use --to c"
+            )
+        return code
 
     def weighted(
         self, weights: NDArray[Any], bias: NDArray[Any], window: Window | None, groups: int,
-        relu: int, scales: tuple[Any, Any] | None = None, pad: dict[str, Any] | None = None,
+        fused: int, scales: tuple[Any, Any] | None = None, pad: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """A linear layer, a convolution or a depthwise one."""
         depthwise = window is not None and groups > 1 and groups == self.shape[-1]
@@ -48,11 +57,11 @@ class Writer:
         if window is None:
             inputs = [self.source, *constants]
             self.file.operator("FULLY_CONNECTED", inputs, self.target, "FullyConnectedOptions",
-                               fusedActivationFunction=relu)  # fmt: skip
+                               fusedActivationFunction=fused)  # fmt: skip
             return
         padding = self._padding(window, pad or {}, bias.dtype == np.int32)
         fields = {"padding": padding, "strideH": window.stride[0], "strideW": window.stride[1],
-                  "fusedActivationFunction": relu}  # fmt: skip
+                  "fusedActivationFunction": fused}  # fmt: skip
         inputs = [self.source, *constants]
         if depthwise:
             fields["depthMultiplier"] = len(bias) // groups
@@ -62,13 +71,13 @@ class Writer:
         else:
             self.file.operator("CONV_2D", inputs, self.target, "Conv2DOptions", **fields)
 
-    def pool(self, kind: str, window: Window, relu: int, pad: dict[str, Any], least: Any) -> None:
+    def pool(self, kind: str, window: Window, fused: int, pad: dict[str, Any], least: Any) -> None:
         padding = self._padding(window, pad, least is not None and pad != {}, kind, least)
         self.file.operator(
             f"{kind}_POOL_2D", [self.source], self.target, "Pool2DOptions",
             padding=padding, strideH=window.stride[0], strideW=window.stride[1],
             filterHeight=window.kernel[0], filterWidth=window.kernel[1],
-            fusedActivationFunction=relu,
+            fusedActivationFunction=fused,
         )  # fmt: skip
 
     def pad(self, padding: tuple[tuple[int, int], tuple[int, int]]) -> None:

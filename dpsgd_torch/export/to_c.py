@@ -10,7 +10,15 @@ import numpy as np
 from dpsgd_torch.export.c_planner import Arena, place
 from dpsgd_torch.export.c_steps import StepText, shifts_down, write
 from dpsgd_torch.export.c_text import comment, source, string, with_prefix
-from dpsgd_torch.export.program import Conv2D, Dense, Program, Requantization, Rescale, Tensor
+from dpsgd_torch.export.program import (
+    Conv2D,
+    Dense,
+    OperationKind,
+    Program,
+    Requantization,
+    Rescale,
+    Tensor,
+)
 
 KERNELS = (
     "window",
@@ -31,6 +39,10 @@ KERNELS = (
     "softmax",
     "pad",
     "add",
+    "bound",
+    "mean",
+    "join",
+    "mul",
 )
 """In the order of their definition."""
 
@@ -88,7 +100,7 @@ def _steps(program: Program) -> list[StepText]:
 def _source(program: Program, steps: list[StepText], arena: Arena) -> str:
     used = {kernel for step in steps for kernel in step.kernels}
     kernels = [kernel for kernel in KERNELS if kernel in used]
-    if used & {"channel", "rescale"}:
+    if any("model_requantize(" in source(kernel) for kernel in kernels):
         kernels.insert(0, "requantize_down" if _only_down(program) else "requantize_any")
     bodies = [source(kernel) for kernel in kernels]
     helpers = [name for name in HELPERS if any(f"model_{name}(" in body for body in bodies)]
@@ -220,6 +232,8 @@ def _only_down(program: Program) -> bool:
             bound = int((np.abs(operation.bias.astype(np.int64)) + largest).max())
             if bound >= 2**30 or not _all_down(operation.requantization):
                 return False
+        if isinstance(operation, OperationKind) and not operation.only_down:
+            return False
         if isinstance(operation, Rescale) and not _all_down(operation.requantization):
             return False
     return True

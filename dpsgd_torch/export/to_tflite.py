@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dpsgd_torch.export.clamps import FUSED
 from dpsgd_torch.export.graph import (
     Activation,
     Convolution,
@@ -16,6 +17,7 @@ from dpsgd_torch.export.graph import (
     Linear,
     Padding,
     Pooling,
+    clamp_of,
 )
 from dpsgd_torch.export.program import (
     AveragePool2D,
@@ -32,7 +34,7 @@ from dpsgd_torch.export.program import (
     Tensor,
 )
 from dpsgd_torch.export.tflite_file import TfliteFile
-from dpsgd_torch.export.tflite_write import RELU, Writer
+from dpsgd_torch.export.tflite_write import Writer
 
 _FUNCTIONS = {"relu": "RELU", "tanh": "TANH", "logistic": "LOGISTIC"}
 
@@ -51,16 +53,16 @@ def to_int8_tflite(program: Program) -> bytes:
     for index, (step, read) in enumerate(zip(program.steps, program.sources, strict=True)):
         sources = [program.tensors[source] for source in read]
         places = [values[source] for source in read]
-        write = Writer(file, index, places, values[index + 1], sources[0].shape)
+        write = Writer(file, index, places, values[index + 1], [source.shape for source in sources])
         if isinstance(step.operation, OperationKind):
             step.operation.write_tflite(write, sources, step.output)
         else:
-            _write_integer(write, step.operation, sources[0])
+            _write_integer(write, step.operation, sources[0], step.output)
     return file.content(values[0], values[-1], program.provenance)
 
 
 def to_float_tflite(graph: Graph, provenance: Mapping[str, str]) -> bytes:
-    """The graph in float32, a ReLU folded into the layer before it."""
+    """The graph in float32, clamps in the layer before them where TensorFlow Lite can fuse them."""
     file = TfliteFile()
     names = _names(len(graph.layers))
     values = {0: file.value(names[0], graph.shapes[0], np.float32)}
@@ -68,15 +70,18 @@ def to_float_tflite(graph: Graph, provenance: Mapping[str, str]) -> bytes:
     for index, layer in enumerate(graph.layers):
         if index in taken:
             continue
-        relu = graph.relu_after(index)
-        if relu is not None:
-            taken.add(relu)
-        at = (index if relu is None else relu) + 1
+        clamp = graph.clamp_after(index)
+        ends = None if clamp is None else clamp_of(graph.layers[clamp])
+        if ends not in FUSED:
+            clamp = None
+        if clamp is not None:
+            taken.add(clamp)
+        at = (index if clamp is None else clamp) + 1
         values[at] = values[index + 1] = file.value(names[at], graph.shapes[at], np.float32)
         read = graph.sources[index]
         sources = [values[source] for source in read]
-        write = Writer(file, index, sources, values[at], graph.shapes[read[0]])
-        fused = RELU * (relu is not None)
+        write = Writer(file, index, sources, values[at], [graph.shapes[source] for source in read])
+        fused = 0 if ends is None else FUSED.get(ends, 0)
         if isinstance(layer, LayerKind):
             layer.write_float(write, fused)
         else:
@@ -88,7 +93,7 @@ def _names(layers: int) -> list[str]:
     return ["input", *(f"layer_{i}" for i in range(1, layers)), "output"]
 
 
-def _write_integer(write: Writer, operation: Operation, before: Tensor) -> None:
+def _write_integer(write: Writer, operation: Operation, before: Tensor, after: Tensor) -> None:
     told = {"scale": before.scale, "zero_point": before.zero_point}
     match operation:
         case Dense() | Conv2D():
@@ -96,15 +101,22 @@ def _write_integer(write: Writer, operation: Operation, before: Tensor) -> None:
             bias_scales = np.float32(before.scale) * scales
             window = operation.window if isinstance(operation, Conv2D) else None
             groups = operation.groups if isinstance(operation, Conv2D) else 1
-            relu = RELU * (operation.requantization.low > -128)
+            how = operation.requantization
+            fused = write.fused((how.low, how.high), after)
             write.weighted(
-                operation.weights, operation.bias, window, groups, relu, (scales, bias_scales), told
+                operation.weights,
+                operation.bias,
+                window,
+                groups,
+                fused,
+                (scales, bias_scales),
+                told,
             )
-        case MaxPool2D(window, low):
+        case MaxPool2D(window, low, high):
             fill = np.array([-128], np.int8), told
-            write.pool("MAX", window, RELU * (low > -128), told, fill)
-        case AveragePool2D(window, low):
-            write.pool("AVERAGE", window, RELU * (low > -128), told, None)
+            write.pool("MAX", window, write.fused((low, high), after), told, fill)
+        case AveragePool2D(window, low, high):
+            write.pool("AVERAGE", window, write.fused((low, high), after), told, None)
         case Pad(padding):
             write.pad(padding)
         case Rescale():
@@ -115,15 +127,15 @@ def _write_integer(write: Writer, operation: Operation, before: Tensor) -> None:
             write.file.operator("SOFTMAX", [write.source], write.target, "SoftmaxOptions", beta=1.0)
 
 
-def _write_float(write: Writer, layer: Layer, relu: int) -> None:
+def _write_float(write: Writer, layer: Layer, fused: int) -> None:
     match layer:
         case Linear(weights, bias):
-            write.weighted(weights, bias, None, 1, relu)
+            write.weighted(weights, bias, None, 1, fused)
         case Convolution(weights, bias, window, groups):
-            write.weighted(weights, bias, window, groups, relu)
+            write.weighted(weights, bias, window, groups, fused)
         case Pooling(kind, window):
             least: Any = (np.array([np.finfo(np.float32).min], np.float32), {})
-            write.pool(kind.upper(), window, relu, {}, least if kind == "max" else None)
+            write.pool(kind.upper(), window, fused, {}, least if kind == "max" else None)
         case Padding(padding):
             write.pad(padding)
         case Activation("softmax"):

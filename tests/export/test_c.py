@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hand_built_programs import corner_programs, gesture_program, mnist_program
+from random_graphs import random_graph_program
 from random_programs import random_inputs, random_program
 
 from dpsgd_torch.errors import ExportError
@@ -71,6 +72,7 @@ def test_many_random_programs_equal_the_reference(batch):
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_every_kernel_compiles_as_cplusplus(compiler):
     programs = [random_program(seed) for seed in range(30)]
+    programs += [random_graph_program(seed) for seed in range(12)]
     assert differences(programs, compiler, cplusplus=True) == 0
 
 
@@ -79,6 +81,7 @@ def test_every_path_compiles_without_a_warning(core):
     if not has("ziglang"):
         pytest.skip("ziglang is not installed")
     programs = [*(random_program(seed) for seed in range(20)), gesture_program(), mnist_program()]
+    programs += [random_graph_program(seed) for seed in range(12)]
     with tempfile.TemporaryDirectory() as name:
         unit = ""
         for i, program in enumerate(programs):

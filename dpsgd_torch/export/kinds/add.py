@@ -26,7 +26,7 @@ LEFT_SHIFT = 20
 class Add(LayerKind):
     """First + second."""
 
-    takes_relu = True
+    takes_clamp = True
 
     def apply(self, *inputs: Floats) -> Floats:
         first, second = inputs
@@ -40,17 +40,19 @@ class Add(LayerKind):
         twice = 2 * max(first.scale, second.scale)
         # Its factor, twice / (2^20 scale), must stay below one.
         after = asked.after(least=twice / (1 << LEFT_SHIFT) * (1 + 2.0**-20))
+        low, high = asked.limits(after)
         operation = AddInt8(
             first=multiplier(first.scale / twice),
             second=multiplier(second.scale / twice),
             out=multiplier(twice / ((1 << LEFT_SHIFT) * after.scale)),
-            low=asked.low(after.zero_point),
+            low=low,
+            high=high,
         )
         return asked.add(operation, after)
 
-    def write_float(self, write: Writer, relu: int) -> None:
+    def write_float(self, write: Writer, fused: int) -> None:
         write.file.operator(
-            "ADD", list(write.sources), write.target, "AddOptions", fusedActivationFunction=relu
+            "ADD", list(write.sources), write.target, "AddOptions", fusedActivationFunction=fused
         )
 
 
@@ -88,9 +90,9 @@ class AddInt8(OperationKind):
         return StepText(("add",), call, (constants,))
 
     def write_tflite(self, write: Writer, sources: Sequence[Tensor], target: Tensor) -> None:
-        relu = int(self.low > -128)
+        code = write.fused((self.low, self.high), target)
         write.file.operator(
-            "ADD", list(write.sources), write.target, "AddOptions", fusedActivationFunction=relu
+            "ADD", list(write.sources), write.target, "AddOptions", fusedActivationFunction=code
         )
 
     def lead(self, which: int, sources: Sequence[Tensor], target: Tensor) -> int | None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
+import numpy as np
 import onnx
 
 from dpsgd_torch.export.graph import Activation
+from dpsgd_torch.export.kinds.clip import Clip
+from dpsgd_torch.export.kinds.hard_swish import HardSwish
+from dpsgd_torch.export.kinds.leaky_relu import MOST_SLOPE, LeakyRelu
+from dpsgd_torch.export.reading.constants import affine
 from dpsgd_torch.export.reading.reader import Attributes, Reader, reads, refuse
 from dpsgd_torch.export.reading.values import Value
 
@@ -20,6 +26,61 @@ _KINDS: dict[str, Literal["relu", "tanh", "logistic"]] = {
 @reads(*_KINDS)
 def activation(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     return reader.append_cell_by_cell(node, Activation(_KINDS[node.op_type]), reader.value(node))
+
+
+@reads("Clip")
+def clip(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    ends = [
+        float(attributes.get(name, end)) for name, end in (("min", -math.inf), ("max", math.inf))
+    ]
+    for index in (1, 2):
+        if len(node.input) > index and node.input[index]:
+            ends[index - 1] = _number(reader, node, index)
+    if not ends[0] <= ends[1]:
+        refuse(node, f"between {ends[0]} and {ends[1]}: the first must be the lower end")
+    return reader.append_cell_by_cell(node, Clip(*ends), reader.value(node))
+
+
+@reads("Max", "Min")
+def end(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    """Of one tensor and one number."""
+    places = [index for index in range(len(node.input)) if reader.is_constant(node, index)]
+    if len(node.input) != 2 or len(places) != 1:
+        refuse(node, "of several computed tensors cannot be carried further; only of one number")
+    number, value = _number(reader, node, places[0]), reader.value(node, 1 - places[0])
+    least = node.op_type == "Max"
+    layer = Clip(number if least else -math.inf, math.inf if least else number)
+    return reader.append_cell_by_cell(node, layer, value)
+
+
+@reads("LeakyRelu")
+def leaky_relu(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    slope = float(attributes.get("alpha", 0.01))
+    if not 0 <= slope <= MOST_SLOPE:
+        refuse(node, f"alpha = {slope}: must lie between 0 and {MOST_SLOPE:g} to be carried")
+    return reader.append_cell_by_cell(node, LeakyRelu(slope), reader.value(node))
+
+
+@reads("HardSwish")
+def hard_swish(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    return reader.append_cell_by_cell(node, HardSwish(), reader.value(node))
+
+
+@reads("HardSigmoid")
+def hard_sigmoid(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    """min(max(alpha x + beta, 0), 1): the linear layer before it takes both along."""
+    alpha, beta = (float(attributes.get(name, it)) for name, it in (("alpha", 0.2), ("beta", 0.5)))
+    value = affine(reader, node, reader.value(node), np.array(alpha), np.array(beta))
+    return reader.append_cell_by_cell(node, Clip(0.0, 1.0), value)
+
+
+def _number(reader: Reader, node: onnx.NodeProto, index: int) -> float:
+    if not reader.is_constant(node, index):
+        refuse(node, f"its input {index} must be a constant to be carried")
+    number = np.asarray(reader.constants[node.input[index]])
+    if number.size != 1 or np.isnan(number).any():
+        refuse(node, f"its input {index} must be one number to be carried")
+    return float(number.reshape(()))
 
 
 @reads("Softmax")

@@ -94,20 +94,22 @@ class Reader:
         self, node: onnx.NodeProto, layer: Layer, shape: tuple[int, ...], *read: Value
     ) -> Value:
         """A layer that makes a tensor of ONNX's ``shape``, which lies channels last."""
-        return self._append(node, layer, memory_shape(shape), natural(shape), read)
+        return self.append_where(node, layer, memory_shape(shape), natural(shape), *read)
 
     def append_cell_by_cell(self, node: onnx.NodeProto, layer: Layer, *read: Value) -> Value:
         """A layer whose values lie where those that it reads lie, in whatever order."""
-        return self._append(node, layer, self.shapes[read[0].tensor], read[0].cells, read)
+        shape, cells = self.shapes[read[0].tensor], read[0].cells
+        return self.append_where(node, layer, shape, cells, *read)
 
-    def _append(
+    def append_where(
         self,
         node: onnx.NodeProto,
         layer: Layer,
         memory: tuple[int, ...],
         cells: NDArray[np.intp],
-        read: tuple[Value, ...],
+        *read: Value,
     ) -> Value:
+        """A layer that makes a tensor of shape ``memory``; ``cells``: where ONNX's values lie."""
         self.layers.append(layer)
         self.sources.append(tuple(value.tensor for value in read))
         self.shapes.append(memory)

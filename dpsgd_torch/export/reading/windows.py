@@ -8,7 +8,7 @@ import onnx
 from dpsgd_torch.export.graph import Convolution, Padding, Pooling
 from dpsgd_torch.export.program import Window
 from dpsgd_torch.export.reading.reader import Attributes, Reader, only, reads, refuse
-from dpsgd_torch.export.reading.values import Value
+from dpsgd_torch.export.reading.values import Value, memory_shape
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -64,7 +64,7 @@ def _picture(reader: Reader, node: onnx.NodeProto) -> Value:
     value = reader.value(node)
     if len(value.shape) not in (2, 3):
         refuse(node, f"on {value.shape}; needs an image")
-    if not value.is_natural:
+    if not value.is_natural or reader.shapes[value.tensor] != memory_shape(value.shape):
         refuse(
             node,
             "reads values that a Reshape or Transpose has moved; keep channels before height and "

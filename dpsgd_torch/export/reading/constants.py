@@ -1,0 +1,83 @@
+"""Arithmetic with constants: BatchNormalization, and Mul, Div, Add and Sub of one by channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from dpsgd_torch.export.kinds.affine import Affine, batch_norm, constant
+from dpsgd_torch.export.reading.reader import Attributes, Reader, only, reads, refuse
+from dpsgd_torch.export.reading.values import Value
+
+Doubles = NDArray[np.float64]
+
+
+@reads("BatchNormalization")
+def normalization(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    only(node, attributes, training_mode=0)
+    value = reader.value(node)
+    if len(node.output) > 1 and any(node.output[1:]):
+        refuse(node, "in training; export the model in evaluation mode, model.eval()")
+    scale, shift, mean, variance = (reader.constant(node, index) for index in range(1, 5))
+    if {each.shape for each in (scale, shift, mean, variance)} != {value.shape[:1]}:
+        refuse(node, f"of {scale.size} channels on {value.shape[0]}")
+    if variance.min() < 0:
+        refuse(node, "its variance is negative; train the model again")
+    norm = batch_norm(scale, shift, mean, variance, float(attributes.get("epsilon", 1e-5)))
+    column = (-1, *[1] * (len(value.shape) - 1))
+    return affine(reader, node, value, norm.factor.reshape(column), norm.offset.reshape(column))
+
+
+@reads("Neg")
+def negative(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    return affine(reader, node, reader.value(node), np.array(-1.0), np.array(0.0))
+
+
+def with_constant(reader: Reader, node: onnx.NodeProto, place: int) -> Value:
+    """Mul, Div, Add or Sub whose input ``place`` is constant."""
+    if reader.is_constant(node, 1 - place):
+        refuse(node, "of two constants; one of its inputs must be computed")
+    value = reader.value(node, 1 - place)
+    number = reader.constant(node, place).astype(np.float64)
+    one, none = np.array(1.0), np.array(0.0)
+    if node.op_type == "Add":
+        return affine(reader, node, value, one, number)
+    if node.op_type == "Sub":
+        factor, offset = (-one, number) if place == 0 else (one, -number)
+        return affine(reader, node, value, factor, offset)
+    if node.op_type == "Div":
+        if place == 0 or not number.all():
+            refuse(node, "by what is computed, or by zero, cannot be carried further")
+        number = 1 / number
+    return affine(reader, node, value, number, none)
+
+
+def affine(
+    reader: Reader, node: onnx.NodeProto, value: Value, factor: Doubles, offset: Doubles
+) -> Value:
+    """value × factor + offset, each broadcast as ONNX does, one number a channel."""
+    shape = reader.shapes[value.tensor]
+    rows = [_by_channel(node, value, each, shape[-1]) for each in (factor, offset)]
+    return reader.append_cell_by_cell(node, Affine(*rows), value)
+
+
+def _by_channel(node: onnx.NodeProto, value: Value, number: Doubles, channels: int) -> Doubles:
+    """In the order in which the channels lie in memory."""
+    if number.size == 1:
+        return constant(channels, number).factor
+    given: tuple[Any, ...] = (1, *value.shape)
+    if number.ndim > len(given) or np.broadcast_shapes(number.shape, given) != given:
+        refuse(node, f"of a constant of shape {number.shape} to {value.shape}; both must fit")
+    places = np.empty(value.cells.size)
+    places[value.cells.reshape(-1)] = np.broadcast_to(number, given).reshape(-1)
+    rows = places.reshape(-1, channels)
+    if (rows != rows[0]).any():
+        refuse(
+            node,
+            f"of a constant of shape {number.shape} to {value.shape}; only one number a channel, "
+            "or one for all, can be carried",
+        )
+    return rows[0]

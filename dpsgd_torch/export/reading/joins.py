@@ -1,0 +1,64 @@
+"""Operators of several tensors: sum, product, concatenation; of one of them and a constant."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from dpsgd_torch.export.kinds.add import Add
+from dpsgd_torch.export.kinds.concat import Concat
+from dpsgd_torch.export.kinds.mul import Mul, product_shape
+from dpsgd_torch.export.reading.constants import with_constant
+from dpsgd_torch.export.reading.reader import Attributes, Reader, reads, refuse
+from dpsgd_torch.export.reading.values import Value, memory_shape
+
+
+@reads("Add", "Sub", "Mul", "Div")
+def arithmetic(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    for place in (0, 1):
+        if reader.is_constant(node, place):
+            return with_constant(reader, node, place)
+    first, second = reader.value(node), reader.value(node, 1)
+    told = f"of computed tensors of shapes {first.shape} and {second.shape}"
+    same = first.shape == second.shape and np.array_equal(first.cells, second.cells)
+    same = same and reader.shapes[first.tensor] == reader.shapes[second.tensor]
+    if node.op_type == "Add":
+        if not same:
+            refuse(node, f"{told}; only two of one shape, read in one order, are carried further")
+        return reader.append_cell_by_cell(node, Add(), first, second)
+    if node.op_type != "Mul":
+        instead = "add what is multiplied by -1" if node.op_type == "Sub" else "multiply instead"
+        refuse(node, f"{told}; cannot be carried further: {instead}")
+    if same:
+        return reader.append_cell_by_cell(node, Mul(), first, second)
+    if len(first.shape) == len(second.shape) and first.is_natural and second.is_natural:
+        shape = tuple(int(side) for side in np.maximum(first.shape, second.shape))
+        lie = product_shape(reader.shapes[first.tensor], reader.shapes[second.tensor])
+        if lie is not None and lie == memory_shape(shape):
+            return reader.append(node, Mul(), shape, first, second)
+    refuse(
+        node,
+        f"{told}; only two of one shape, read in one order, or one of them with one number a "
+        "channel, or one a cell, are carried further",
+    )
+
+
+@reads("Concat")
+def concatenation(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    """Side by side in memory's last axis, whatever the axis: ``cells`` say where they lie."""
+    values = [reader.value(node, index) for index in range(len(node.input))]
+    axis = int(attributes["axis"]) % (len(values[0].shape) + 1) - 1
+    if axis < 0:
+        refuse(node, "of examples of a batch cannot be carried further; only of features")
+    shapes = [reader.shapes[value.tensor] for value in values]
+    flat = len({shape[:-1] for shape in shapes}) > 1
+    if flat:
+        shapes = [(int(np.prod(shape)),) for shape in shapes]
+    width = sum(shape[-1] for shape in shapes)
+    cells, at = [], 0
+    for value, (*_, part) in zip(values, shapes, strict=True):
+        cells.append(value.cells // part * width + at + value.cells % part)
+        at += part
+    memory = (*shapes[0][:-1], width)
+    where = np.concatenate(cells, axis=axis)
+    return reader.append_where(node, Concat(), memory, where, *values)
