@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from dpsgd_torch.export.c_layout import Rows, exact, pack, rows_of
-from dpsgd_torch.export.c_text import array, literal
+from dpsgd_torch.export.c_text import StepText, array, literal
 from dpsgd_torch.export.program import (
     AveragePool2D,
     Conv2D,
@@ -32,18 +31,6 @@ QUAD = 4
 
 DIRECT_ROW = 64
 """Rows of this many inputs or more are read where they lie; shorter ones are copied together."""
-
-
-@dataclass(frozen=True)
-class StepText:
-    """``call`` holds {input} (or {input0}, {input1}, …), {output} and {scratch}."""
-
-    kernels: tuple[str, ...]
-    call: str
-    constants: tuple[str, ...] = ()
-    scratch: int = 0
-    chunks: int = 1
-    """Sums per channel, see ``Rows``."""
 
 
 def write(

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
 
 _WIDTH = 98
+
+
+@dataclass(frozen=True)
+class StepText:
+    """``call`` holds {input} (or {input0}, {input1}, …), {output} and {scratch}."""
+
+    kernels: tuple[str, ...]
+    call: str
+    constants: tuple[str, ...] = ()
+    scratch: int = 0
+    chunks: int = 1
+    """Sums per channel, see ``c_layout.Rows``."""
 
 
 def source(name: str) -> str:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from dpsgd_torch.export.program import Tensor
+from dpsgd_torch.export.tensors import Tensor
 
 Clamp = tuple[float, float]
 """(low, high)."""

@@ -12,10 +12,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from dpsgd_torch.export.clamps import RELU, Clamp
-from dpsgd_torch.export.program import Window
+from dpsgd_torch.export.tensors import Window
 
 if TYPE_CHECKING:
-    from dpsgd_torch.export.lowering import Asked
     from dpsgd_torch.export.tflite_write import Writer
 
 Floats = NDArray[Any]  # float32, or float64 where bounds are computed
@@ -61,8 +60,8 @@ class Activation:
     kind: Literal["relu", "tanh", "logistic", "softmax"]
 
 
-class LayerKind(ABC):
-    """One float layer: its function, bounds and integers; one file a kind, in ``kinds/``."""
+class FloatKind(ABC):
+    """One float layer: its function and bounds; ``lowering.LayerKind`` adds the integers."""
 
     takes_clamp = False
     """Whether ``lower`` and ``write_float`` can take along a clamp that alone reads the layer."""
@@ -84,15 +83,11 @@ class LayerKind(ABC):
         """(low, high) of every output for inputs anywhere between."""
 
     @abstractmethod
-    def lower(self, asked: Asked) -> int:
-        """Add steps to the integer program; returns the tensor that stands for the output."""
-
-    @abstractmethod
     def write_float(self, write: Writer, fused: int) -> None:
         """The operator of a float32 .tflite; ``fused``: its activation; or ExportError."""
 
 
-Layer = Linear | Convolution | Pooling | Padding | Activation | LayerKind
+Layer = Linear | Convolution | Pooling | Padding | Activation | FloatKind
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ class Graph:
         layer = self.layers[index]
         if isinstance(layer, Activation | Padding):
             return None
-        if isinstance(layer, LayerKind) and not layer.takes_clamp:
+        if isinstance(layer, FloatKind) and not layer.takes_clamp:
             return None
         readers = self.readers(index + 1)
         if len(readers) != 1 or clamp_of(self.layers[readers[0]]) is None:
@@ -133,7 +128,7 @@ class Graph:
 
 def clamp_of(layer: Layer) -> Clamp | None:
     """(low, high) of a layer that only clamps."""
-    if isinstance(layer, LayerKind):
+    if isinstance(layer, FloatKind):
         return layer.clamp
     return RELU if layer == Activation("relu") else None
 
@@ -149,7 +144,7 @@ def evaluate(graph: Graph, inputs: Floats) -> list[Floats]:
 
 def apply(layer: Layer, *inputs: Floats) -> Floats:
     """One layer on (batch, …) of each input."""
-    if isinstance(layer, LayerKind):
+    if isinstance(layer, FloatKind):
         return layer.apply(*inputs)
     (x,) = inputs
     match layer:

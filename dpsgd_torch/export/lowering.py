@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -12,15 +13,15 @@ from dpsgd_torch.export.clamps import FREE, Clamp, Limits, fused, limits
 from dpsgd_torch.export.graph import (
     Activation,
     Convolution,
+    FloatKind,
     Graph,
     Layer,
-    LayerKind,
     Linear,
     Padding,
     Pooling,
     clamp_of,
 )
-from dpsgd_torch.export.kinds.clip import clamped
+from dpsgd_torch.export.kinds.bound import ClampInt8
 from dpsgd_torch.export.program import Int8, Operation, Program, Step, Tensor
 from dpsgd_torch.export.ranges import Range
 
@@ -135,6 +136,23 @@ class Asked:
         return self.into.add(operation, output, *self.sources)
 
 
+class LayerKind(FloatKind):
+    """One layer with its integers; one file a kind, in ``kinds/``."""
+
+    @abstractmethod
+    def lower(self, asked: Asked) -> int:
+        """Add steps to the integer program; returns the tensor that stands for the output."""
+
+
+def clamped(into: Lowering, source: int, clamp: Clamp) -> int:
+    """The tensor clamped on its own grid; itself where nothing lies beyond the ends."""
+    tensor = into.tensors[source]
+    ends = limits(clamp, tensor)
+    if source > 0 and ends == FREE:
+        return source
+    return into.add(ClampInt8(ends), tensor, source)
+
+
 def agreed(after: Tensor, table: Callable[[Tensor, Real], Int8]) -> Tensor:
     """The output, its scale one float32 up until one table comes of dividing scales either way.
 
@@ -155,7 +173,7 @@ def _scaled_as(graph: Graph) -> dict[int, int]:
     found: dict[int, int] = {}
     for index in reversed(range(len(graph.layers))):
         layer, made = graph.layers[index], index + 1
-        if isinstance(layer, LayerKind) and layer.one_grid:
+        if isinstance(layer, FloatKind) and layer.one_grid:
             grid = found.get(made, made)
         elif made in found and _keeps_grid(layer):
             grid = found[made]

@@ -16,38 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsgd_torch.export.tensors import Int8 as Int8
+from dpsgd_torch.export.tensors import Int32 as Int32
+from dpsgd_torch.export.tensors import Tensor as Tensor
+from dpsgd_torch.export.tensors import Window as Window
+
 if TYPE_CHECKING:
-    from dpsgd_torch.export.c_steps import StepText
+    from dpsgd_torch.export.c_text import StepText
     from dpsgd_torch.export.tflite_write import Writer
-
-Int8 = NDArray[np.int8]
-Int32 = NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Shape of one example, (features,) or (height, width, channels), and what its values mean."""
-
-    shape: tuple[int, ...]
-    scale: float
-    """A float32."""
-    zero_point: int
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape))
-
-
-@dataclass(frozen=True)
-class Window:
-    """How a kernel moves; ``padding`` is ((top, bottom), (left, right)).
-
-    Padded cells hold the input's zero point in a convolution and are left out by a pool.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,13 +24,12 @@ from dpsgd_torch.export.graph import (
     Convolution,
     Graph,
     Layer,
-    LayerKind,
     Linear,
     Padding,
     Pooling,
     clamp_of,
 )
-from dpsgd_torch.export.lowering import Asked, Lowering, Real, agreed
+from dpsgd_torch.export.lowering import Asked, LayerKind, Lowering, Real, agreed
 from dpsgd_torch.export.program import (
     AveragePool2D,
     Conv2D,

@@ -19,10 +19,10 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.graph import (
     Activation,
     Convolution,
+    FloatKind,
     Floats,
     Graph,
     Layer,
-    LayerKind,
     Linear,
     Padding,
     Pooling,
@@ -82,7 +82,7 @@ def intervals(graph: Graph, input_range: Range) -> list[tuple[Floats, Floats]]:
 
 
 def _through(layer: Layer, bounds: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
-    if isinstance(layer, LayerKind):
+    if isinstance(layer, FloatKind):
         return layer.bounds([low for low, _ in bounds], [high for _, high in bounds])
     ((low, high),) = bounds
     match layer:

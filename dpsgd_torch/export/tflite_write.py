@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.clamps import Limits, fused
-from dpsgd_torch.export.program import Tensor, Window
+from dpsgd_torch.export.tensors import Tensor, Window
 from dpsgd_torch.export.tflite_file import TfliteFile
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from dpsgd_torch.export.c_planner import Arena, place
-from dpsgd_torch.export.c_steps import StepText, shifts_down, write
-from dpsgd_torch.export.c_text import comment, source, string, with_prefix
+from dpsgd_torch.export.c_steps import shifts_down, write
+from dpsgd_torch.export.c_text import StepText, comment, source, string, with_prefix
 from dpsgd_torch.export.program import (
     Conv2D,
     Dense,

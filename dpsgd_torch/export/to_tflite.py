@@ -11,9 +11,9 @@ from dpsgd_torch.export.clamps import FUSED
 from dpsgd_torch.export.graph import (
     Activation,
     Convolution,
+    FloatKind,
     Graph,
     Layer,
-    LayerKind,
     Linear,
     Padding,
     Pooling,
@@ -82,7 +82,7 @@ def to_float_tflite(graph: Graph, provenance: Mapping[str, str]) -> bytes:
         sources = [values[source] for source in read]
         write = Writer(file, index, sources, values[at], [graph.shapes[source] for source in read])
         fused = 0 if ends is None else FUSED.get(ends, 0)
-        if isinstance(layer, LayerKind):
+        if isinstance(layer, FloatKind):
             layer.write_float(write, fused)
         else:
             _write_float(write, layer, fused)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsgd_torch.export.c_text import StepText
 from dpsgd_torch.export.fixed_point import multiplier, requantize
-from dpsgd_torch.export.graph import Floats, LayerKind
+from dpsgd_torch.export.graph import Floats
+from dpsgd_torch.export.lowering import Asked, LayerKind
 from dpsgd_torch.export.program import OperationKind, Tensor
 
 if TYPE_CHECKING:
-    from dpsgd_torch.export.c_steps import StepText
-    from dpsgd_torch.export.lowering import Asked
     from dpsgd_torch.export.tflite_write import Writer
 
 LEFT_SHIFT = 20
@@ -75,8 +75,6 @@ class AddInt8(OperationKind):
         return np.clip(requantize(total, *self.out) + target.zero_point, self.low, self.high)
 
     def write_c(self, name: str, sources: Sequence[Tensor], target: Tensor) -> StepText:
-        from dpsgd_torch.export.c_steps import StepText
-
         numbers = [
             *(number for each in (self.first, self.second, self.out) for number in each),
             *(source.zero_point for source in sources),

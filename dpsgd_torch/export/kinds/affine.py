@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsgd_torch.errors import ExportError
-from dpsgd_torch.export.graph import Floats, LayerKind
+from dpsgd_torch.export.graph import Floats
+from dpsgd_torch.export.lowering import Asked, LayerKind
 
 if TYPE_CHECKING:
-    from dpsgd_torch.export.lowering import Asked
     from dpsgd_torch.export.tflite_write import Writer
 
 Doubles = NDArray[np.float64]

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.c_text import StepText
 from dpsgd_torch.export.fixed_point import MOST_GAIN
-from dpsgd_torch.export.graph import Floats, LayerKind
+from dpsgd_torch.export.graph import Floats
 from dpsgd_torch.export.kinds.requantize import on_grid
+from dpsgd_torch.export.lowering import Asked, LayerKind
 from dpsgd_torch.export.program import OperationKind, Tensor
 
 if TYPE_CHECKING:
-    from dpsgd_torch.export.c_steps import StepText
-    from dpsgd_torch.export.lowering import Asked
     from dpsgd_torch.export.tflite_write import Writer
 
 _MOST = 10  # inputs of TFLM's kernel
@@ -63,8 +63,6 @@ class ConcatInt8(OperationKind):
         return _joined(inputs)
 
     def write_c(self, name: str, sources: Sequence[Tensor], target: Tensor) -> StepText:
-        from dpsgd_torch.export.c_steps import StepText
-
         rows, stride = target.size // target.shape[-1], target.shape[-1]
         calls, at = [], 0
         for which, source in enumerate(sources):

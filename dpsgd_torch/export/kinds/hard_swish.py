@@ -10,13 +10,12 @@ import numpy as np
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.fixed_point import Ints, multiplier
-from dpsgd_torch.export.graph import Floats, LayerKind
+from dpsgd_torch.export.graph import Floats
 from dpsgd_torch.export.kinds.lookup import EVERY, Lookup
-from dpsgd_torch.export.lowering import Real, agreed
+from dpsgd_torch.export.lowering import Asked, LayerKind, Real, agreed
 from dpsgd_torch.export.program import Int8, Tensor
 
 if TYPE_CHECKING:
-    from dpsgd_torch.export.lowering import Asked
     from dpsgd_torch.export.tflite_write import Writer
 
 _MOST_SCALE = 1e7  # beyond, TFLM would shift by more than an int32 has

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsgd_torch.export.c_text import StepText
 from dpsgd_torch.export.program import Int8, OperationKind, Tensor
 
 if TYPE_CHECKING:
-    from dpsgd_torch.export.c_steps import StepText
     from dpsgd_torch.export.tflite_write import Writer
 
 EVERY = np.arange(-128, 128, dtype=np.int64)
@@ -36,7 +36,6 @@ class Lookup(OperationKind):
         return self.table[inputs[0] + 128].astype(np.int64)
 
     def write_c(self, name: str, sources: Sequence[Tensor], target: Tensor) -> StepText:
-        from dpsgd_torch.export.c_steps import StepText
         from dpsgd_torch.export.c_text import array
 
         table = f"{name}_{self.function}"

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsgd_torch.export.c_text import StepText
 from dpsgd_torch.export.fixed_point import MOST_GAIN, multiplier, requantize
-from dpsgd_torch.export.graph import Floats, LayerKind
+from dpsgd_torch.export.graph import Floats
+from dpsgd_torch.export.lowering import Asked, LayerKind
 from dpsgd_torch.export.program import OperationKind, Tensor
 
 if TYPE_CHECKING:
-    from dpsgd_torch.export.c_steps import StepText
-    from dpsgd_torch.export.lowering import Asked
     from dpsgd_torch.export.tflite_write import Writer
 
 Axes = tuple[int, ...]
@@ -68,8 +68,6 @@ class MeanInt8(OperationKind):
         return np.clip(scaled + target.zero_point, -128, 127)
 
     def write_c(self, name: str, sources: Sequence[Tensor], target: Tensor) -> StepText:
-        from dpsgd_torch.export.c_steps import StepText
-
         shape = sources[0].shape
         first, last = self.axes[0], self.axes[-1] + 1
         sizes = (int(np.prod(part)) for part in (shape[:first], shape[first:last], shape[last:]))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsgd_torch.export.c_text import StepText
 from dpsgd_torch.export.fixed_point import MOST_GAIN, multiplier, requantize
-from dpsgd_torch.export.graph import Floats, LayerKind
+from dpsgd_torch.export.graph import Floats
+from dpsgd_torch.export.lowering import Asked, LayerKind
 from dpsgd_torch.export.program import OperationKind, Tensor
 
 if TYPE_CHECKING:
-    from dpsgd_torch.export.c_steps import StepText
-    from dpsgd_torch.export.lowering import Asked
     from dpsgd_torch.export.tflite_write import Writer
 
 Shape = tuple[int, ...]
@@ -77,8 +77,6 @@ class MulInt8(OperationKind):
         return np.clip(scaled + target.zero_point, self.low, self.high)
 
     def write_c(self, name: str, sources: Sequence[Tensor], target: Tensor) -> StepText:
-        from dpsgd_torch.export.c_steps import StepText
-
         shape = target.shape
         strides = [_strides(source.shape, shape) or (0, 0) for source in sources]
         numbers = [

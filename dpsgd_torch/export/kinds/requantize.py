@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsgd_torch.export.c_text import StepText
 from dpsgd_torch.export.fixed_point import MOST_GAIN, multiplier, requantize
 from dpsgd_torch.export.program import OperationKind, Tensor
 
 if TYPE_CHECKING:
-    from dpsgd_torch.export.c_steps import StepText
     from dpsgd_torch.export.lowering import Lowering
     from dpsgd_torch.export.tflite_write import Writer
 
@@ -45,8 +45,6 @@ class RequantizeInt8(OperationKind):
         return np.clip(scaled + target.zero_point, -128, 127)
 
     def write_c(self, name: str, sources: Sequence[Tensor], target: Tensor) -> StepText:
-        from dpsgd_torch.export.c_steps import StepText
-
         numbers = (target.size, sources[0].zero_point, self.multiplier, -self.shift)
         told = ", ".join(map(str, (*numbers, target.zero_point, -128, 127)))
         return StepText(("rescale",), f"model_rescale({told}, {{input}}, {{output}});")
