@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpsgd_torch.export.compiler import to_channels_last
 from dpsgd_torch.export.emulate import available_boards, missing_tools, run_on
-from dpsgd_torch.export.host import Compiler, run_on_host
+from dpsgd_torch.export.host import run_on_host
 from dpsgd_torch.export.program import Int8, Program
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.tflm import interpret
@@ -61,8 +61,7 @@ def compare(
     tflm = interpret(to_int8_tflite(program), quantized)
     yield _equal("TensorFlow Lite Micro's interpreter", tflm, norm)
     sources = sources or to_c(program)
-    compilers: tuple[Compiler, ...] = ("gcc", "clang", "zig")
-    for compiler in compilers:
+    for compiler in COMPILERS:
         if has("ziglang" if compiler == "zig" else compiler):
             answers = run_on_host(sources, quantized, compiler)
             yield _equal(f"C on this machine, {compiler}", answers, norm)

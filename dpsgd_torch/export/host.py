@@ -24,6 +24,7 @@ from dpsgd_torch.export.toolchain import (
 )
 
 Compiler = Literal["gcc", "clang", "zig"]
+COMPILERS: tuple[Compiler, ...] = ("gcc", "clang", "zig")
 
 _COMPILE_SECONDS, _RUN_SECONDS = 600, 300
 
