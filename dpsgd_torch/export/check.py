@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpsgd_torch.export.compiler import to_channels_last
 from dpsgd_torch.export.emulate import available_boards, missing_tools, run_on
-from dpsgd_torch.export.host import run_on_host
+from dpsgd_torch.export.host import COMPILERS, run_on_host
 from dpsgd_torch.export.program import Int8, Program
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.tflm import interpret
