@@ -9,14 +9,14 @@ import onnx
 
 from dpsgd_torch.errors import ExportError, told
 from dpsgd_torch.export.graph import Graph
-from dpsgd_torch.export.reading import activations, linear, shapes, windows
+from dpsgd_torch.export.reading import activations, linear, norms, shapes, windows
 from dpsgd_torch.export.reading.folding import folded
 from dpsgd_torch.export.reading.reader import READERS, Reader, called, refuse
 from dpsgd_torch.export.reading.values import channels_last as to_channels_last
 
 __all__ = ["from_onnx", "to_channels_last"]
 
-FAMILIES = (activations, linear, shapes, windows)
+FAMILIES = (activations, linear, norms, shapes, windows)
 """The modules whose readers are registered by being imported."""
 
 _NO_ONNX = (
@@ -45,6 +45,10 @@ def from_onnx(model: onnx.ModelProto) -> Graph:
 def _read(reader: Reader, node: onnx.NodeProto) -> None:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     if folded(reader, node, attributes):
+        return
+    taken = norms.scaled(reader, node)
+    if taken is not None:
+        reader.values[node.output[0]] = taken
         return
     if node.op_type not in READERS or node.domain not in ("", "ai.onnx"):
         refuse(node, f"cannot be carried further; known are {', '.join(sorted(READERS))}")

@@ -31,6 +31,7 @@ KERNELS = (
     "softmax",
     "pad",
     "add",
+    "group_norm",
 )
 """In the order of their definition."""
 
