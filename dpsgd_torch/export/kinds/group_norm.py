@@ -188,7 +188,7 @@ class GroupNormInt8(OperationKind):
         )  # fmt: skip
         numbers = [
             *(rows, positions, groups, depth, self.widen, *_reciprocal(self.groups.count)),
-            *(self.down, self.fraction, self.low, self.high),
+            *(self.down, self.fraction),
         ]
         constants = (
             f"static const model_norm_channel {name}_channels[{len(self.gain)}] = {{{pairs}}};",
@@ -197,9 +197,10 @@ class GroupNormInt8(OperationKind):
             + "};",
         )
         scratch = 8 * len(self.gain) if positions > 1 else 0
-        call = f"model_group_norm(&{name}, {{input}}, {{output}}, "
+        # As arguments: where all calls give the same, compilers take them for constants.
+        call = f"model_group_norm(&{name}, {self.low}, {self.high}, {{input}}, {{output}}, "
         call += "{scratch});" if scratch else "0);"
-        return StepText(("group_norm",), call, constants, scratch)
+        return StepText(("lanes", "group_norm"), call, constants, scratch)
 
     def write_tflite(self, write: Writer, sources: Sequence[Tensor], target: Tensor) -> None:
         _refuse_tflite()
