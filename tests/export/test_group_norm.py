@@ -6,6 +6,8 @@ input scales 10^U(−5, 1), a tenth 10^U(−25, 10); output ranges the certain o
 Inputs are uniform, constant, constant but for one value, normal about anything, or of both ends.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,7 @@ from dpsgd_torch.export.to_tflite import to_float_tflite, to_int8_tflite
 from dpsgd_torch.export.toolchain import has, needs
 
 COUNT = 15
+TINY_SCALES = (33, 107, 112)  # seeds for which the variance is shifted to the right
 EPSILONS = (1e-5, 1e-5, 1e-3, 0.0, 1e-12, 1.0)
 
 
@@ -55,6 +58,19 @@ def drawn(seed: int) -> tuple[GroupNorm, Program, np.ndarray]:
     cut = float(rng.choice([1.0, 0.3, 0.1]))
     ranges = [(*map(float, ends),), (min(low.min() * cut, 0.0), max(high.max() * cut, 0.0))]
     return layer, quantize(graph, ranges), inputs(rng, graph.shapes[0])
+
+
+def coarse(program: Program) -> Program:
+    """With three bits of fraction, so that each rounding on the way shows in the bytes."""
+    (step,) = program.steps
+    fewer = step.operation.fraction - 3
+    operation = replace(
+        step.operation,
+        fraction=3,
+        down=step.operation.down + fewer,
+        offset=step.operation.offset >> fewer,
+    )
+    return Program(program.input, (replace(step, operation=operation),))
 
 
 def inputs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -85,6 +101,11 @@ def test_integers_are_within_half_a_unit_and_a_hundredth_of_float64():
     assert max(off(*drawn(seed)) for seed in range(120)) < 0.51
 
 
+def test_scales_so_small_that_epsilon_is_all_are_among_the_draws():
+    widened = [drawn(seed)[1].steps[0].operation.widen for seed in TINY_SCALES]
+    assert widened == [-63, -40, -10]
+
+
 def test_a_gain_a_hundredth_too_large_would_be_seen():
     layer, program, given = drawn(3)
     larger = GroupNorm(layer.groups, layer.gain * 1.01, layer.bias, layer.epsilon)
@@ -97,7 +118,8 @@ def test_a_gain_a_hundredth_too_large_would_be_seen():
 def test_host_c_gives_the_same_bytes(compiler, sanitize):
     if not has("ziglang" if compiler == "zig" else compiler):
         pytest.skip(f"{compiler} is missing")
-    draws = [drawn(seed)[1:] for seed in range(12)]
+    draws = [drawn(seed)[1:] for seed in (*range(8), *TINY_SCALES)]
+    draws += [(coarse(program), given) for program, given in draws]
     models = [(to_c(program, f"m{i}"), given) for i, (program, given) in enumerate(draws)]
     for found, (program, given) in zip(
         run_many_on_host(models, compiler, sanitize), draws, strict=True
@@ -110,17 +132,11 @@ def test_host_c_gives_the_same_bytes(compiler, sanitize):
 def test_boards_give_the_same_bytes(name):
     if not all(has(tool) for tool in needs(board(name))):
         pytest.skip(f"{name} is not emulated here")
-    ran = 0
-    for seed in range(10):
+    for seed in (4, 8, 30):  # rows, groups, one position and several
         _, program, given = drawn(seed)
-        if program.input.size > 600:
-            continue
-        ran += 1
+        program = coarse(program) if seed == 30 else program
         answer = run_on(board(name), to_c(program), given).outputs
         assert (answer.reshape(COUNT, -1) == run(program, given).reshape(COUNT, -1)).all()
-        if ran == 3:
-            return
-    raise AssertionError("none was small enough")
 
 
 def test_the_inverse_root_is_right_to_28_bits():
