@@ -17,7 +17,11 @@ if TYPE_CHECKING:
         RunError,
         TrainingError,
     )
-    from dpsgd_torch.layers import WeightNormLinear
+    from dpsgd_torch.layers import (
+        WeightNormLinear,
+        WeightStandardizedConv2d,
+        WeightStandardizedLinear,
+    )
     from dpsgd_torch.privacy.guarantee import PrivacyGuarantee
     from dpsgd_torch.privacy.plan import PrivacyPlan, Sampling
     from dpsgd_torch.privacy.privacy import Privacy
@@ -34,7 +38,7 @@ else:
             "data.tables": "Columns",
             "errors": "ConfigError DataError GuaranteeBroken ModelError PrivateDataWarning "
             "RunError TrainingError",
-            "layers": "WeightNormLinear",
+            "layers": "WeightNormLinear WeightStandardizedConv2d WeightStandardizedLinear",
             "privacy.plan": "PrivacyPlan Sampling",
             "privacy.privacy": "Privacy",
             "privacy.guarantee": "PrivacyGuarantee",
@@ -75,5 +79,7 @@ __all__ = [
     "TrainingError",
     "Validation",
     "WeightNormLinear",
+    "WeightStandardizedConv2d",
+    "WeightStandardizedLinear",
     "replace_batchnorm",
 ]

@@ -9,7 +9,15 @@ import numpy as np
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.boards import board
 from dpsgd_torch.export.emulate import run_on
-from dpsgd_torch.export.program import AveragePool2D, Conv2D, Dense, MaxPool2D, Program, Softmax
+from dpsgd_torch.export.program import (
+    AveragePool2D,
+    Conv2D,
+    Dense,
+    MaxPool2D,
+    OperationKind,
+    Program,
+    Softmax,
+)
 from dpsgd_torch.export.to_c import arena_of, to_c
 from dpsgd_torch.export.toolchain import has, needs
 
@@ -67,6 +75,8 @@ def estimate(program: Program) -> Footprint:
     for operation in operations:
         if isinstance(operation, Dense | Conv2D):
             constants += operation.weights.size + 9 * len(operation.bias)
+        elif isinstance(operation, OperationKind):
+            constants += operation.constant_bytes
     code = sum(_CODE.get(kind, _OTHER_CODE) for kind in {type(each) for each in operations})
     buffers = program.input.size + program.output.size
     return Footprint(

@@ -10,7 +10,7 @@ import onnx
 from dpsgd_torch.errors import ExportError, told
 from dpsgd_torch.export.fold_affine import fold_affine
 from dpsgd_torch.export.graph import Graph
-from dpsgd_torch.export.reading import activations, joins, linear, means, shapes, windows
+from dpsgd_torch.export.reading import activations, joins, linear, means, norms, shapes, windows
 from dpsgd_torch.export.reading.folding import folded
 from dpsgd_torch.export.reading.instead import instead_of
 from dpsgd_torch.export.reading.reader import READERS, Reader, called, refuse
@@ -18,7 +18,7 @@ from dpsgd_torch.export.reading.values import channels_last as to_channels_last
 
 __all__ = ["from_onnx", "to_channels_last"]
 
-FAMILIES = (activations, joins, linear, means, shapes, windows)
+FAMILIES = (activations, joins, linear, means, norms, shapes, windows)
 """The modules whose readers are registered by being imported."""
 
 _NO_ONNX = (
@@ -47,6 +47,10 @@ def from_onnx(model: onnx.ModelProto) -> Graph:
 def _read(reader: Reader, node: onnx.NodeProto) -> None:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     if folded(reader, node, attributes):
+        return
+    taken = norms.scaled(reader, node)
+    if taken is not None:
+        reader.values[node.output[0]] = taken
         return
     if node.op_type not in READERS or node.domain not in ("", "ai.onnx"):
         known = f"known are {', '.join(sorted(READERS))}"

@@ -110,6 +110,11 @@ class Pad:
 class OperationKind(ABC):
     """One integer operation with all its back ends; one file a kind, in ``kinds/``."""
 
+    @property
+    def constant_bytes(self) -> int:
+        """What its constants take in flash, about."""
+        return 0
+
     @abstractmethod
     def carry_out(
         self, inputs: Sequence[NDArray[np.int64]], sources: Sequence[Tensor], target: Tensor

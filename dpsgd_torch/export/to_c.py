@@ -43,6 +43,7 @@ KERNELS = (
     "mean",
     "join",
     "mul",
+    "group_norm",
 )
 """In the order of their definition."""
 

@@ -117,8 +117,10 @@ class Reader:
         return Value(len(self.layers), cells)
 
     def alone(self, node: onnx.NodeProto, index: int = 0) -> bool:
-        """Whether nobody else reads the node's input."""
-        return self.uses[node.input[index]] == 1
+        """Whether nobody else reads the tensor that the node's input is of, by whatever name."""
+        tensor = self.value(node, index).tensor
+        names = (name for name, value in self.values.items() if value.tensor == tensor)
+        return all(self.uses[name] <= 1 for name in names)
 
     def finish(self) -> Graph:
         """The layers that the output depends on."""
