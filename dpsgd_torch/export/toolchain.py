@@ -116,8 +116,17 @@ def put(folder: Path, sources: dict[str, str]) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def build(board: Board, sources: dict[str, str], folder: Path, level: str = "-O2") -> Image:
-    """Compile and link a whole firmware image for a board, in a folder."""
+def build(
+    board: Board,
+    sources: dict[str, str],
+    folder: Path,
+    level: str = "-O2",
+    extra: Sequence[str] = (),
+) -> Image:
+    """Compile and link a whole firmware image for a board, in a folder.
+
+    ``extra`` are objects and libraries that the sources need beside them.
+    """
     prefix = prefix_of(sources)
     main = "exchange.c" if board.runner == "unicorn" else "semihosting.c"
     put(folder, sources)
@@ -142,7 +151,7 @@ def build(board: Board, sources: dict[str, str], folder: Path, level: str = "-O2
         *("-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"),
         *((f"-D{board.timer}",) if board.timer else ()),
         *("-I.", "-T", "board.ld", board.start, main, f"{prefix}.c", "-o", "image.elf"),
-        *libraries,
+        *(*extra, *libraries),
     ]
     run(command, folder, _COMPILE_SECONDS, f"{board.name}: {board.compiler}")
     return read_elf((folder / "image.elf").read_bytes())

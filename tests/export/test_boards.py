@@ -12,6 +12,7 @@ from dpsgd_torch.export.elf import read_elf
 from dpsgd_torch.export.emulate import available_boards, missing_tools, run_on
 from dpsgd_torch.export.footprint import estimate, footprint
 from dpsgd_torch.export.reference import run
+from dpsgd_torch.export.run_qemu import run_qemu
 from dpsgd_torch.export.to_c import to_c
 
 EVERY_BOARD = [
@@ -158,6 +159,27 @@ def test_a_model_too_large_for_its_board_is_told_in_one_line():
     with pytest.raises(ExportError, match="unicorn-m4: zig: exit status") as caught:
         run_on(PIP_BOARD, texts, np.zeros((1, 714), np.int8))
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_takes_objects_of_other_languages_beside_the_model(tmp_path):
+    """As TensorFlow Lite Micro's are in ``benchmarks/tflm.py``."""
+    where = board("netduinoplus2")
+    if where not in available_boards():
+        pytest.skip("needs gcc-arm-none-eabi and qemu-system-arm")
+    header = (
+        "#include <stdint.h>\n#define MODEL_INPUT_SIZE 2\n#define MODEL_OUTPUT_SIZE 2\n"
+        "void model_invoke(const int8_t *x, int8_t *y);\n"
+    )
+    elsewhere = "void model_invoke(const signed char *x, signed char *y) { y[0] = x[1]; y[1] = 7; }"
+    (tmp_path / "other.c").write_text(elsewhere)
+    command = [where.compiler, *where.flags, "-O2", "-c", "other.c", "-o", "other.o"]
+    toolchain.run(command, tmp_path, 60, "other")
+    sources = {"model.h": header, "model.c": '#include "model.h"\n'}
+    with pytest.raises(ExportError, match="undefined reference to `model_invoke'"):
+        toolchain.build(where, sources, tmp_path)
+    image = toolchain.build(where, sources, tmp_path, extra=["other.o"])
+    outputs, _, _ = run_qemu(where, image, np.array([[1, 2], [3, 4]], np.int8), tmp_path)
+    assert outputs.tolist() == [[2, 7], [4, 7]]
 
 
 def test_an_unknown_board_is_refused_with_the_names_of_the_known():
