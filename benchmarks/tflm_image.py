@@ -17,7 +17,7 @@ from dpsgd_torch.export.boards import MIB, Board, Region, board
 from dpsgd_torch.export.elf import Image
 from dpsgd_torch.export.toolchain import build, run
 
-ARENA_STEP, ARENA_MOST = 16, MIB
+ARENA_STEP, ARENA_STRIDE, ARENA_MOST = 16, 512, MIB
 DEFINES = (
     *("-DNDEBUG", "-DTF_LITE_STRIP_ERROR_STRINGS", "-DTF_LITE_STATIC_MEMORY", "-DCMSIS_NN"),
     *("-DTF_LITE_DISABLE_X86_NEON", "-DARM_NN_ENABLE_F16=0", "-DARM_NN_ENABLE_F32=0"),
@@ -78,7 +78,8 @@ static bool start(size_t size)
 #if @SEARCH@
 void model_invoke(const int8_t *, int8_t *output)
 {
-    uint32_t size = start(sizeof arena) ? (interpreter->arena_used_bytes() + @STEP@ - 1) / @STEP@ * @STEP@ : 0;
+    uint32_t size = start(sizeof arena) ? interpreter->arena_used_bytes() / @STEP@ * @STEP@ : 0;
+    size = size < @FROM@ ? @FROM@ : size;
     while (size < sizeof arena && !(start(size) && interpreter->Invoke() == kTfLiteOk)) {
         size += @STEP@;
     }

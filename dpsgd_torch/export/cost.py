@@ -106,9 +106,7 @@ def measure_cost(program: Program) -> Cost:
     with tempfile.TemporaryDirectory(prefix="dpsgd_torch_") as name:
         image = build(where, to_c(program, marked=True), Path(name))
         reached, whole = instructions_before(where, image, zeros[0], marks)
-        small = replace(_roomy("unicorn-m3"), flags=(*where.flags[:2], "-mcpu=cortex_m0plus"))
-        put(Path(name), {"runtime_m0.c": firmware("runtime_m0.c")})
-        image_m0 = build(small, to_c(program), Path(name), extra=["runtime_m0.c"])
+        small, image_m0 = build_m0(program, Path(name))
         _, instructions_m0 = instructions_before(small, image_m0, zeros[0], [])
     blocks = blocks_of(program, arena)
     constants, code = _flash(image, steps)
@@ -135,6 +133,14 @@ def measure_cost(program: Program) -> Cost:
         instructions=round(plain.instructions_per_inference),
         instructions_m0=instructions_m0,
     )
+
+
+def build_m0(program: Program, folder: Path) -> tuple[Board, Image]:
+    """A Cortex-M3, which has all instructions of a Cortex-M0+, and the image for that one."""
+    put(folder, {"runtime_m0.c": firmware("runtime_m0.c")})
+    flags = (*board("unicorn-m3").flags[:2], "-mcpu=cortex_m0plus")
+    where = replace(_roomy("unicorn-m3"), flags=flags)
+    return where, build(where, to_c(program), folder, extra=["runtime_m0.c"])
 
 
 def describe(operation: Operation) -> tuple[str, str]:
