@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from dpsgd_torch.export.board_times import estimates, sources
 from dpsgd_torch.export.cost import Cost
-from dpsgd_torch.export.cost_picture import cost_svg
+from dpsgd_torch.export.cost_picture import cost_svg, lines_of
 from dpsgd_torch.export.cost_table import rows_of
 
 _PAGE = """\
@@ -29,6 +29,7 @@ _PAGE = """\
   p, li { color: var(--soft); }
   .wide { overflow-x: auto; }
   .wide svg { display: block; width: 100%; min-width: 44rem; height: auto; }
+  pre { white-space: pre-wrap; color: var(--soft); }
   table { border-collapse: collapse; }
   th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
     white-space: nowrap; }
@@ -49,12 +50,13 @@ flash. Instructions are counted for one inference of zeros and add up to the who
 <p>Not measured on a board. Each range goes from the lower to the upper end of what these figures
 allow; the chip alone, without sensors, radio and regulators.</p>
 <ul>@SOURCES@</ul>
+<pre>@PROVENANCE@</pre>
 </body>
 </html>
 """
 
 
-def cost_page(cost: Cost) -> str:
+def cost_page(cost: Cost, provenance: Mapping[str, str]) -> str:
     """The page, with the picture inside."""
     lead = (
         f"The whole image on an emulated {cost.core}: {cost.flash_bytes:,} bytes of flash, "
@@ -66,10 +68,11 @@ def cost_page(cost: Cost) -> str:
     boards = [each.cells() for each in estimates(*given)]
     parts = {
         "@LEAD@": escape(lead),
-        "@PICTURE@": cost_svg(cost),
+        "@PICTURE@": cost_svg(cost, provenance),
         "@LAYERS@": _rows([titles, *rows_of(cost)]),
         "@BOARDS@": _rows([("board", "milliseconds", "µJ", ""), *boards]),
         "@SOURCES@": "".join(f"<li>{escape(line)}</li>" for line in sources()),
+        "@PROVENANCE@": escape(lines_of(provenance)),
     }
     page = _PAGE
     for place, text in parts.items():

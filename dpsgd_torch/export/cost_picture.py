@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 
 from dpsgd_torch.export.cost import Cost
@@ -22,8 +22,8 @@ STYLE = """\
 }"""
 
 
-def cost_svg(cost: Cost) -> str:
-    """Buffer × time above, instructions below, step under step."""
+def cost_svg(cost: Cost, provenance: Mapping[str, str]) -> str:
+    """Buffer × time above, instructions below; ``provenance`` goes into the metadata."""
     colours = colours_of(cost)
     memory, at = _memory(cost, colours, 44)
     instructions, end = _instructions(cost, colours, at + 40)
@@ -36,6 +36,7 @@ def cost_svg(cost: Cost) -> str:
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="cost" viewBox="0 0 {WIDTH} {height}" '
             f'role="img" aria-label="{escape(told)}">',
+            f"<metadata>{escape(lines_of(provenance))}</metadata>",
             f"<style>{STYLE}</style>",
             '<defs><pattern id="scratch" width="6" height="6" patternUnits="userSpaceOnUse" '
             'patternTransform="rotate(45)"><rect width="6" height="6" fill="#8884"/>'
@@ -47,6 +48,11 @@ def cost_svg(cost: Cost) -> str:
             "</svg>",
         ]
     )
+
+
+def lines_of(provenance: Mapping[str, str]) -> str:
+    """key: text, a line each."""
+    return "\n".join(f"{key}: {value}" for key, value in provenance.items())
 
 
 def colours_of(cost: Cost) -> dict[str, str]:

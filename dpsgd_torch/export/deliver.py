@@ -89,8 +89,10 @@ def deliver(subject: Subject, delivery: Delivery) -> Exported:
     program = _integers(subject, delivery) if target.in_integers else None
     files = _files(subject, program, target, folder.name)
     cost = measure_cost(program) if program and delivery.cost else None
-    if cost:
-        files |= {"cost.svg": cost_svg(cost).encode(), "cost.html": cost_page(cost).encode()}
+    if program and cost:
+        told = program.provenance
+        files["cost.svg"] = cost_svg(cost, told).encode()
+        files["cost.html"] = cost_page(cost, told).encode()
     statement = delivery.statement(list(files)).encode()
     write_files(folder, {**files, "statement.txt": statement})
     for name, content in files.items():

@@ -120,7 +120,7 @@ def test_the_table_holds_every_layer_and_its_sum(cost):
 
 
 def test_the_picture_draws_each_block_where_it_lies(cost):
-    root = ElementTree.fromstring(cost_svg(cost))
+    root = ElementTree.fromstring(cost_svg(cost, {}))
     titles = [each.text for each in root.iter("{http://www.w3.org/2000/svg}title")]
     assert len(titles) == len(cost.blocks) + len(cost.layers)
     widths = [
@@ -130,11 +130,11 @@ def test_the_picture_draws_each_block_where_it_lies(cost):
     ]
     shares = [layer.instructions / cost.counted for layer in cost.layers]
     assert np.allclose(np.array(widths) / sum(widths), shares, atol=0.01)
-    assert "prefers-color-scheme: dark" in cost_svg(cost)
+    assert "prefers-color-scheme: dark" in cost_svg(cost, {})
 
 
 def test_the_page_is_whole_and_says_where_its_constants_are_from(cost):
-    page = cost_page(cost)
+    page = cost_page(cost, {})
     assert not re.search("@[A-Z]+@", page)
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     for words in ("NUCLEO-L4R5ZI", "Not measured on a board", "MLPerf Tiny v1.0", "DS8626"):
@@ -178,10 +178,13 @@ def test_every_chip_has_a_source_and_every_core_a_range():
 def test_an_export_writes_page_and_picture_beside_the_code(tmp_path):
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     facts = {"input_shape": (4,), "input_range": (0, 1)}
-    done = export_model(model, **facts, out=tmp_path, cost=True)
+    told = {"run": "<no. 7>"}
+    done = export_model(model, **facts, out=tmp_path, cost=True, provenance=told)
     assert done.names == ("model.c", "model.h", "cost.svg", "cost.html")
     statement = (tmp_path / "statement.txt").read_text()
     assert "cost.html" in statement
+    for name in ("cost.svg", "cost.html"):
+        assert "run: &lt;no. 7&gt;" in (tmp_path / name).read_text()
     assert "dense 4→8" in (tmp_path / "cost.html").read_text()
 
 
