@@ -227,8 +227,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--torch-padding", action="store_true", help="padding=1 at both ends, where SAME has one"
     )
-    for name in FOLDERS[:-1]:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help="a checkout of TFLM's")
+    for flag in ("--tflm", "--cmsis-nn", "--cmsis", "--gemmlowp", "--flatbuffers", "--ruy"):
+        parser.add_argument(flag, type=Path, help="a checkout, see tflm.py")
     kept = Path(tempfile.gettempdir()) / "tflm-objects"
     parser.add_argument("--objects", type=Path, default=kept, help="TFLM's, compiled")
     parser.add_argument("--gesture", type=Path, help="a run whose weights to take")
