@@ -12,6 +12,12 @@ mark. Instructions are counted by the emulator: they are no cycles.
 TensorFlow Lite Micro with CMSIS-NN is no pip package: ``tflm.py`` builds and measures it, the same
 way, from checkouts that you name. For files of these two models it took 82.9 KB, 5.2 KB and 76.1 k
 for the gestures and 93.9 KB, 10.3 KB and 1.58 M for the CNN on a Cortex-M4.
+
+Then the four networks of MLPerf Tiny with random weights (``tiny_networks.py``): ours as a part of
+TFLM's from the same .tflite, where its checkouts are named with ``tflm.py``'s flags; else alone.
+
+    python benchmarks/firmware.py --models kws vww resnet autoencoder --tflm DIR --cmsis-nn DIR \\
+        --cmsis DIR --gemmlowp DIR --flatbuffers DIR --ruy DIR
 """
 
 from __future__ import annotations
@@ -30,6 +36,9 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from firmware_tiny import compare
+from tflm import FOLDERS
+from tiny_networks import NETWORKS
 from torch import nn
 
 from dpsgd_torch.errors import ExportError
@@ -56,11 +65,17 @@ class Model:
 def main() -> None:
     arguments = _arguments()
     tell_machine()
+    folders = _folders(arguments)
     for model in _models(arguments):
+        if model.name not in arguments.models:
+            continue
         print(f"\n{model.name:28} {'who':12} {'flash KB':>9} {'RAM KB':>7} {'instructions':>13}")
         measure_ours(model)
         if shutil.which(arguments.emx):
             measure_emx(model, arguments.emx)
+    tiny = [network for network in NETWORKS if network.name in arguments.models]
+    if tiny:
+        compare(tiny, arguments.tiny_inputs, SEED, arguments.torch_padding, folders)
     for line in missing_tools():
         print(line)
 
@@ -191,8 +206,31 @@ def _version(package: str) -> str:
         return "absent"
 
 
+def _folders(arguments: argparse.Namespace) -> dict[str, Path] | None:
+    """TFLM's checkouts, if they are named."""
+    folders = {name: getattr(arguments, name) for name in FOLDERS}
+    missing = [name for name in FOLDERS if folders[name] is None]
+    if len(missing) == len(FOLDERS) - 1:  # objects have a default
+        return None
+    if missing:
+        raise SystemExit(f"--tflm: {', '.join(missing)} must be named too; see tflm.py")
+    folders = {name: folder.resolve() for name, folder in folders.items()}
+    folders["objects"].mkdir(parents=True, exist_ok=True)
+    return folders
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    every = ["gesture", "mnist", *(network.name for network in NETWORKS)]
+    parser.add_argument("--models", nargs="+", choices=every, default=every)
+    parser.add_argument("--tiny-inputs", type=int, default=20, help="inputs of MLPerf Tiny's")
+    parser.add_argument(
+        "--torch-padding", action="store_true", help="padding=1 at both ends, where SAME has one"
+    )
+    for flag in ("--tflm", "--cmsis-nn", "--cmsis", "--gemmlowp", "--flatbuffers", "--ruy"):
+        parser.add_argument(flag, type=Path, help="a checkout, see tflm.py")
+    kept = Path(tempfile.gettempdir()) / "tflm-objects"
+    parser.add_argument("--objects", type=Path, default=kept, help="TFLM's, compiled")
     parser.add_argument("--gesture", type=Path, help="a run whose weights to take")
     parser.add_argument("--mnist", type=Path, help="a run whose weights to take")
     parser.add_argument("--inputs", type=int, default=400, help="held-out inputs, random")

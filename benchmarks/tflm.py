@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tflm_image import ARENA_MOST, ARENA_STEP, Checkouts, emulated, library_of, link
+from tflm_image import ARENA_MOST, ARENA_STEP, ARENA_STRIDE, Checkouts, emulated, library_of, link
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.elf import Image
@@ -74,15 +74,21 @@ def measure(file: Path, checkouts: Checkouts, inputs: int = 400) -> Cost:
         folder = Path(name)
         (folder / "model.tflite").write_bytes(content)
 
-        def image_of(arena: int, output: int, search: bool) -> Image:
+        def image_of(arena: int, output: int, search: tuple[int, int] | None) -> Image:
+            """``search``: from which size, in steps of how many bytes; in place of the model."""
+            start, step = search or (0, ARENA_STEP)
             places = {"INPUT": input_size, "OUTPUT": output, "ARENA": arena}
-            places |= {"STEP": ARENA_STEP, "SEARCH": int(search)}
+            places |= {"STEP": step, "FROM": start, "SEARCH": int(search is not None)}
             return link(operators, places, library, checkouts, folder)
 
+        def searched(start: int, step: int) -> int:
+            image = image_of(ARENA_MOST, 4, (start, step))
+            return int(run_qemu(target, image, rows[:1], folder)[0].copy().view("<u4")[0, 0])
+
         target = emulated()
-        searched = run_qemu(target, image_of(ARENA_MOST, 4, True), rows[:1], folder)[0]
-        arena = int(searched.copy().view("<u4")[0, 0])
-        image = image_of(arena, output_size, False)
+        near = searched(0, ARENA_STRIDE)
+        arena = searched(max(0, near - ARENA_STRIDE), ARENA_STEP)
+        image = image_of(arena, output_size, None)
         _, first, _ = run_qemu(target, image, rows[:1], folder)  # loads the file too
         outputs, mean, stack = run_qemu(target, image, rows, folder)
     told = interpret(content, rows.reshape(inputs, *shape[1:])).reshape(inputs, -1)

@@ -17,7 +17,7 @@ from dpsgd_torch.export.boards import MIB, Board, Region, board
 from dpsgd_torch.export.elf import Image
 from dpsgd_torch.export.toolchain import build, run
 
-ARENA_STEP, ARENA_MOST = 16, MIB
+ARENA_STEP, ARENA_STRIDE, ARENA_MOST = 16, 512, MIB
 DEFINES = (
     *("-DNDEBUG", "-DTF_LITE_STRIP_ERROR_STRINGS", "-DTF_LITE_STATIC_MEMORY", "-DCMSIS_NN"),
     *("-DTF_LITE_DISABLE_X86_NEON", "-DARM_NN_ENABLE_F16=0", "-DARM_NN_ENABLE_F32=0"),
@@ -79,6 +79,7 @@ static bool start(size_t size)
 void model_invoke(const int8_t *, int8_t *output)
 {
     uint32_t size = start(sizeof arena) ? interpreter->arena_used_bytes() / @STEP@ * @STEP@ : 0;
+    size = size < @FROM@ ? @FROM@ : size;
     while (size < sizeof arena && !(start(size) && interpreter->Invoke() == kTfLiteOk)) {
         size += @STEP@;
     }
@@ -196,8 +197,8 @@ def link(
 ) -> Image:
     kernels = checkouts.tflm / "tensorflow/lite/micro"
     resolver = (kernels / "micro_mutable_op_resolver.h").read_text()
-    headers = "".join(each.read_text() for each in kernels.glob("kernels/*.h"))
-    added = []
+    headers = {each: each.read_text() for each in sorted(kernels.glob("kernels/*.h"))}
+    added, included = [], []
     for operator in operators:
         found = re.search(
             rf"Add(\w+)\([^)]*\)?[^)]*\) {{\s+return AddBuiltin\(\s*"
@@ -207,9 +208,13 @@ def link(
         if found is None:
             raise ExportError(f"{operator}: TFLM's resolver does not name it")
         lean = f"Register_{operator}_INT8()"
-        leanest = checkouts.int8_only and lean in headers
+        declared = [each for each, text in headers.items() if f"TFLMRegistration {lean};" in text]
+        leanest = checkouts.int8_only and declared
+        if leanest:
+            included.append(f'#include "{declared[0].relative_to(checkouts.tflm)}"\n')
         added.append(f"    resolver->Add{found[1]}({f'tflite::{lean}' if leanest else ''});")
-    text = HARNESS.replace("@COUNT@", str(len(operators))).replace("@ADD@", "\n".join(added))
+    text = "".join(included) + HARNESS.replace("@COUNT@", str(len(operators)))
+    text = text.replace("@ADD@", "\n".join(added))
     header = MODEL_H
     for place, value in places.items():
         text, header = (each.replace(f"@{place}@", str(value)) for each in (text, header))

@@ -32,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
         help="integers (default for header; c and arduino have nothing else)")  # fmt: skip
     add("--check", action="store_true",
         help="compare torch, integers, TensorFlow Lite Micro, C and emulated boards")  # fmt: skip
+    add("--cost", action="store_true",
+        help="flash, RAM and instructions by layer, as a table and in cost.html and cost.svg, and "
+        "milliseconds and µJ on named boards, estimated (c and arduino)")  # fmt: skip
     add("--inputs", type=int, default=400, metavar="N",
         help="how many held-out inputs to check with (default: 400)")  # fmt: skip
     add("--out", type=Path, metavar="FOLDER", help="where to (default: RUN/export/TARGET)")

@@ -37,6 +37,7 @@ def export_model(
     int8: bool | None = None,
     public_inputs: torch.Tensor | None = None,
     check: bool = False,
+    cost: bool = False,
 ) -> Exported:
     """Export a trained model: as C, an Arduino sketch, TensorFlow Lite or ONNX.
 
@@ -61,6 +62,8 @@ def export_model(
             in place of made-up ones: what they are goes into the files.
         check: compare torch, integers, TensorFlow Lite Micro, C and emulated boards, as far as
             this machine has them.
+        cost: measure flash, RAM and instructions by layer on an emulated Cortex-M4 (to "c" or
+            "arduino"; needs dpsgd_torch[mcu]), into cost.html and cost.svg in the folder.
 
     Raises:
         ExportError: something that cannot be exported, by name; or a check found a difference.
@@ -89,6 +92,7 @@ def export_model(
             given_ranges=public_inputs is not None,
         ).lstrip(),
         check_with=inputs if check else None,
+        cost=cost,
     )
     done = deliver(Subject(graph, evaluated, declared, carried), delivery)
     if done.differences:

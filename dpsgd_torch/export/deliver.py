@@ -15,6 +15,10 @@ from torch import nn
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.check import Comparison, compare
 from dpsgd_torch.export.compiler import compile_model
+from dpsgd_torch.export.cost import measure_cost
+from dpsgd_torch.export.cost_page import cost_page
+from dpsgd_torch.export.cost_picture import cost_svg
+from dpsgd_torch.export.cost_table import table
 from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.footprint import footprint
 from dpsgd_torch.export.from_onnx import from_onnx
@@ -26,6 +30,8 @@ from dpsgd_torch.export.to_header import to_header
 from dpsgd_torch.export.to_onnx import answers, refuse_difference
 from dpsgd_torch.export.to_tflite import to_float_tflite, to_int8_tflite
 from dpsgd_torch.storage.run_folder import write_durably
+
+IN_C = ("c", "arduino")
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Subject:
 class Delivery:
     """What is to be made and where, from which inputs, and what is said of it.
 
-    ``inputs`` (count, *input_shape) give the ranges; ``check_with`` are those to compare with.
+    ``inputs`` (count, *input_shape) give the ranges; ``check_with`` are those to compare with;
+    ``cost``: measure flash, RAM and instructions by layer, and write them beside the files.
     """
 
     target: Target
@@ -53,6 +60,13 @@ class Delivery:
     statement: Callable[[list[str]], str]
     check_with: torch.Tensor | None = None
     say: Callable[[str], None] = lambda _: None
+    cost: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cost and self.target.to not in IN_C:
+            raise ExportError(
+                f"cost = True: of {self.target.to} nothing can be measured; use --to c or arduino"
+            )
 
 
 @dataclass(frozen=True)
@@ -74,12 +88,19 @@ def deliver(subject: Subject, delivery: Delivery) -> Exported:
     target, folder, say = delivery.target, delivery.folder, delivery.say
     program = _integers(subject, delivery) if target.in_integers else None
     files = _files(subject, program, target, folder.name)
+    cost = measure_cost(program) if program and delivery.cost else None
+    if program and cost:
+        told = program.provenance
+        files["cost.svg"] = cost_svg(cost, told).encode()
+        files["cost.html"] = cost_page(cost, told).encode()
     statement = delivery.statement(list(files)).encode()
     write_files(folder, {**files, "statement.txt": statement})
     for name, content in files.items():
         say(f"{folder / name}: {len(content):,} bytes")
-    if program and target.to in ("c", "arduino"):
+    if program and target.to in IN_C:
         say(f"on a Cortex-M4: {footprint(program)}")
+    for line in table(cost) if cost else ():
+        say(line)
     comparisons = []
     if delivery.check_with is not None:
         for each in _checked(subject, program, delivery.check_with, say):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def run_unicorn(board: Board, image: Image, inputs: Int8, folder: Path) -> tuple
     return outputs, counted, machine.stack_bytes()
 
 
+def instructions_before(
+    board: Board, image: Image, values: Int8, marks: Sequence[str]
+) -> tuple[list[int], int]:
+    """(instructions of one inference before each symbol is first reached, those of all)."""
+    machine = _Machine(board, image, counting=True)
+    reached = machine.watch([image.symbols[mark] & ~1 for mark in marks])
+    machine.invoke(values)
+    return [reached[image.symbols[mark] & ~1] for mark in marks], machine.instructions
+
+
 class _Machine:
     """Flash, RAM and a core, waiting at firmware_exchange."""
 
@@ -43,6 +54,7 @@ class _Machine:
         self._board, self._image = board, image
         self.instructions = 0
         self._size_of_block: dict[int, int] = {}
+        self._block = (0, 0)
         self._uc: Any = core(board.emulator[0])
         for region in (board.flash, board.ram):
             self._uc.mem_map(region.origin, region.length)
@@ -62,6 +74,20 @@ class _Machine:
         size = self._image.sizes["firmware_output"]
         return np.frombuffer(self._uc.mem_read(symbols["firmware_output"], size), np.int8)
 
+    def watch(self, addresses: Sequence[int]) -> dict[int, int]:
+        """Filled as it runs: address → instructions before it was first reached."""
+        reached: dict[int, int] = {}
+
+        def note(uc: Any, address: int, size: int, data: Any) -> None:
+            start, length = self._block  # counted whole already
+            rest = bytes(uc.mem_read(address, start + length - address))
+            reached.setdefault(address, self.instructions - _thumb_instructions(rest))
+
+        code = importlib.import_module("unicorn").UC_HOOK_CODE
+        for address in set(addresses):
+            self._uc.hook_add(code, note, begin=address, end=address)
+        return reached
+
     def stack_bytes(self) -> int:
         """From the top of RAM down to the last byte ever written."""
         bottom = self._image.symbols["firmware_bss_end"]
@@ -79,6 +105,7 @@ class _Machine:
             raise ExportError(f"{self._board.name}: no answer within {_SECONDS} s")
 
     def _count(self, uc: Any, address: int, size: int, data: Any) -> None:
+        self._block = (address, size)
         count = self._size_of_block.get((address << 16) | size)
         if count is None:
             count = _thumb_instructions(bytes(uc.mem_read(address, size)))

@@ -51,7 +51,7 @@ HELPERS = ("load", "store", "shift_left", "high_product", "divide", "clamp", "la
 """Emitted where a kernel names them: compilers warn of what nobody calls."""
 
 
-def to_c(program: Program, prefix: str = "model") -> dict[str, str]:
+def to_c(program: Program, prefix: str = "model", marked: bool = False) -> dict[str, str]:
     """The program as C: ``{"<prefix>.c": …, "<prefix>.h": …}``.
 
     The source holds weights in flash (``static const``), one static scratch arena and only the
@@ -61,6 +61,8 @@ def to_c(program: Program, prefix: str = "model") -> dict[str, str]:
     Args:
         program: the integer program; its provenance goes into the header's comment.
         prefix: a C identifier in lower case that every name begins with.
+        marked: with a symbol ``<prefix>_mark_i`` before step i and one after the last, for a
+            count by steps: no instruction more, but the compiler moves none across.
 
     Raises:
         ValueError: the prefix is no such identifier.
@@ -73,7 +75,7 @@ def to_c(program: Program, prefix: str = "model") -> dict[str, str]:
     header = with_prefix(_header(program, arena), prefix)
     header = header.replace("@LABELS@", labels, 1).replace("@ABOUT@", comment(_about(program)), 1)
     return {
-        f"{prefix}.c": with_prefix(_source(program, steps, arena), prefix),
+        f"{prefix}.c": with_prefix(_source(program, steps, arena, marked), prefix),
         f"{prefix}.h": header,
     }
 
@@ -81,6 +83,11 @@ def to_c(program: Program, prefix: str = "model") -> dict[str, str]:
 def arena_of(program: Program) -> Arena:
     """Where the intermediate tensors lie in static RAM."""
     return _place(program, _steps(program))
+
+
+def scratch_of(program: Program) -> list[int]:
+    """Bytes that each step needs in the arena beside its tensors."""
+    return [step.scratch for step in _steps(program)]
 
 
 def _place(program: Program, steps: list[StepText]) -> Arena:
@@ -98,7 +105,7 @@ def _steps(program: Program) -> list[StepText]:
     ]  # fmt: skip
 
 
-def _source(program: Program, steps: list[StepText], arena: Arena) -> str:
+def _source(program: Program, steps: list[StepText], arena: Arena, marked: bool) -> str:
     used = {kernel for step in steps for kernel in step.kernels}
     kernels = [kernel for kernel in KERNELS if kernel in used]
     if any("model_requantize(" in source(kernel) for kernel in kernels):
@@ -117,7 +124,7 @@ def _source(program: Program, steps: list[StepText], arena: Arena) -> str:
         parts.append(
             f"static uint32_t model_arena[{arena.size // 4}]; /* as words: aligned for them */"
         )
-    parts.append(_invoke(program, steps, arena))
+    parts.append(_invoke(program, steps, arena, marked))
     return "\n\n".join(parts) + "\n"
 
 
@@ -137,7 +144,7 @@ def _options(program: Program, steps: list[StepText], used: set[str]) -> list[st
     return ["\n".join(lines)] if lines else []
 
 
-def _invoke(program: Program, steps: list[StepText], arena: Arena) -> str:
+def _invoke(program: Program, steps: list[StepText], arena: Arena, marked: bool) -> str:
     lines = [
         "void model_invoke(const int8_t input[MODEL_INPUT_SIZE], int8_t output[MODEL_OUTPUT_SIZE])",
         "{",
@@ -155,8 +162,14 @@ def _invoke(program: Program, steps: list[StepText], arena: Arena) -> str:
             **{f"input{which}": place for which, place in enumerate(places)},
         )
         shape = " x ".join(map(str, program.tensors[index + 1].shape))
+        lines += [_mark(index)] if marked else []
         lines.append(f"    {call} /* {shape} */")
+    lines += [_mark(len(steps))] if marked else []
     return "\n".join([*lines, "}"])
+
+
+def _mark(index: int) -> str:
+    return f'    __asm__ volatile("model_mark_{index}:" ::: "memory");'
 
 
 def _header(program: Program, arena: Arena) -> str:

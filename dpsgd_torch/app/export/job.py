@@ -35,6 +35,7 @@ class Order:
     data_dir: Path | None
     out: Path | None
     inputs: int
+    cost: bool = False
 
     def __post_init__(self) -> None:
         if self.inputs < 1:
@@ -88,6 +89,7 @@ def _of_saved_model(order: Order, say: Callable[[str], None]) -> tuple[Subject, 
         statement=statement,
         check_with=checked if order.check else None,
         say=say,
+        cost=order.cost,
     )
 
 
@@ -115,6 +117,7 @@ def _of_run(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery
         statement=statement,
         check_with=held_out,
         say=say,
+        cost=order.cost,
     )
 
 
