@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.calibration.passes import calibration_of
 from dpsgd_torch.export.check import Comparison, compare
 from dpsgd_torch.export.compiler import compile_model
 from dpsgd_torch.export.declared import Declared
@@ -51,6 +52,7 @@ class Delivery:
     inputs: torch.Tensor
     ranges_from: str
     statement: Callable[[list[str]], str]
+    calibration: str = "plain"
     check_with: torch.Tensor | None = None
     say: Callable[[str], None] = lambda _: None
 
@@ -106,8 +108,11 @@ def _integers(subject: Subject, delivery: Delivery) -> Program:
         input_range=subject.declared.input_range,
         public_inputs=delivery.inputs.numpy(),
         labels=subject.declared.labels,
+        calibration=calibration_of(delivery.calibration),
     )
     told = {**subject.provenance, "ranges_from": delivery.ranges_from}
+    if delivery.calibration != "plain":
+        told["biases_from"] = "the weights, and the inputs that the ranges are from"
     return replace(program, provenance=told)
 
 

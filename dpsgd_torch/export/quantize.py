@@ -62,6 +62,11 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
     Raises:
         ExportError: numbers that could leave 32 bits, in a sum, a softmax or a scale.
     """
+    return lowered(graph, ranges).program(labels)
+
+
+def lowered(graph: Graph, ranges: list[Range]) -> Lowering:
+    """The same, with which of the program's tensors stands for which of the graph's."""
     into = Lowering(graph, ranges)
     taken: set[int] = set()
     for index, layer in enumerate(graph.layers):
@@ -75,7 +80,7 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
         asked = Asked(into, sources, target, relu is not None)
         made = layer.lower(asked) if isinstance(layer, LayerKind) else _lower(layer, asked)
         into.made[index + 1] = into.made[target] = made
-    return into.program(labels)
+    return into
 
 
 def _lower(layer: Layer, asked: Asked) -> int:

@@ -14,6 +14,11 @@ TARGETS = {
     "arduino": "a sketch folder: the C, and a sketch that feeds it",
 }
 
+CALIBRATIONS = {
+    "plain": "ranges of the inputs that were made up, and a quarter more",
+    "improved": "biases take back what rounding shifts on those inputs, too",
+}
+
 
 @dataclass(frozen=True)
 class Target:
