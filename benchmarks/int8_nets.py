@@ -81,7 +81,7 @@ KINDS = (
     Kind("gesture, private", lambda g: gesture_mlp(g, 2, softmax=False), _gestures,
          public_inputs(RunConfig(dataset="gestures")), 1.0, 64, 30, 0.5, (-1.0, 1.0)),
     Kind("depthwise", lambda _: depthwise(), _digits(3000, SIDE),
-         lambda n: stroke_images(n, size=SIDE), None, 100, 16, 1e-2),
+         lambda n: stroke_images(n, size=SIDE), None, 50, 8, 3e-3),
     Kind("residual", lambda _: Residual(), _digits(3000, SIDE),
          lambda n: stroke_images(n, size=SIDE), None, 100, 10, 5e-3),
 )  # fmt: skip

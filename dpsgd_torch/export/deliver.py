@@ -20,7 +20,7 @@ from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.footprint import footprint
 from dpsgd_torch.export.from_onnx import from_onnx
 from dpsgd_torch.export.program import Program
-from dpsgd_torch.export.target import Target
+from dpsgd_torch.export.target import CALIBRATIONS, Target
 from dpsgd_torch.export.to_arduino import to_arduino
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_header import to_header
@@ -112,7 +112,7 @@ def _integers(subject: Subject, delivery: Delivery) -> Program:
     )
     told = {**subject.provenance, "ranges_from": delivery.ranges_from}
     if delivery.calibration != "plain":
-        told["biases_from"] = "the weights, and the inputs that the ranges are from"
+        told["calibration"] = CALIBRATIONS[delivery.calibration]
     return replace(program, provenance=told)
 
 

@@ -156,7 +156,9 @@ def test_the_plain_calibration_is_the_default_and_changes_nothing():
 def test_every_calibration_that_can_be_asked_for_is_there():
     for name in CALIBRATIONS:
         assert isinstance(calibration_of(name), Calibration)
-    with pytest.raises(ExportError, match="calibration = best: must be one of plain, improved"):
+    with pytest.raises(
+        ExportError, match="calibration = best: must be one of plain, improved, all"
+    ):
         calibration_of("best")
 
 

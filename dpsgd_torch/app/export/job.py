@@ -52,8 +52,8 @@ class Order:
             )
         if self.calibration != "plain" and self.calibrate_on_private_data:
             raise ExportError(
-                f"calibration = {self.calibration}: would move the weights by training records, "
-                "too; drop it, or --calibrate-on-private-data"
+                f"calibration = {self.calibration}: is for inputs that are nobody's; drop it, or "
+                "--calibrate-on-private-data"
             )
 
     @property
