@@ -57,6 +57,7 @@ WRONG = {
         ("audit.command", "dpsgd_torch.app.presets"),
         ("audit.attacks.attack", "dpsgd_torch.app.config"),
     ],
+    "quantization": [("quantization", "dpsgd_torch.training.trainer")],
     "clipping": [
         ("clipping.base", "dpsgd_torch.noise.base"),
         ("clipping.flat", "dpsgd_torch.gradients.vectors"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
+from torch import nn
 
 from accountant import Ledger, Relation, dpsgd_steps
 from dpsgd_torch.app.config import RunConfig
@@ -20,8 +21,10 @@ from dpsgd_torch.errors import ConfigError, RunError, told
 from dpsgd_torch.optim.adam_bc import AdamBC
 from dpsgd_torch.privacy.plan import PrivacyPlan
 from dpsgd_torch.privacy.privacy import declared_sampler
+from dpsgd_torch.quantization import MADE_UP, quantization_aware
 from dpsgd_torch.schedules import schedule_from_json
 from dpsgd_torch.storage.run_folder import RunFolder
+from dpsgd_torch.tasks.registry import public_inputs
 from dpsgd_torch.tasks.task import Task
 from dpsgd_torch.training.checkpoint import has_trained
 from dpsgd_torch.training.early_stopping import EarlyStopping
@@ -127,7 +130,7 @@ def make_trainer(
     compiling: Callable[[int], None] = lambda seconds: None,
 ) -> Trainer:
     config = fold.config
-    model = task.make_model(Streams(root, secure=config.secure).torch("init"))
+    model = model_of(config, task, root)
     if config.compile and config.dp:
         compiling(seconds_to_compile(model))
     return Trainer(
@@ -162,6 +165,19 @@ def make_trainer(
         average=config.average,
         filter=config.filter,
     )
+
+
+def model_of(config: RunConfig, task: Task, root: int) -> nn.Module:
+    """The initial model, or its quantisation-aware twin where that is asked for.
+
+    Raises:
+        ExportError: the task, as it is trained, is not exported, so that no integers follow.
+    """
+    model = task.make_model(Streams(root, secure=config.secure).torch("init"))
+    if not config.qat:
+        return model
+    made_up = public_inputs(config)(MADE_UP)
+    return quantization_aware(model, made_up.shape[1:], task.input_range, made_up)
 
 
 def own_root(root: int, name: str) -> int:

@@ -103,6 +103,7 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
             )
         self.refuse_optimization()
         self.refuse_released()
+        self._refuse_rounding(kind.not_exported)
         require(
             not self.explain_loss or self.dp,
             "explain_loss",
@@ -159,6 +160,23 @@ class RunConfig(Machine, Optimization, Audit, Held, Releases, Promise, Data):
         others = [f"--{name}" for name, held in against.items() if held]
         rule = f"does not go with {' and '.join(others)}; drop one or the other"
         require(not (self.dp and others), "clipping", self.clipping, rule)
+
+    def _refuse_rounding(self, not_exported: str) -> None:
+        """Quantisation-aware training where no integers follow, or another rounding is meant."""
+        require(not self.qat or not not_exported, "qat", self.qat, f"{not_exported}; drop --qat")
+        others = [
+            *(["--secure"] if self.secure else []),  # its bound on rounding has no such steps
+            *(["--compile"] if self.compile else []),
+            *(["--precision"] if Precision.of(self.precision).is_mixed else []),
+            *(["--shard"] if self.shard else []),
+        ]
+        require(
+            not self.qat or not others,
+            "qat",
+            self.qat,
+            "rounds in float32 passes that are not compiled, on whole models; drop it, or "
+            f"{' and '.join(others)}",
+        )
 
     def refuse_released(self) -> None:
         """Refuse views and post-processing beside what they cannot be had with."""

@@ -12,6 +12,7 @@ from dpsgd_torch.app.assembly import (
     baseline_of,
     begin,
     make_trainers,
+    model_of,
     open_ledger,
     plan_of,
     read_begun,
@@ -67,6 +68,8 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
     Precision.of(config.precision).refuse_unfit(usable_device(config.device))
     task = load_task(config, request.data_dir, request.partial)
     augment_of(config, task)  # refused before other releases are charged
+    if config.qat:
+        model_of(config, task, root)  # as well
     units = chosen_units(config, task)
     config = sized(config, task, units, follows=request.preset.batch_follows and not request.resume)
     preprocessing = Preprocessing.of(config, task)

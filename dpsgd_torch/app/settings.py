@@ -180,6 +180,12 @@ class Optimization:
         rule="count",
         since=3,
     )
+    qat: bool = knob(
+        False,
+        "quantisation-aware: trained through the rounding of int8, with ranges from the weights "
+        "and made-up inputs; no further ε",
+        since=3,
+    )
     twin: bool = knob(
         False, "train the non-private baseline from the same initial weights beside it"
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpsgd_torch.errors import ExportError
-from dpsgd_torch.export.target import TARGETS
+from dpsgd_torch.export.target import CALIBRATIONS, TARGETS
 from dpsgd_torch.shell import Parser, in_one_line, loading
 
 
@@ -30,6 +30,8 @@ def parser() -> argparse.ArgumentParser:
     add("--to", choices=TARGETS, required=True, help="what to make")
     add("--int8", action=argparse.BooleanOptionalAction, default=None,
         help="integers (default for header; c and arduino have nothing else)")  # fmt: skip
+    add("--calibration", choices=CALIBRATIONS, default="plain",
+        help="; ".join(f"{name}: {text}" for name, text in CALIBRATIONS.items()))  # fmt: skip
     add("--check", action="store_true",
         help="compare torch, integers, TensorFlow Lite Micro, C and emulated boards")  # fmt: skip
     add("--cost", action="store_true",

@@ -17,6 +17,7 @@ from dpsgd_torch.export.module_graph import module_graph
 from dpsgd_torch.export.statement import exported
 from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import Target
+from dpsgd_torch.quantization import QuantizationAware
 
 MADE_UP = 400  # inputs, from which ranges are read
 FROM_MADE_UP = "the declared input range, and inputs made up without the data"
@@ -36,6 +37,7 @@ def export_model(
     provenance: Mapping[str, str] | None = None,
     int8: bool | None = None,
     public_inputs: torch.Tensor | None = None,
+    calibration: str = "plain",
     check: bool = False,
     cost: bool = False,
 ) -> Exported:
@@ -47,8 +49,8 @@ def export_model(
 
     Args:
         model: any module with one input and one output; a copy of it in evaluation mode is
-            exported. To C and TensorFlow Lite goes a chain of layers, to ONNX whatever torch can
-            export.
+            exported, of a quantisation-aware one the module it is the twin of, with its ranges. To
+            C and TensorFlow Lite goes a chain of layers, to ONNX whatever torch can export.
         input_shape: of one example, without the batch.
         input_range: (low, high) between which every input value lies; declared, not measured on
             private records.
@@ -60,6 +62,8 @@ def export_model(
         int8: integers or not, where there is a choice: "tflite" (default: float32) and "header".
         public_inputs: (count, *input_shape), public ones to take ranges from and to check with,
             in place of made-up ones: what they are goes into the files.
+        calibration: "plain"; "improved": ranges of all but one value in 10,000 at each end; "all":
+            that, channels equalised between layers and biases corrected. From the same inputs.
         check: compare torch, integers, TensorFlow Lite Micro, C and emulated boards, as far as
             this machine has them.
         cost: measure flash, RAM and instructions by layer on an emulated Cortex-M4 (to "c" or
@@ -78,6 +82,8 @@ def export_model(
     declared = Declared(tuple(input_shape), input_range, tuple(labels), output)
     carried = dict(_UNSTATED if provenance is None else provenance)
     _refuse_hostile(carried)
+    if public_inputs is None and isinstance(model, QuantizationAware):
+        public_inputs = model.made_up_inputs
     inputs = _inputs(public_inputs, declared)
     evaluated, graph, _ = module_graph(model, declared, carried, inputs)
     delivery = Delivery(
@@ -91,6 +97,7 @@ def export_model(
             integers=target.in_integers,
             given_ranges=public_inputs is not None,
         ).lstrip(),
+        calibration=calibration,
         check_with=inputs if check else None,
         cost=cost,
     )

@@ -1,4 +1,4 @@
-"""ONNX → integer program: read, find ranges, quantize."""
+"""ONNX → integer program: read, calibrate, quantize."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from dpsgd_torch.export.calibration.passes import PLAIN, Calibration
 from dpsgd_torch.export.from_onnx import from_onnx, to_channels_last
 from dpsgd_torch.export.program import Program
 from dpsgd_torch.export.quantize import quantize
-from dpsgd_torch.export.ranges import ranges
 
 __all__ = ["compile_model", "to_channels_last"]
 
@@ -21,6 +21,7 @@ def compile_model(
     input_range: tuple[float, float],
     public_inputs: NDArray[Any] | None = None,
     labels: tuple[str, ...] = (),
+    calibration: Calibration = PLAIN,
 ) -> Program:
     """The integer program of a model.
 
@@ -30,10 +31,11 @@ def compile_model(
         public_inputs: (batch, …) in ONNX's layout, from which ranges of activations are read:
             whatever they are goes into the program, so they must not be private.
         labels: of the outputs.
+        calibration: what is done to graph and ranges before.
 
     Raises:
         ExportError: something in the model that cannot be carried, by name.
     """
-    graph = from_onnx(model)
     seen = None if public_inputs is None else to_channels_last(public_inputs)
-    return quantize(graph, ranges(graph, input_range, seen), labels)
+    graph, ranges = calibration(from_onnx(model), input_range, seen)
+    return quantize(graph, ranges, labels)

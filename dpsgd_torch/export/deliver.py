@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.calibration.passes import calibration_of
 from dpsgd_torch.export.check import Comparison, compare
 from dpsgd_torch.export.compiler import compile_model
 from dpsgd_torch.export.cost import measure_cost
@@ -23,7 +24,7 @@ from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.footprint import footprint
 from dpsgd_torch.export.from_onnx import from_onnx
 from dpsgd_torch.export.program import Program
-from dpsgd_torch.export.target import Target
+from dpsgd_torch.export.target import CALIBRATIONS, Target
 from dpsgd_torch.export.to_arduino import to_arduino
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_header import to_header
@@ -58,6 +59,7 @@ class Delivery:
     inputs: torch.Tensor
     ranges_from: str
     statement: Callable[[list[str]], str]
+    calibration: str = "plain"
     check_with: torch.Tensor | None = None
     say: Callable[[str], None] = lambda _: None
     cost: bool = False
@@ -127,8 +129,11 @@ def _integers(subject: Subject, delivery: Delivery) -> Program:
         input_range=subject.declared.input_range,
         public_inputs=delivery.inputs.numpy(),
         labels=subject.declared.labels,
+        calibration=calibration_of(delivery.calibration),
     )
     told = {**subject.provenance, "ranges_from": delivery.ranges_from}
+    if delivery.calibration != "plain":
+        told["calibration"] = CALIBRATIONS[delivery.calibration]
     return replace(program, provenance=told)
 
 

@@ -14,6 +14,7 @@ from dpsgd_torch.errors import ExportError, told
 from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.dropped import refuse_dropped
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
+from dpsgd_torch.quantization import plain_of
 
 _COMPARED = 32  # inputs
 
@@ -54,7 +55,7 @@ def module_graph(
 
 def _copied(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model).to("cpu", torch.float32).eval()
+        return copy.deepcopy(plain_of(model)).to("cpu", torch.float32).eval()
     except Exception as error:  # the user's own code
         raise ExportError(
             f"model = {type(model).__name__}: cannot be copied ({told(error)}), and the model "

@@ -64,6 +64,11 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
     Raises:
         ExportError: numbers that could leave 32 bits, in a sum, a softmax or a scale.
     """
+    return lowered(graph, ranges).program(labels)
+
+
+def lowered(graph: Graph, ranges: list[Range]) -> Lowering:
+    """The same, with which of the program's tensors stands for which of the graph's."""
     into = Lowering(graph, ranges)
     taken: set[int] = set()
     for index, layer in enumerate(graph.layers):
@@ -78,7 +83,7 @@ def quantize(graph: Graph, ranges: list[Range], labels: tuple[str, ...] = ()) ->
         asked = Asked(into, sources, target, ends)
         made = layer.lower(asked) if isinstance(layer, LayerKind) else _lower(layer, asked)
         into.made[index + 1] = into.made[target] = asked.finished(made)
-    return into.program(labels)
+    return into
 
 
 def _lower(layer: Layer, asked: Asked) -> int:

@@ -12,6 +12,7 @@ Intervals alone cost it 20 points in the one case and 9 in the other.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -38,13 +39,30 @@ MOST_REAL = 1e36
 _WIDER = 0.25
 
 
-def ranges(graph: Graph, input_range: Range, public_inputs: Floats | None = None) -> list[Range]:
+def with_margin(values: Floats) -> Range:
+    """From the smallest to the largest value, widened by a quarter of that, but not below zero.
+
+    >>> with_margin(np.array([0.0, 4.0]))
+    (0.0, 5.0)
+    """
+    low, high = _around_zero(float(values.min()), float(values.max()))
+    margin = _WIDER * (high - low)
+    return (low - margin if low < 0 else 0.0, high + margin)
+
+
+def ranges(
+    graph: Graph,
+    input_range: Range,
+    public_inputs: Floats | None = None,
+    reach: Callable[[Floats], Range] = with_margin,
+) -> list[Range]:
     """(low, high) of the input and of each layer's output; all hold zero.
 
     Args:
         graph: the float model.
         input_range: declared, of every input value.
         public_inputs: (batch, *shape), channels last; none: intervals alone.
+        reach: the values that these give a tensor → a range that holds zero, cut at the interval.
 
     Raises:
         ExportError: a range that is empty or not finite, inputs of another shape than the model's.
@@ -64,10 +82,8 @@ def ranges(graph: Graph, input_range: Range, public_inputs: Floats | None = None
     observed = evaluate(graph, np.clip(public_inputs, *input_range))
     used = [certain[0]]
     for (low, high), tensor in zip(certain[1:], observed[1:], strict=True):
-        seen_low, seen_high = _around_zero(float(tensor.min()), float(tensor.max()))
-        margin = _WIDER * (seen_high - seen_low)
-        wider = (seen_low - margin if seen_low < 0 else 0.0, seen_high + margin)
-        used.append((max(low, wider[0]), min(high, wider[1])))
+        seen = reach(tensor)
+        used.append((max(low, seen[0]), min(high, seen[1])))
     return used
 
 

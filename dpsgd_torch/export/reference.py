@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,13 +48,20 @@ def trace(program: Program, inputs: Int8) -> list[Int8]:
     for step, indices in zip(program.steps, program.sources, strict=True):
         inputs_of = [tensors[index] for index in indices]
         sources = [program.tensors[index] for index in indices]
-        if isinstance(step.operation, OperationKind):
-            wide = [values.astype(np.int64) for values in inputs_of]
-            values = step.operation.carry_out(wide, sources, step.output)
-        else:
-            values = _carry_out(step.operation, inputs_of[0], sources[0], step.output)
-        tensors.append(values.astype(np.int8).reshape(-1, *step.output.shape))
+        tensors.append(carry_out(step.operation, inputs_of, sources, step.output))
     return tensors
+
+
+def carry_out(
+    operation: Operation, inputs: Sequence[Int8], sources: Sequence[Tensor], target: Tensor
+) -> Int8:
+    """One operation: (batch, *shape) of each source → (batch, *target.shape)."""
+    if isinstance(operation, OperationKind):
+        wide = [values.astype(np.int64) for values in inputs]
+        made = operation.carry_out(wide, sources, target)
+    else:
+        made = _carry_out(operation, inputs[0], sources[0], target)
+    return made.astype(np.int8).reshape(-1, *target.shape)
 
 
 def _carry_out(operation: Operation, x: Int8, before: Tensor, after: Tensor) -> NDArray[np.int64]:

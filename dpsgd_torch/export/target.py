@@ -14,6 +14,12 @@ TARGETS = {
     "arduino": "a sketch folder: the C, and a sketch that feeds it",
 }
 
+CALIBRATIONS = {
+    "plain": "ranges of the inputs that were made up, and a quarter more",
+    "improved": "ranges of all but one value in 10,000 at each end",
+    "all": "that, channels equalised between layers, and biases corrected",
+}
+
 
 @dataclass(frozen=True)
 class Target:

@@ -20,6 +20,7 @@ from dpsgd_torch.export.statement import exported
 from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import Target
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
+from dpsgd_torch.quantization import MADE_UP as TRAINED_BY
 from dpsgd_torch.tasks.registry import public_inputs
 
 
@@ -36,6 +37,7 @@ class Order:
     out: Path | None
     inputs: int
     cost: bool = False
+    calibration: str = "plain"
 
     def __post_init__(self) -> None:
         if self.inputs < 1:
@@ -44,6 +46,15 @@ class Order:
         if self.calibrate_on_private_data and not in_integers:
             raise ExportError(
                 "calibrate_on_private_data = True: float32 files have no ranges; drop it"
+            )
+        if self.calibration != "plain" and not in_integers:
+            raise ExportError(
+                f"calibration = {self.calibration}: float32 files are not calibrated; drop it"
+            )
+        if self.calibration != "plain" and self.calibrate_on_private_data:
+            raise ExportError(
+                f"calibration = {self.calibration}: is for inputs that are nobody's; drop it, or "
+                "--calibrate-on-private-data"
             )
 
     @property
@@ -87,6 +98,7 @@ def _of_saved_model(order: Order, say: Callable[[str], None]) -> tuple[Subject, 
         inputs=inputs,
         ranges_from=FROM_MADE_UP,
         statement=statement,
+        calibration=order.calibration,
         check_with=checked if order.check else None,
         say=say,
         cost=order.cost,
@@ -100,6 +112,8 @@ def _of_run(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery
     declared = Declared(source.input_shape, source.input_range, source.labels, source.output)
     subject = Subject(_graph(source, made_up, say), source.model, declared, source.provenance)
     private = order.calibrate_on_private_data
+    # ranges as the weights were trained with
+    ranged_by = public_inputs(source.config)(TRAINED_BY) if source.config.qat else made_up
 
     def statement(names: list[str]) -> str:
         return source.statement + exported(
@@ -112,9 +126,10 @@ def _of_run(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery
     return subject, Delivery(
         target=order.target,
         folder=order.folder(source.name),
-        inputs=load_data(source, order.data_dir).train[0] if private else made_up,
+        inputs=load_data(source, order.data_dir).train[0] if private else ranged_by,
         ranges_from=NOT_COVERED if private else FROM_MADE_UP,
         statement=statement,
+        calibration=order.calibration,
         check_with=held_out,
         say=say,
         cost=order.cost,

@@ -8,12 +8,17 @@ from dpsgd_torch.optim.disk import filter_of
 
 
 def recipe(config: RunConfig) -> list[str]:
-    """Sentences on views, filter, correction for the noise and averaged weights, if any."""
+    """Sentences on views, rounding, filter, correction for noise and averaged weights, if any."""
     words: list[str] = []
     if config.views > 1:
         words.append(
             f"Views: of a record that was drawn, the gradients of {config.views} augmented views "
             "were averaged before the clip, so it moved the sum by one clip norm as ever."
+        )
+    if config.qat:
+        words.append(
+            "Quantisation-aware: passes rounded weights and activations as int8 does. Ranges come "
+            "from the weights, which ε covers, and from inputs made up without the data: no cost."
         )
     if filters := filter_of(config.filter):
         words.append(

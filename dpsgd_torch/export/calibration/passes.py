@@ -1,0 +1,58 @@
+"""Which passes a float graph goes through on its way to integers, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.calibration.bias import bias_corrected
+from dpsgd_torch.export.calibration.equalize import equalized
+from dpsgd_torch.export.calibration.reach import REACHES
+from dpsgd_torch.export.graph import Floats, Graph
+from dpsgd_torch.export.ranges import Range, ranges
+from dpsgd_torch.export.target import CALIBRATIONS
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is done before integers are made, each off or on; public or made-up inputs alone.
+
+    Args:
+        equalize: ``equalized``.
+        reach: of ranges, a name in ``REACHES``.
+        correct_bias: ``bias_corrected``.
+    """
+
+    equalize: bool = False
+    reach: str = "margin"
+    correct_bias: bool = False
+
+    def __call__(
+        self, graph: Graph, input_range: Range, public_inputs: Floats | None
+    ) -> tuple[Graph, list[Range]]:
+        """The graph to make integers of, and the ranges of its tensors."""
+        if self.equalize:
+            graph = equalized(graph)
+        found = ranges(graph, input_range, public_inputs, REACHES[self.reach])
+        if self.correct_bias and public_inputs is not None and len(public_inputs):
+            graph = bias_corrected(graph, found, public_inputs.clip(*input_range))
+        return graph, found
+
+
+PLAIN = Calibration()
+_OF_NAME = {
+    "plain": PLAIN,
+    "improved": Calibration(reach="percentile"),  # by docs/quantisation.md, what gained on all
+    "all": Calibration(equalize=True, reach="percentile", correct_bias=True),
+}
+
+
+def calibration_of(name: str) -> Calibration:
+    """The one of that name.
+
+    Raises:
+        ExportError: none is.
+    """
+    if name not in CALIBRATIONS:
+        raise ExportError(f"calibration = {name}: must be one of {', '.join(CALIBRATIONS)}")
+    return _OF_NAME[name]
