@@ -1,8 +1,9 @@
 """How well do MLPerf Tiny's four networks learn privately, on made-up records or real ones?
 
 Each preset at several seeds and ε; the score is accuracy, or the area under the ROC curve of
-unusual recordings. The settings were chosen by few runs on the same made-up records, so that the
-figures say that the path works and how ε and norm compare, and nothing of real records.
+unusual recordings. Those of words and machines were chosen by few runs on the same made-up records,
+those of images on others, so that the figures say that the path works and how ε and norm compare,
+and nothing of real records.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     add("--inputs", type=int, default=400, metavar="N",
         help="how many held-out inputs to check with (default: 400)")  # fmt: skip
     add("--out", type=Path, metavar="FOLDER", help="where to (default: RUN/export/TARGET)")
+    add("--every", type=int, metavar="SAMPLES",
+        help="arduino: a sketch that listens, and answers every so many samples")  # fmt: skip
     add("--data-dir", type=Path, metavar="FOLDER", help="where the run's data lies, for --check")
     add("--calibrate-on-private-data", action="store_true",
         help="take ranges from the training records: a release that ε does NOT cover")  # fmt: skip

@@ -23,6 +23,7 @@ from dpsgd_torch.export.cost_table import table
 from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.footprint import footprint
 from dpsgd_torch.export.from_onnx import from_onnx
+from dpsgd_torch.export.frontend.stream import Stream
 from dpsgd_torch.export.program import Program
 from dpsgd_torch.export.target import CALIBRATIONS, Target
 from dpsgd_torch.export.to_arduino import to_arduino
@@ -52,6 +53,7 @@ class Delivery:
 
     ``inputs`` (count, *input_shape) give the ranges; ``check_with`` are those to compare with;
     ``cost``: measure flash, RAM and instructions by layer, and write them beside the files.
+    with ``stream`` a sketch answers all the time.
     """
 
     target: Target
@@ -61,6 +63,7 @@ class Delivery:
     statement: Callable[[list[str]], str]
     calibration: str = "plain"
     check_with: torch.Tensor | None = None
+    stream: Stream | None = None
     say: Callable[[str], None] = lambda _: None
     cost: bool = False
 
@@ -89,7 +92,7 @@ def deliver(subject: Subject, delivery: Delivery) -> Exported:
     """Write the files and their statement; compare them where that was asked for."""
     target, folder, say = delivery.target, delivery.folder, delivery.say
     program = _integers(subject, delivery) if target.in_integers else None
-    files = _files(subject, program, target, folder.name)
+    files = _files(subject, program, delivery)
     cost = measure_cost(program) if program and delivery.cost else None
     if program and cost:
         told = program.provenance
@@ -137,10 +140,9 @@ def _integers(subject: Subject, delivery: Delivery) -> Program:
     return replace(program, provenance=told)
 
 
-def _files(
-    subject: Subject, program: Program | None, target: Target, name: str
-) -> dict[str, bytes]:
+def _files(subject: Subject, program: Program | None, delivery: Delivery) -> dict[str, bytes]:
     """File name → content."""
+    target = delivery.target
     if target.to == "onnx":
         return {"model.onnx": subject.graph.SerializeToString()}
     if target.to in ("tflite", "header"):
@@ -154,11 +156,22 @@ def _files(
             return {"model_int8.tflite" if program else "model.tflite": flat}
         return {"model.h": to_header(flat, told).encode()}
     assert program is not None
-    texts = to_c(program)
-    if target.to == "arduino":
-        declared = subject.declared
-        texts = to_arduino(program, name, output=declared.output, input_range=declared.input_range)
+    texts = _sketch(subject, program, delivery) if target.to == "arduino" else to_c(program)
     return {name: text.encode() for name, text in texts.items()}
+
+
+def _sketch(subject: Subject, program: Program, delivery: Delivery) -> dict[str, str]:
+    declared = subject.declared
+    try:
+        return to_arduino(
+            program,
+            delivery.folder.name,
+            output=declared.output,
+            input_range=declared.input_range,
+            stream=delivery.stream,
+        )
+    except ValueError as error:
+        raise ExportError(str(error)) from error
 
 
 def _checked(

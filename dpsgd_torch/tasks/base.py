@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from dpsgd_torch.features.sound import Frontend
     from dpsgd_torch.tasks.task import Task
 
 
@@ -215,6 +216,10 @@ class TaskKind(ABC):
     def input_range(self, knobs: Any) -> tuple[float, float]:
         """What every input value lies in."""
         return 0.0, 1.0
+
+    def frontend(self, knobs: Any) -> Frontend | None:
+        """What makes the model's inputs of sound on a board; None: they are no sound."""
+        return None
 
     def output(self, knobs: Any) -> str:
         """What the model's last layer tells: "logits" or "probabilities"."""

@@ -42,6 +42,15 @@ def read_wav(path: Path) -> NDArray[np.float32]:
     return np.frombuffer(content, "<i2").astype(np.float32) / np.float32(32768)
 
 
+def to_int16(sound: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Sound in [−1, 1] as the integers of a file or a microphone; what was read comes back.
+
+    >>> to_int16(np.array([-1, 0.5, 1], np.float32)).tolist()
+    [-32768, 16384, 32767]
+    """
+    return np.rint(sound * 32768).clip(-32768, 32767).astype(np.int16)
+
+
 def wavs_in(folder: Path) -> list[Path]:
     """The WAV files right in a folder, by name.
 

@@ -45,7 +45,7 @@ def test_what_is_heard_is_answered_every_3200_samples_with_the_time_left(tmp_pat
     for start in range(0, len(SOUND) - length + 1, 3200):
         row = features(SOUND[start : start + length]).reshape(1, 49, 10, 1)
         expected.append(LABELS[int(run(program, row).argmax())])
-    assert said[0] == "speak!"
+    assert said[0] == "listening!"
     assert [line.split(";")[0] for line in said[1:]] == expected
     assert len(set(expected)) > 1
     period = 200_000  # 3200 samples, taken in 13 blocks of 256 at most: each look takes 20 us

@@ -1,5 +1,6 @@
 """Folders of WAV files as they are found: read, or refused by the name of the bad file."""
 
+import shutil
 import struct
 import wave
 import zlib
@@ -9,14 +10,18 @@ import pytest
 import torch
 
 from dpsgd_torch.errors import DataError
+from dpsgd_torch.export.frontend.as_model import frontend_as_model, sample_bytes
+from dpsgd_torch.export.host import run_on_host
+from dpsgd_torch.features.sound import KEYWORDS, MACHINES
 from dpsgd_torch.tasks.machines.features import vectors
 from dpsgd_torch.tasks.machines.files import read_machines
 from dpsgd_torch.tasks.machines.task import auc, machines_task, pair_of
-from dpsgd_torch.tasks.speech.features import features
-from dpsgd_torch.tasks.speech.files import read_clip, read_commands
+from dpsgd_torch.tasks.speech.files import Clip, read_clip, read_commands
 from dpsgd_torch.tasks.speech.synthetic import LABELS, WORDS
-from dpsgd_torch.tasks.speech.task import speech_task
-from dpsgd_torch.tasks.wav import read_wav
+from dpsgd_torch.tasks.speech.task import inputs_of, speech_task
+from dpsgd_torch.tasks.wav import read_wav, to_int16
+
+needs_gcc = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
 
 
 def write(path, samples=16_000, *, rate=16_000, channels=1, width=2, seed=0):
@@ -248,12 +253,31 @@ def test_machine_folders_that_do_not_fit_are_refused_by_name(machine):
     refused(read_machines, machine, "test has no WAV file")
 
 
-def test_coefficients_hear_pitch_and_loudness_and_stay_in_their_range():
-    t = np.arange(16_000, dtype=np.float32) / 16_000
-    tones = np.stack([size * np.sin(2 * np.pi * pitch * t)
-                      for size, pitch in ((0.5, 300), (0.005, 300), (0.5, 3000))])  # fmt: skip
-    loud, quiet, high = features(tones.astype(np.float32))
-    assert (loud[:, 0] > quiet[:, 0]).all()
-    assert (loud[:, 1] > high[:, 1]).all()  # the first cosine weighs low bands more
-    assert np.abs(features(np.full(16_000, 1.0, np.float32))).max() <= 1
-    assert np.array_equal(features(tones.astype(np.float32)[0]), loud)
+def recorded(folder):
+    """A recording, and what a board's C makes of its first frames."""
+    path = folder / "train" / "normal_id_01_00000000.wav"
+    return path, write(path, 16_000, seed=5).astype("<i2")
+
+
+@needs_gcc
+def test_a_network_of_words_is_given_the_bits_that_the_board_computes(tmp_path):
+    path, samples = recorded(tmp_path)
+    found = inputs_of([read_clip(Clip(path, None, 0, ""))])
+    frames = np.stack([samples[start : start + 640] for start in range(0, 16_000 - 639, 320)])
+    on_board = run_on_host(frontend_as_model(KEYWORDS), sample_bytes(frames))
+    assert np.array_equal(found[0, 0].numpy() * 128, on_board)
+
+
+@needs_gcc
+def test_a_network_of_machines_is_given_the_bits_that_the_board_computes(tmp_path):
+    path, samples = recorded(tmp_path)
+    found = vectors(read_wav(path), 5)
+    frames = np.stack([samples[start : start + 1024] for start in range(0, 30 * 512, 512)])
+    on_board = run_on_host(frontend_as_model(MACHINES), sample_bytes(frames[:25]))
+    assert np.array_equal(found[:5].reshape(25, 128) * 128, on_board)
+
+
+def test_samples_come_back_from_floats_as_they_were():
+    samples = np.arange(-32768, 32768).astype(np.int16)
+    assert np.array_equal(to_int16(samples.astype(np.float32) / 32768), samples)
+    assert to_int16(np.array([1.5, -1.5], np.float32)).tolist() == [32767, -32768]

@@ -2,10 +2,10 @@
 
 import json
 import shutil
-import warnings
 
 import pytest
 import torch
+from tiny_runs import tiny_run
 
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.errors import ConfigError
@@ -15,11 +15,8 @@ from dpsgd_torch.tasks.machines.synthetic import synthetic_machines
 from dpsgd_torch.tasks.registry import TASKS, public_inputs
 from dpsgd_torch.tasks.speech.synthetic import synthetic_speech
 from dpsgd_torch.tasks.wake_words.synthetic import synthetic_figures
-from dpsgd_torch.train import main
 
 NAMES = ("keyword-spotting", "wake-words", "image-classification", "anomaly-detection")
-SMALL = ["--made-up-rows", "40", "--batch-size", "20", "--epochs", "1", "--seed", "1",
-         "--noise-multiplier", "1"]  # fmt: skip
 BARE = ("keyword-spotting", "anomaly-detection")  # are exported below, and so have no norm
 
 pytestmark = pytest.mark.filterwarnings("ignore:local, not covered by ε")
@@ -32,12 +29,8 @@ def ran(tmp_path_factory):
 
     def run(name):
         if name not in done:
-            done[name] = tmp_path_factory.mktemp(name) / "run"
-            norm = ["--norm", "none"] if name in BARE else []
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="local, not covered by ε")
-                words = ["--preset", name, *SMALL, *norm, "--out", str(done[name])]
-                assert main(words) == 0
+            norm = "none" if name in BARE else "group"
+            done[name] = tiny_run(name, tmp_path_factory.mktemp(name), norm)
         return done[name]
 
     return run

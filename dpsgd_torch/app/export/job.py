@@ -15,13 +15,14 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.api import FROM_MADE_UP, MADE_UP
 from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.deliver import Delivery, Subject, deliver, write_files
+from dpsgd_torch.export.frontend.stream import Stream
 from dpsgd_torch.export.saved_model import is_saved_model, read_saved_model
 from dpsgd_torch.export.statement import exported
 from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import Target
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
 from dpsgd_torch.quantization import MADE_UP as TRAINED_BY
-from dpsgd_torch.tasks.registry import public_inputs
+from dpsgd_torch.tasks.registry import kind_of, public_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,16 @@ class Order:
     inputs: int
     cost: bool = False
     calibration: str = "plain"
+    every: int | None = None
 
     def __post_init__(self) -> None:
         if self.inputs < 1:
             raise ExportError(f"inputs = {self.inputs}: must be at least 1")
+        if self.every is not None and (self.to != "arduino" or self.every < 1):
+            raise ExportError(
+                f"every = {self.every}: must be at least 1, of a sketch; drop it, or use --to "
+                "arduino"
+            )
         in_integers = self.target.in_integers
         if self.calibrate_on_private_data and not in_integers:
             raise ExportError(
@@ -83,6 +90,11 @@ def _of_saved_model(order: Order, say: Callable[[str], None]) -> tuple[Subject, 
                 f"{name} = {given}: {order.run} holds a model of your own, whose data only you "
                 "have; drop it, or call dpsgd_torch.export.export_model with public_inputs"
             )
+    if order.every is not None:
+        raise ExportError(
+            f"every = {order.every}: {order.run} holds a model of your own, whose front end is not "
+            "known; drop it, or call dpsgd_torch.export.to_arduino.to_arduino with a stream"
+        )
     saved = read_saved_model(order.run)
     declared = saved.subject.declared
     inputs = synthetic_inputs(MADE_UP, declared.input_shape, declared.input_range)
@@ -131,9 +143,20 @@ def _of_run(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery
         statement=statement,
         calibration=order.calibration,
         check_with=held_out,
+        stream=_stream(source, order),
         say=say,
         cost=order.cost,
     )
+
+
+def _stream(source: Source, order: Order) -> Stream | None:
+    """Of sound through the task's front end, else of motion, where one was asked for."""
+    if order.every is None:
+        return None
+    frontend = kind_of(source.config.dataset).frontend(source.config.task)
+    if frontend is None:
+        return Stream(every=order.every, channels=6)
+    return Stream(every=order.every, frontend=frontend, copies=source.output == "values")
 
 
 def _graph(source: Source, made_up: torch.Tensor, say: Callable[[str], None]) -> onnx.ModelProto:

@@ -38,7 +38,7 @@ void setup()
         while (true) {
         }
     }
-    Serial.println("speak!");
+    Serial.println("listening!");
 }
 
 void loop()

@@ -36,10 +36,12 @@ class Cifar(TaskKind):
                 "noise_multiplier": None,
                 "epsilon": 8.0,
                 "optimizer": "adam",
-                "learning_rate": 0.01,
+                "learning_rate": 0.003,
                 "rate_schedule": "linear:0",
-                "made_up_rows": 2000,
+                "made_up_rows": 6000,
             },
+            chosen="Rows and learning rate were chosen by one run on made-up objects of another "
+            "seed than those that are trained and tested on.",
         ),
     )
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from dpsgd_torch.features.sound import Frontend
     from dpsgd_torch.tasks.task import Task
 
 
@@ -90,7 +91,12 @@ class Machines(TaskKind):
         return make
 
     def input_range(self, knobs: MachineKnobs) -> tuple[float, float]:
-        return -2.0, 2.0
+        return self.frontend(knobs).input_range
+
+    def frontend(self, knobs: MachineKnobs) -> Frontend:
+        from dpsgd_torch.features.sound import MACHINES
+
+        return MACHINES
 
     def output(self, knobs: MachineKnobs) -> str:
         return "values"

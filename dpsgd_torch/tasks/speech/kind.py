@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from dpsgd_torch.features.sound import Frontend
     from dpsgd_torch.tasks.task import Task
 
 
@@ -82,4 +83,9 @@ class Speech(TaskKind):
         return lambda count: inputs_of(synthetic_speech(count, PUBLIC_SEED).sound)
 
     def input_range(self, knobs: SpeechKnobs) -> tuple[float, float]:
-        return -1.0, 1.0
+        return self.frontend(knobs).input_range
+
+    def frontend(self, knobs: SpeechKnobs) -> Frontend:
+        from dpsgd_torch.features.sound import KEYWORDS
+
+        return KEYWORDS

@@ -29,7 +29,7 @@ _RECORDED = (
 
 
 def inputs_of(sounds: Iterable[NDArray[np.float32]]) -> torch.Tensor:
-    """Seconds of sound → (n, 1, 49, 10) coefficients in [−1, 1]; few sounds are held at once."""
+    """Seconds of sound → (n, 1, 49, 10) coefficients in [−1, 1); few sounds are held at once."""
     found, waiting = [], []
     for sound in sounds:
         waiting.append(sound)
