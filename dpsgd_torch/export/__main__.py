@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpsgd_torch.errors import ExportError
-from dpsgd_torch.export.target import TARGETS
+from dpsgd_torch.export.targets.registry import TARGETS
 from dpsgd_torch.shell import Parser, in_one_line, loading
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags, in the order a user meets them."""
-    targets = "\n".join(f"  {name:8} {text}" for name, text in TARGETS.items())
+    targets = "\n".join(f"  {name:8} {kind.about}" for name, kind in TARGETS.items())
     parser = Parser(
         "export",
         ExportError,

@@ -11,10 +11,11 @@ from torch import nn
 
 from dpsgd_torch.errors import ExportError, shown
 from dpsgd_torch.export.declared import Declared, is_plain
-from dpsgd_torch.export.deliver import Delivery, Subject, deliver
+from dpsgd_torch.export.deliver import Delivery, deliver
 from dpsgd_torch.export.deliver import Exported as Exported
 from dpsgd_torch.export.module_graph import module_graph
 from dpsgd_torch.export.statement import exported
+from dpsgd_torch.export.subject import Subject
 from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import Target
 

@@ -7,36 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.check import Comparison, compare
 from dpsgd_torch.export.compiler import compile_model
-from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.footprint import footprint
-from dpsgd_torch.export.from_onnx import from_onnx
 from dpsgd_torch.export.program import Program
+from dpsgd_torch.export.subject import Subject
 from dpsgd_torch.export.target import Target
-from dpsgd_torch.export.to_arduino import to_arduino
-from dpsgd_torch.export.to_c import to_c
-from dpsgd_torch.export.to_header import to_header
 from dpsgd_torch.export.to_onnx import answers, refuse_difference
-from dpsgd_torch.export.to_tflite import to_float_tflite, to_int8_tflite
 from dpsgd_torch.storage.run_folder import write_durably
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model on its way: its graph, the module it is of (None: the graph is all there is), what
-    its numbers mean, and the lines that every file carries."""
-
-    graph: onnx.ModelProto
-    model: nn.Module | None
-    declared: Declared
-    provenance: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +55,12 @@ def deliver(subject: Subject, delivery: Delivery) -> Exported:
     """Write the files and their statement; compare them where that was asked for."""
     target, folder, say = delivery.target, delivery.folder, delivery.say
     program = _integers(subject, delivery) if target.in_integers else None
-    files = _files(subject, program, target, folder.name)
+    files = target.kind.files(subject, program, folder.absolute().name)
     statement = delivery.statement(list(files)).encode()
     write_files(folder, {**files, "statement.txt": statement})
     for name, content in files.items():
         say(f"{folder / name}: {len(content):,} bytes")
-    if program and target.to in ("c", "arduino"):
+    if program and target.kind.holds_c:
         say(f"on a Cortex-M4: {footprint(program)}")
     comparisons = []
     if delivery.check_with is not None:
@@ -109,30 +91,6 @@ def _integers(subject: Subject, delivery: Delivery) -> Program:
     )
     told = {**subject.provenance, "ranges_from": delivery.ranges_from}
     return replace(program, provenance=told)
-
-
-def _files(
-    subject: Subject, program: Program | None, target: Target, name: str
-) -> dict[str, bytes]:
-    """File name → content."""
-    if target.to == "onnx":
-        return {"model.onnx": subject.graph.SerializeToString()}
-    if target.to in ("tflite", "header"):
-        told = program.provenance if program else subject.provenance
-        flat = (
-            to_int8_tflite(program)
-            if program
-            else to_float_tflite(from_onnx(subject.graph), subject.provenance)
-        )
-        if target.to == "tflite":
-            return {"model_int8.tflite" if program else "model.tflite": flat}
-        return {"model.h": to_header(flat, told).encode()}
-    assert program is not None
-    texts = to_c(program)
-    if target.to == "arduino":
-        declared = subject.declared
-        texts = to_arduino(program, name, output=declared.output, input_range=declared.input_range)
-    return {name: text.encode() for name, text in texts.items()}
 
 
 def _checked(

@@ -14,9 +14,10 @@ from dpsgd_torch.app.export.source import NOT_COVERED, Source, load_data, read_r
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.api import FROM_MADE_UP, MADE_UP
 from dpsgd_torch.export.declared import Declared
-from dpsgd_torch.export.deliver import Delivery, Subject, deliver, write_files
+from dpsgd_torch.export.deliver import Delivery, deliver, write_files
 from dpsgd_torch.export.saved_model import is_saved_model, read_saved_model
 from dpsgd_torch.export.statement import exported
+from dpsgd_torch.export.subject import Subject
 from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import Target
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
@@ -52,7 +53,7 @@ class Order:
     def folder(self, name: str) -> Path:
         """Where to; ``name`` is that of a sketch, whose folder must be called like it."""
         there = self.run / "export" / self.to
-        return self.out or (there / name if self.to == "arduino" else there)
+        return self.out or (there / name if self.target.kind.own_folder else there)
 
 
 def export(order: Order, say: Callable[[str], None]) -> bool:
