@@ -39,7 +39,7 @@ def export_model(
     public_inputs: torch.Tensor | None = None,
     check: bool = False,
 ) -> Exported:
-    """Export a trained model: as C, an Arduino sketch, TensorFlow Lite or ONNX.
+    """Export a trained model: as C, alone or packed for a build system, TensorFlow Lite or ONNX.
 
     Integers (int8) are scaled by the declared input range, carried through the weights, and by
     inputs made up from shape and range: no record is looked at. The files hold what the weights
@@ -52,8 +52,10 @@ def export_model(
         input_shape: of one example, without the batch.
         input_range: (low, high) between which every input value lies; declared, not measured on
             private records.
-        to: "c", "arduino", "tflite", "header" or "onnx".
-        out: the folder to write to; made where it is missing.
+        to: "c", "tflite", "header" or "onnx"; C in a package: "arduino", "arduino-library",
+            "platformio", "zephyr", "esp-idf" or "cmake".
+        out: the folder to write to, after which sketch and library are called; made where it is
+            missing.
         labels: names of the outputs, in order.
         output: what the outputs are: "logits", "probabilities" or "values".
         provenance: lines that every file carries, as key → text: run, epsilon, delta, …

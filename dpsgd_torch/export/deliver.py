@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.archive import zipped
 from dpsgd_torch.export.check import Comparison, compare
 from dpsgd_torch.export.compiler import compile_model
 from dpsgd_torch.export.footprint import footprint
@@ -20,12 +21,15 @@ from dpsgd_torch.export.target import Target
 from dpsgd_torch.export.to_onnx import answers, refuse_difference
 from dpsgd_torch.storage.run_folder import write_durably
 
+_STATEMENT = "statement.txt"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
     """What is to be made and where, from which inputs, and what is said of it.
 
     ``inputs`` (count, *input_shape) give the ranges; ``check_with`` are those to compare with.
+    ``name``: of what is made; none: the folder's.
     """
 
     target: Target
@@ -33,6 +37,7 @@ class Delivery:
     inputs: torch.Tensor
     ranges_from: str
     statement: Callable[[list[str]], str]
+    name: str = ""
     check_with: torch.Tensor | None = None
     say: Callable[[str], None] = lambda _: None
 
@@ -55,11 +60,16 @@ def deliver(subject: Subject, delivery: Delivery) -> Exported:
     """Write the files and their statement; compare them where that was asked for."""
     target, folder, say = delivery.target, delivery.folder, delivery.say
     program = _integers(subject, delivery) if target.in_integers else None
-    files = target.kind.files(subject, program, folder.absolute().name)
-    statement = delivery.statement(list(files)).encode()
-    write_files(folder, {**files, "statement.txt": statement})
-    for name, content in files.items():
-        say(f"{folder / name}: {len(content):,} bytes")
+    name = delivery.name or folder.absolute().name
+    files = target.kind.files(subject, program, name)
+    archive = target.kind.archive(name)
+    names = [f"{archive}.zip"] if archive else list(files)
+    files[_STATEMENT] = delivery.statement(names).encode()
+    if archive:  # it goes where the files go
+        files = {names[0]: zipped(files, archive), _STATEMENT: files[_STATEMENT]}
+    write_files(folder, files)
+    for name in names:
+        say(f"{folder / name}: {len(files[name]):,} bytes")
     if program and target.kind.holds_c:
         say(f"on a Cortex-M4: {footprint(program)}")
     comparisons = []
@@ -67,13 +77,14 @@ def deliver(subject: Subject, delivery: Delivery) -> Exported:
         for each in _checked(subject, program, delivery.check_with, say):
             say(str(each))
             comparisons.append(each)
-    return Exported(folder, tuple(files), tuple(comparisons))
+    return Exported(folder, tuple(names), tuple(comparisons))
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> None:
     """All of them, in a folder made where it is missing."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for parent in {(folder / name).parent for name in files}:
+            parent.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_durably(folder / name, content)
     except OSError as error:

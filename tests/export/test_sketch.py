@@ -4,11 +4,11 @@ What a board gives (Serial, IMU, setup and loop) stands in; sketch and model are
 """
 
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 import torch
+from sketch_board import built, said_by
 from torch import nn
 
 from dpsgd_torch.export.compiler import compile_model
@@ -18,72 +18,13 @@ from dpsgd_torch.export.to_onnx import to_onnx
 from dpsgd_torch.tasks.gestures.synthetic import synthetic_recordings
 from dpsgd_torch.tasks.gestures.task import gesture_inputs, gesture_mlp
 
-BOARD = r"""
-#include <cstdio>
-#include <cstdlib>
-struct Port {
-    void begin(long) {}
-    explicit operator bool() const { return true; }
-    bool operator!() const { return false; }
-    void print(const char *text) { std::printf("%s", text); }
-    void println(const char *text) { std::printf("%s\n", text); }
-    void println(float value, int digits) { std::printf("%.*f\n", digits, (double)value); }
-    int read() { int c = std::getchar(); if (c == EOF) std::exit(0); return c; }
-} Serial;
-"""
-SENSOR = r"""
-#include <cstdio>
-#include <cstdlib>
-struct Sensor {
-    float row[6];
-    bool fresh = false;
-    bool begin() { return true; }
-    bool next() {
-        if (fresh) return true;
-        for (float &value : row) if (std::scanf("%f", &value) != 1) std::exit(0);
-        return fresh = true;
-    }
-    int accelerationAvailable() { return next(); }
-    int gyroscopeAvailable() { return next(); }
-    void readAcceleration(float &x, float &y, float &z) {
-        next();
-        x = row[0]; y = row[1]; z = row[2];
-        fresh = !RESTING; /* who waits reads no gyroscope, and time goes on all the same */
-    }
-    void readGyroscope(float &x, float &y, float &z) {
-        x = row[3]; y = row[4]; z = row[5];
-        fresh = false;
-    }
-} IMU;
-"""
-MAIN = r"""
-#include "board.h"
-#include "SKETCH"
-int main() { setup(); for (;;) loop(); }
-"""
-
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed")
 
 
 def build(folder, texts, name, resting=0):
     for file, text in texts.items():
         (folder / file).write_text(text)
-    (folder / "board.h").write_text(BOARD)
-    (folder / "Arduino_LSM9DS1.h").write_text(SENSOR)
-    (folder / "main.cpp").write_text(MAIN.replace("SKETCH", f"{name}.ino"))
-    strict = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
-    subprocess.run(["gcc", "-std=c99", *strict, "-O1", "-c", "model.c"], cwd=folder, check=True)
-    subprocess.run(
-        ["g++", "-std=c++17", *strict, "-O1", "-I.", f"-DRESTING={resting}", "main.cpp", "model.o",
-         "-o", "sketch"], cwd=folder, check=True,
-    )  # fmt: skip
-    return folder / "sketch"
-
-
-def said_by(sketch, fed):
-    """Lines that the sketch prints until its input ends."""
-    ended = subprocess.run([sketch], input=fed, capture_output=True, timeout=60, check=True)
-    return ended.stdout.decode().splitlines()
+    return built(folder, f"{name}.ino", "model.c", ".", resting)
 
 
 def trained(softmax):
@@ -164,3 +105,14 @@ def test_a_model_of_images_reads_bytes_from_the_serial_port(tmp_path):
     expected = [program.labels[best] for best in answers.argmax(axis=1)]
     assert said_by(sketch, pixels.tobytes()) == expected
     assert len(set(expected)) > 1
+
+
+@needs_compiler
+def test_outputs_without_names_are_told_by_their_numbers(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 3))
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].bias.copy_(torch.tensor([0.0, 0.5, 1.0]))
+    program = compile_model(to_onnx(model.eval(), (4,), {}), input_range=(0.0, 1.0))
+    texts = to_arduino(program, "plain", output="logits", input_range=(0.0, 1.0))
+    assert said_by(build(tmp_path, texts, "plain"), bytes(4)) == ["2"]

@@ -20,6 +20,7 @@ from dpsgd_torch.export.statement import exported
 from dpsgd_torch.export.subject import Subject
 from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import Target
+from dpsgd_torch.export.targets.package import library_name
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
 from dpsgd_torch.tasks.registry import public_inputs
 
@@ -50,10 +51,20 @@ class Order:
     def target(self) -> Target:
         return Target(self.to, self.int8)
 
-    def folder(self, name: str) -> Path:
-        """Where to; ``name`` is that of a sketch, whose folder must be called like it."""
-        there = self.run / "export" / self.to
-        return self.out or (there / name if self.target.kind.own_folder else there)
+    def name(self, preset: str) -> str:
+        """Of what is made: that of the folder to write to, or a library its run's."""
+        if self.out or not self.target.kind.library:
+            return self.folder(preset).absolute().name
+        return library_name(self.run.resolve().name)
+
+    def folder(self, preset: str) -> Path:
+        """Where to; a sketch is called ``preset``, a library like its run."""
+        if self.out:
+            return self.out
+        kind, there = self.target.kind, self.run / "export" / self.to
+        if not kind.own_folder:
+            return there
+        return there / (library_name(self.run.resolve().name) if kind.library else preset)
 
 
 def export(order: Order, say: Callable[[str], None]) -> bool:
@@ -84,6 +95,7 @@ def _of_saved_model(order: Order, say: Callable[[str], None]) -> tuple[Subject, 
     return saved.subject, Delivery(
         target=order.target,
         folder=order.folder("model"),
+        name=order.name("model"),
         inputs=inputs,
         ranges_from=FROM_MADE_UP,
         statement=statement,
@@ -111,6 +123,7 @@ def _of_run(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery
     return subject, Delivery(
         target=order.target,
         folder=order.folder(source.name),
+        name=order.name(source.name),
         inputs=load_data(source, order.data_dir).train[0] if private else made_up,
         ranges_from=NOT_COVERED if private else FROM_MADE_UP,
         statement=statement,

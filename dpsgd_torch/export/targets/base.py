@@ -14,13 +14,15 @@ class TargetKind(ABC):
     """What ``--to NAME`` makes; one file a target, one line in ``registry.py``.
 
     ``integers``: whether in integers (True) or float32, the usual first. ``holds_c``: to be
-    compiled. ``own_folder``: the folder must be called like what is in it.
+    compiled. ``library``: called like its run. ``own_folder``: the folder must be called like what
+    is in it.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     integers: ClassVar[tuple[bool, ...]] = (True,)
     holds_c: ClassVar[bool] = False
+    library: ClassVar[bool] = False
     own_folder: ClassVar[bool] = False
 
     @abstractmethod
@@ -29,6 +31,10 @@ class TargetKind(ABC):
 
         ``name``: of what is made, where that has one.
         """
+
+    def archive(self, name: str) -> str:
+        """Of the one zip, and of the folder in it, that the files come in; "": they lie bare."""
+        return ""
 
 
 def encoded(texts: dict[str, str]) -> dict[str, bytes]:
