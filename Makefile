@@ -7,7 +7,7 @@ CAMPAIGN ?=
 PYTEST ?= $(if $(CI),--refuse-skips)
 
 BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
-	gcc-riscv64-unknown-elf qemu-system-misc clang
+	gcc-riscv64-unknown-elf qemu-system-misc clang cmake
 
 RUN_NOTEBOOKS := $(patsubst docs/%,build/%,$(wildcard docs/notebooks/*.ipynb))
 

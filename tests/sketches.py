@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 BOARD = r"""
+#pragma once
 #include <cstdio>
 #include <cstdlib>
 struct Port {
@@ -74,7 +75,7 @@ struct Microphone {
 } PDM;
 """
 MAIN = r"""
-#include "board.h"
+#include "Arduino.h"
 #include "SKETCH"
 int main() { setup(); for (;;) { BETWEEN; loop(); } }
 """
@@ -86,22 +87,28 @@ def build(folder, texts, name, *, resting=0, between="", pace=0):
     """``between``: rounds of the loop; ``pace``: microseconds that a look at the clock takes."""
     for file, text in texts.items():
         (folder / file).write_text(text)
-    (folder / "board.h").write_text(BOARD)
-    (folder / "Arduino_LSM9DS1.h").write_text(SENSOR)
-    (folder / "PDM.h").write_text(MICROPHONE)
-    main = MAIN.replace("SKETCH", f"{name}.ino").replace("BETWEEN", between)
-    (folder / "main.cpp").write_text(main)
-    strict = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
     sources = [file for file in texts if file.endswith(".c")]
-    objects = [file.removesuffix(".c") + ".o" for file in sources]
-    subprocess.run(["gcc", "-std=c99", *strict, "-O1", "-c", *sources], cwd=folder, check=True)
+    return built(folder, f"{name}.ino", sources, ".", resting, between, pace)
+
+
+def built(folder, sketch, sources, headers, resting=0, between="", pace=0):
+    """The sketch and the model's C, as they lie in the folder, with a board: a program."""
+    board = folder / "board"
+    board.mkdir()
+    stand_ins = {"Arduino.h": BOARD, "Arduino_LSM9DS1.h": SENSOR, "PDM.h": MICROPHONE}
+    stand_ins["main.cpp"] = MAIN.replace("SKETCH", sketch).replace("BETWEEN", between)
+    for name, text in stand_ins.items():
+        (board / name).write_text(text)
+    strict = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-O1"]
+    paths = [f"-I{headers}", "-Iboard", "-I."]
+    objects = [f"board/{number}.o" for number in range(len(sources))]
+    for source, made in zip(sources, objects, strict=True):
+        command = ["gcc", "-std=c99", *strict, *paths, "-c", source, "-o", made]
+        subprocess.run(command, cwd=folder, check=True)
     told = [f"-DRESTING={resting}", f"-DPACE={pace}"]
-    subprocess.run(
-        ["g++", "-std=c++17", *strict, "-O1", "-I.", *told, "main.cpp", *objects, "-o", "sketch"],
-        cwd=folder,
-        check=True,
-    )
-    return folder / "sketch"
+    command = ["g++", "-std=c++17", *strict, *told, *paths, "board/main.cpp", *objects]
+    subprocess.run([*command, "-o", "board/sketch"], cwd=folder, check=True)
+    return board / "sketch"
 
 
 def said_by(sketch, fed):

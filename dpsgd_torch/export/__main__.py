@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpsgd_torch.errors import ExportError
-from dpsgd_torch.export.target import CALIBRATIONS, TARGETS
+from dpsgd_torch.export.target import CALIBRATIONS
+from dpsgd_torch.export.targets.registry import TARGETS
 from dpsgd_torch.shell import Parser, in_one_line, loading
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags, in the order a user meets them."""
-    targets = "\n".join(f"  {name:8} {text}" for name, text in TARGETS.items())
+    targets = "\n".join(f"  {name:15} {kind.about}" for name, kind in TARGETS.items())
     parser = Parser(
         "export",
         ExportError,
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add("run", type=Path, metavar="RUN", help="the folder of a finished run, or of trainer.save")
     add("--to", choices=TARGETS, required=True, help="what to make")
     add("--int8", action=argparse.BooleanOptionalAction, default=None,
-        help="integers (default for header; c and arduino have nothing else)")  # fmt: skip
+        help="integers (default for header; C has nothing else, in whatever package)")  # fmt: skip
     add("--calibration", choices=CALIBRATIONS, default="plain",
         help="; ".join(f"{name}: {text}" for name, text in CALIBRATIONS.items()))  # fmt: skip
     add("--check", action="store_true",

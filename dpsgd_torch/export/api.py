@@ -11,10 +11,11 @@ from torch import nn
 
 from dpsgd_torch.errors import ExportError, shown
 from dpsgd_torch.export.declared import Declared, is_plain
-from dpsgd_torch.export.deliver import Delivery, Subject, deliver
+from dpsgd_torch.export.deliver import Delivery, deliver
 from dpsgd_torch.export.deliver import Exported as Exported
 from dpsgd_torch.export.module_graph import module_graph
 from dpsgd_torch.export.statement import exported
+from dpsgd_torch.export.subject import Subject
 from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import Target
 from dpsgd_torch.quantization import QuantizationAware
@@ -41,7 +42,7 @@ def export_model(
     check: bool = False,
     cost: bool = False,
 ) -> Exported:
-    """Export a trained model: as C, an Arduino sketch, TensorFlow Lite or ONNX.
+    """Export a trained model: as C, alone or packed for a build system, TensorFlow Lite or ONNX.
 
     Integers (int8) are scaled by the declared input range, carried through the weights, and by
     inputs made up from shape and range: no record is looked at. The files hold what the weights
@@ -54,8 +55,10 @@ def export_model(
         input_shape: of one example, without the batch.
         input_range: (low, high) between which every input value lies; declared, not measured on
             private records.
-        to: "c", "arduino", "tflite", "header" or "onnx".
-        out: the folder to write to; made where it is missing.
+        to: "c", "tflite", "header" or "onnx"; C in a package: "arduino", "arduino-library",
+            "platformio", "zephyr", "esp-idf" or "cmake".
+        out: the folder to write to, after which sketch and library are called; made where it is
+            missing.
         labels: names of the outputs, in order.
         output: what the outputs are: "logits", "probabilities" or "values".
         provenance: lines that every file carries, as key → text: run, epsilon, delta, …

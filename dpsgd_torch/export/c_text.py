@@ -64,9 +64,17 @@ def comment(lines: Iterable[str]) -> str:
     >>> print(comment(["evil */ int x; /*"]))
     /* evil * / int x; / * */
     """
-    safe = [_printable(re.sub(r"\s+", " ", line).strip()) for line in lines]
-    safe = [line.replace("*/", "* /").replace("/*", "/ *") for line in safe]
+    safe = [plain(line).replace("*/", "* /").replace("/*", "/ *") for line in lines]
     return "/* " + "\n * ".join(safe) + " */"
+
+
+def plain(line: str) -> str:
+    """One line of printable ASCII without backslashes, whatever the text.
+
+    >>> plain("ε = 3\\n  evil")
+    'epsilon = 3 evil'
+    """
+    return _printable(re.sub(r"\s+", " ", line).strip())
 
 
 def string(text: str) -> str:

@@ -7,53 +7,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.archive import zipped
 from dpsgd_torch.export.calibration.passes import calibration_of
 from dpsgd_torch.export.check import Comparison, compare
 from dpsgd_torch.export.compiler import compile_model
-from dpsgd_torch.export.cost import measure_cost
+from dpsgd_torch.export.cost import Cost, measure_cost
 from dpsgd_torch.export.cost_page import cost_page
 from dpsgd_torch.export.cost_picture import cost_svg
 from dpsgd_torch.export.cost_table import table
-from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.footprint import footprint
-from dpsgd_torch.export.from_onnx import from_onnx
-from dpsgd_torch.export.frontend.stream import Stream
 from dpsgd_torch.export.program import Program
+from dpsgd_torch.export.subject import Subject
 from dpsgd_torch.export.target import CALIBRATIONS, Target
-from dpsgd_torch.export.to_arduino import to_arduino
-from dpsgd_torch.export.to_c import to_c
-from dpsgd_torch.export.to_header import to_header
 from dpsgd_torch.export.to_onnx import answers, refuse_difference
-from dpsgd_torch.export.to_tflite import to_float_tflite, to_int8_tflite
 from dpsgd_torch.storage.run_folder import write_durably
 
-IN_C = ("c", "arduino")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model on its way: its graph, the module it is of (None: the graph is all there is), what
-    its numbers mean, and the lines that every file carries."""
-
-    graph: onnx.ModelProto
-    model: nn.Module | None
-    declared: Declared
-    provenance: dict[str, str]
+_STATEMENT = "statement.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
     """What is to be made and where, from which inputs, and what is said of it.
 
-    ``inputs`` (count, *input_shape) give the ranges; ``check_with`` are those to compare with;
-    ``cost``: measure flash, RAM and instructions by layer, and write them beside the files.
-    with ``stream`` a sketch answers all the time.
+    ``inputs`` (count, *input_shape) give the ranges; ``check_with`` are those to compare with.
+    ``name``: of what is made; none: the folder's. ``cost``: measure flash, RAM and instructions by
+    layer, and write them beside the files.
     """
 
     target: Target
@@ -61,14 +43,14 @@ class Delivery:
     inputs: torch.Tensor
     ranges_from: str
     statement: Callable[[list[str]], str]
+    name: str = ""
     calibration: str = "plain"
     check_with: torch.Tensor | None = None
-    stream: Stream | None = None
     say: Callable[[str], None] = lambda _: None
     cost: bool = False
 
     def __post_init__(self) -> None:
-        if self.cost and self.target.to not in IN_C:
+        if self.cost and not self.target.kind.holds_c:
             raise ExportError(
                 f"cost = True: of {self.target.to} nothing can be measured; use --to c or arduino"
             )
@@ -92,17 +74,20 @@ def deliver(subject: Subject, delivery: Delivery) -> Exported:
     """Write the files and their statement; compare them where that was asked for."""
     target, folder, say = delivery.target, delivery.folder, delivery.say
     program = _integers(subject, delivery) if target.in_integers else None
-    files = _files(subject, program, delivery)
+    name = delivery.name or folder.absolute().name
+    files = target.kind.files(subject, program, name)
+    archive = target.kind.archive(name)
     cost = measure_cost(program) if program and delivery.cost else None
-    if program and cost:
-        told = program.provenance
-        files["cost.svg"] = cost_svg(cost, told).encode()
-        files["cost.html"] = cost_page(cost, told).encode()
-    statement = delivery.statement(list(files)).encode()
-    write_files(folder, {**files, "statement.txt": statement})
-    for name, content in files.items():
-        say(f"{folder / name}: {len(content):,} bytes")
-    if program and target.to in IN_C:
+    beside = _pictures(program, cost) if program and cost else {}
+    names = [*([f"{archive}.zip"] if archive else files), *beside]
+    statement = {_STATEMENT: delivery.statement(names).encode()}
+    if archive:  # the statement goes where the files go
+        files = {names[0]: zipped({**files, **statement}, archive)}
+    files = {**files, **beside}
+    write_files(folder, {**files, **statement})
+    for each in names:
+        say(f"{folder / each}: {len(files[each]):,} bytes")
+    if program and target.kind.holds_c:
         say(f"on a Cortex-M4: {footprint(program)}")
     for line in table(cost) if cost else ():
         say(line)
@@ -111,13 +96,14 @@ def deliver(subject: Subject, delivery: Delivery) -> Exported:
         for each in _checked(subject, program, delivery.check_with, say):
             say(str(each))
             comparisons.append(each)
-    return Exported(folder, tuple(files), tuple(comparisons))
+    return Exported(folder, tuple(names), tuple(comparisons))
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> None:
     """All of them, in a folder made where it is missing."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for parent in {(folder / name).parent for name in files}:
+            parent.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_durably(folder / name, content)
     except OSError as error:
@@ -140,38 +126,12 @@ def _integers(subject: Subject, delivery: Delivery) -> Program:
     return replace(program, provenance=told)
 
 
-def _files(subject: Subject, program: Program | None, delivery: Delivery) -> dict[str, bytes]:
-    """File name → content."""
-    target = delivery.target
-    if target.to == "onnx":
-        return {"model.onnx": subject.graph.SerializeToString()}
-    if target.to in ("tflite", "header"):
-        told = program.provenance if program else subject.provenance
-        flat = (
-            to_int8_tflite(program)
-            if program
-            else to_float_tflite(from_onnx(subject.graph), subject.provenance)
-        )
-        if target.to == "tflite":
-            return {"model_int8.tflite" if program else "model.tflite": flat}
-        return {"model.h": to_header(flat, told).encode()}
-    assert program is not None
-    texts = _sketch(subject, program, delivery) if target.to == "arduino" else to_c(program)
-    return {name: text.encode() for name, text in texts.items()}
-
-
-def _sketch(subject: Subject, program: Program, delivery: Delivery) -> dict[str, str]:
-    declared = subject.declared
-    try:
-        return to_arduino(
-            program,
-            delivery.folder.name,
-            output=declared.output,
-            input_range=declared.input_range,
-            stream=delivery.stream,
-        )
-    except ValueError as error:
-        raise ExportError(str(error)) from error
+def _pictures(program: Program, cost: Cost) -> dict[str, bytes]:
+    told = program.provenance
+    return {
+        "cost.svg": cost_svg(cost, told).encode(),
+        "cost.html": cost_page(cost, told).encode(),
+    }
 
 
 def _checked(

@@ -22,9 +22,9 @@ from accountant import Relation
 from dpsgd_torch.errors import ExportError, RunError
 from dpsgd_torch.export.declared import Declared as Declared
 from dpsgd_torch.export.declared import is_plain
-from dpsgd_torch.export.deliver import Subject
 from dpsgd_torch.export.module_graph import module_graph
 from dpsgd_torch.export.promise import Promise, Promised, privacy_told
+from dpsgd_torch.export.subject import Subject
 from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_from_bytes

@@ -1,18 +1,12 @@
-"""What can be made of a model, and whether in integers."""
+"""What was asked to be made of a model, and whether in integers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from dpsgd_torch.errors import ExportError
-
-TARGETS = {
-    "onnx": "model.onnx, opset 20, checked against torch",
-    "tflite": "model.tflite in float32; with --int8 in integers, as TensorFlow Lite Micro runs it",
-    "header": "model.h: the .tflite in integers as a C array (--no-int8: in float32)",
-    "c": "model.c and model.h: portable C99, no library, no heap",
-    "arduino": "a sketch folder: the C, and a sketch that feeds it",
-}
+from dpsgd_torch.export.targets.base import TargetKind
+from dpsgd_torch.export.targets.registry import TARGETS
 
 CALIBRATIONS = {
     "plain": "ranges of the inputs that were made up, and a quarter more",
@@ -35,13 +29,15 @@ class Target:
     def __post_init__(self) -> None:
         if self.to not in TARGETS:
             raise ExportError(f"to = {self.to!r}: must be one of {', '.join(TARGETS)}")
-        if self.int8 is False and self.to in ("c", "arduino"):
+        if self.int8 is False and False not in self.kind.integers:
             raise ExportError(f"int8 = False: {self.to} is in integers only; use --to tflite")
-        if self.int8 and self.to == "onnx":
-            raise ExportError("int8 = True: onnx is in float32 only; use --to tflite --int8")
+        if self.int8 and True not in self.kind.integers:
+            raise ExportError(f"int8 = True: {self.to} is in float32 only; use --to tflite --int8")
+
+    @property
+    def kind(self) -> TargetKind:
+        return TARGETS[self.to]
 
     @property
     def in_integers(self) -> bool:
-        if self.int8 is None:
-            return self.to in ("header", "c", "arduino")
-        return self.int8
+        return self.kind.integers[0] if self.int8 is None else self.int8

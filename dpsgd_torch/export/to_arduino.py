@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.resources import files
 
-from dpsgd_torch.export.c_text import comment
+from dpsgd_torch.export.c_text import comment, with_prefix
 from dpsgd_torch.export.frontend.stream import Stream, stream_to_c
 from dpsgd_torch.export.program import Program
 from dpsgd_torch.export.to_c import to_c
@@ -57,39 +57,76 @@ def to_arduino(
             "output = values: a sketch prints a label, or how badly a stream of sound is copied; "
             "give --every for such, or use --to c"
         )
-    if output != "values" and not program.labels:
-        program = replace(program, labels=tuple(map(str, range(program.output.size))))
-    motion = program.input.size == _MOTION
-    if stream:
-        body = _stream_sketch(stream, motion)
-    else:
-        body = _sketch("imu.ino" if motion else "serial.ino")
-    facts = [f"INPUT_LOW ({input_range[0]!r}f)", f"INPUT_HIGH ({input_range[1]!r}f)"]
+    text = sketch(program, name, output=output, input_range=input_range, stream=stream)
+    named = program if output == "values" else labelled(program)
+    sources = stream_to_c(named, stream) if stream else to_c(named)
+    return {f"{name}.ino": text, **sources}
+
+
+def sketch(
+    program: Program,
+    name: str,
+    *,
+    output: str,
+    input_range: tuple[float, float],
+    prefix: str = "model",
+    stream: Stream | None = None,
+) -> str:
+    """The sketch alone, of a model whose C has that prefix and labels."""
+    motion = feels_motion(program)
+    facts = {}
     if motion:
-        facts.append(f"OUTPUT_IS_PROBABILITIES {int(output == 'probabilities')}")
-    about = [f"{name}: a sketch that needs no machine-learning library."]
-    about += [f"{key}: {value}" for key, value in program.provenance.items()]
-    defines = "\n".join(f"#define {fact}" for fact in facts)
-    sources = stream_to_c(program, stream) if stream else to_c(program)
-    return {f"{name}.ino": f"{comment(about)}\n{defines}\n{body}", **sources}
+        facts["OUTPUT_IS_PROBABILITIES"] = str(int(output == "probabilities"))
+    title = f"{name}: a sketch that needs no machine-learning library."
+    body = _streaming(stream, motion) if stream else text_of("imu.ino" if motion else "serial.ino")
+    return example(body, title, program, input_range=input_range, facts=facts, prefix=prefix)
 
 
-def _sketch(name: str) -> str:
+def example(
+    body: str,
+    title: str,
+    program: Program,
+    *,
+    input_range: tuple[float, float],
+    facts: dict[str, str],
+    prefix: str,
+) -> str:
+    """What runs the model, after what it must know of it."""
+    ends = {"INPUT_LOW": f"({input_range[0]!r}f)", "INPUT_HIGH": f"({input_range[1]!r}f)"}
+    about = [title, *(f"{key}: {value}" for key, value in program.provenance.items())]
+    defines = "\n".join(f"#define {key} {value}" for key, value in {**ends, **facts}.items())
+    return f"{comment(about)}\n{defines}\n{with_prefix(body, prefix)}"
+
+
+def feels_motion(program: Program) -> bool:
+    """Whether its input is that of the motion sensor: 119 samples of six axes."""
+    return program.input.size == _MOTION
+
+
+def labelled(program: Program) -> Program:
+    """With the numbers of the outputs for labels, where these have no names."""
+    if program.labels:
+        return program
+    return replace(program, labels=tuple(map(str, range(program.output.size))))
+
+
+def text_of(name: str) -> str:
+    """A file of ``sketch/``."""
     return (files("dpsgd_torch.export") / "sketch" / name).read_text()
 
 
-def _stream_sketch(stream: Stream, motion: bool) -> str:
+def _streaming(stream: Stream, motion: bool) -> str:
     """Motion is read and quantized as where a movement is waited for; only the loop is another."""
     if stream.frontend:
-        return _how_badly_copied(_sketch("sound.ino")) if stream.copies else _sketch("sound.ino")
+        return _how_badly_copied(text_of("sound.ino")) if stream.copies else text_of("sound.ino")
     if not motion or stream.channels != 6:
         raise ValueError(
             f"channels = {stream.channels}: a sketch streams sound, or motion of six axes in "
             f"windows of {_MOTION} values"
         )
-    head = _sketch("imu.ino").partition("void loop()")[0].splitlines(keepends=True)
+    head = text_of("imu.ino").partition("void loop()")[0].splitlines(keepends=True)
     kept = "".join(line for line in head if not line.startswith(_ONCE))
-    return kept + _sketch("imu_stream.ino")
+    return kept + text_of("imu_stream.ino")
 
 
 def _how_badly_copied(sketch: str) -> str:

@@ -19,9 +19,22 @@ from dpsgd_torch.export.target import TARGETS
 from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_onnx import answers, to_onnx
 
+C_FILES = ("src/mine_model.c", "include/mine_model.h")
 FILES = {
     "onnx": ("model.onnx",), "tflite": ("model.tflite",), "header": ("model.h",),
     "c": ("model.c", "model.h"), "arduino": ("mine.ino", "model.c", "model.h"),
+    "arduino-library": ("mine_model.zip",),
+    "platformio": ("platformio.ini", "library.json", *C_FILES, "src/main.cpp"),
+    "zephyr": (
+        "zephyr/module.yml", "CMakeLists.txt", "Kconfig", "samples/classify/CMakeLists.txt",
+        "samples/classify/prj.conf", "samples/classify/sample.yaml", *C_FILES,
+        "samples/classify/src/main.c",
+    ),
+    "esp-idf": (
+        "CMakeLists.txt", "idf_component.yml", "examples/classify/CMakeLists.txt",
+        "examples/classify/main/CMakeLists.txt", *C_FILES, "examples/classify/main/main.c",
+    ),
+    "cmake": ("CMakeLists.txt", *C_FILES, "examples/classify.c"),
 }  # fmt: skip
 
 

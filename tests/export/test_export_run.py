@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -53,6 +54,11 @@ TARGETS = {
     "float header": (["header", "--no-int8"], ["model.h"]),
     "c": (["c"], ["model.c", "model.h"]),
     "arduino": (["arduino"], ["out.ino", "model.c", "model.h"]),
+    "arduino-library": (["arduino-library"], ["out_model.zip"]),
+    "cmake": (
+        ["cmake"],
+        ["CMakeLists.txt", "src/out_model.c", "include/out_model.h", "examples/classify.c"],
+    ),
 }
 
 
@@ -61,16 +67,34 @@ def test_every_target_says_where_it_comes_from_and_nothing_of_the_machine(run, t
     flags, names = TARGETS[target]
     out = tmp_path / "out"
     assert export([str(run), "--to", *flags, "--out", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == sorted([*names, "statement.txt"])
+    made = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()]
+    assert sorted(made) == sorted([*names, "statement.txt"])
     weights = read_run(run).provenance["weights_sha256"].encode()
     for name in names:
         content = (out / name).read_bytes()
         for place in PLACES:
             assert place.encode() not in content, (name, place)
         assert b"site-packages" not in content
-        if name != "model.c":  # its header says it
+        if not name.endswith("model.c"):  # its header says it
             assert weights in content
             assert b"at most 3.0000" in content
+
+
+def test_a_library_is_called_like_its_run_and_lies_in_its_folder(run, tmp_path, capsys):
+    mine = tmp_path / "Wave 2"
+    mine.symlink_to(run)
+    for to, there in {"esp-idf": ["gesture_model", "digits_model"], "platformio": ["src"]}.items():
+        assert export([str(mine), "--to", to]) == 0
+        assert any((run / "export" / to / name).is_dir() for name in there)
+    headers = [path.name for path in (run / "export").rglob("*_model.h")]
+    assert set(headers) == {f"{run.name}_model.h"}
+    nameless = shutil.copytree(run, tmp_path / "漢字")
+    shutil.rmtree(nameless / "export")
+    for words in ([str(nameless)], [str(run), "--out", str(tmp_path / "漢")]):
+        assert export([*words, "--to", "cmake"]) == 2
+        assert "a library is called like its folder" in capsys.readouterr().err
+    assert not (tmp_path / "漢").exists()
+    assert not (nameless / "export" / "cmake").exists()
 
 
 def test_the_onnx_file_is_valid_pinned_and_named_cleanly(run):

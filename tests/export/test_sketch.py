@@ -95,3 +95,14 @@ def test_a_model_of_images_reads_bytes_from_the_serial_port(tmp_path):
     expected = [program.labels[best] for best in answers.argmax(axis=1)]
     assert said_by(sketch, pixels.tobytes()) == expected
     assert len(set(expected)) > 1
+
+
+@needs_compiler
+def test_outputs_without_names_are_told_by_their_numbers(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 3))
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].bias.copy_(torch.tensor([0.0, 0.5, 1.0]))
+    program = compile_model(to_onnx(model.eval(), (4,), {}), input_range=(0.0, 1.0))
+    texts = to_arduino(program, "plain", output="logits", input_range=(0.0, 1.0))
+    assert said_by(build(tmp_path, texts, "plain"), bytes(4)) == ["2"]

@@ -14,12 +14,14 @@ from dpsgd_torch.app.export.source import NOT_COVERED, Source, load_data, read_r
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.api import FROM_MADE_UP, MADE_UP
 from dpsgd_torch.export.declared import Declared
-from dpsgd_torch.export.deliver import Delivery, Subject, deliver, write_files
+from dpsgd_torch.export.deliver import Delivery, deliver, write_files
 from dpsgd_torch.export.frontend.stream import Stream
 from dpsgd_torch.export.saved_model import is_saved_model, read_saved_model
 from dpsgd_torch.export.statement import exported
+from dpsgd_torch.export.subject import Subject
 from dpsgd_torch.export.synthetic import synthetic_inputs
 from dpsgd_torch.export.target import Target
+from dpsgd_torch.export.targets.package import library_name
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
 from dpsgd_torch.quantization import MADE_UP as TRAINED_BY
 from dpsgd_torch.tasks.registry import kind_of, public_inputs
@@ -68,10 +70,20 @@ class Order:
     def target(self) -> Target:
         return Target(self.to, self.int8)
 
-    def folder(self, name: str) -> Path:
-        """Where to; ``name`` is that of a sketch, whose folder must be called like it."""
-        there = self.run / "export" / self.to
-        return self.out or (there / name if self.to == "arduino" else there)
+    def name(self, preset: str) -> str:
+        """Of what is made: that of the folder to write to, or a library its run's."""
+        if self.out or not self.target.kind.library:
+            return self.folder(preset).absolute().name
+        return library_name(self.run.resolve().name)
+
+    def folder(self, preset: str) -> Path:
+        """Where to; a sketch is called ``preset``, a library like its run."""
+        if self.out:
+            return self.out
+        kind, there = self.target.kind, self.run / "export" / self.to
+        if not kind.own_folder:
+            return there
+        return there / (library_name(self.run.resolve().name) if kind.library else preset)
 
 
 def export(order: Order, say: Callable[[str], None]) -> bool:
@@ -107,6 +119,7 @@ def _of_saved_model(order: Order, say: Callable[[str], None]) -> tuple[Subject, 
     return saved.subject, Delivery(
         target=order.target,
         folder=order.folder("model"),
+        name=order.name("model"),
         inputs=inputs,
         ranges_from=FROM_MADE_UP,
         statement=statement,
@@ -122,7 +135,8 @@ def _of_run(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery
     made_up = public_inputs(source.config)(MADE_UP)
     held_out = _held_out(source, order, made_up) if order.check else None
     declared = Declared(source.input_shape, source.input_range, source.labels, source.output)
-    subject = Subject(_graph(source, made_up, say), source.model, declared, source.provenance)
+    graph, stream = _graph(source, made_up, say), _stream(source, order)
+    subject = Subject(graph, source.model, declared, source.provenance, stream)
     private = order.calibrate_on_private_data
     # ranges as the weights were trained with
     ranged_by = public_inputs(source.config)(TRAINED_BY) if source.config.qat else made_up
@@ -138,12 +152,12 @@ def _of_run(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery
     return subject, Delivery(
         target=order.target,
         folder=order.folder(source.name),
+        name=order.name(source.name),
         inputs=load_data(source, order.data_dir).train[0] if private else ranged_by,
         ranges_from=NOT_COVERED if private else FROM_MADE_UP,
         statement=statement,
         calibration=order.calibration,
         check_with=held_out,
-        stream=_stream(source, order),
         say=say,
         cost=order.cost,
     )

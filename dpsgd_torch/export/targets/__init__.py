@@ -1,0 +1,1 @@
+"""What a model can be made into: a file a target."""
