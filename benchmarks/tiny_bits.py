@@ -1,10 +1,10 @@
 """MLPerf Tiny's four networks give the same bytes wherever they run: numpy, TFLM, host C, boards.
 
-The networks as `dpsgd_torch.tasks` builds them, without norms and with random weights (as far as
-bits go, weights are weights), on random inputs and those at both ends of the range. A line each for
-TensorFlow Lite Micro's interpreter, for C by every host compiler and for every emulated board whose
-memory holds the network; a board of unicorn is some 20 times slower than one of QEMU, so it may be
-given fewer inputs.
+The networks as `dpsgd_torch.tasks` builds them, without norms or with standardized weights, drawn
+at random (as far as bits go, weights are weights), on random inputs and those at both ends of the
+range. A line each for TensorFlow Lite Micro's interpreter, for C by every host compiler and for
+every emulated board whose memory holds the network; a board of unicorn is some 20 times slower than
+one of QEMU, so it may be given fewer inputs.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ NETWORKS = {
 """Task → shape of an input, outputs."""
 
 
-def program_of(name: str, count: int) -> tuple[Program, Int8]:
+def program_of(name: str, count: int, norm: str = "none") -> tuple[Program, Int8]:
     """The network in integers, and so many inputs of it."""
     shape, outputs = NETWORKS[name]
-    model = _with_weights(name, outputs)
+    model = _with_weights(name, outputs, norm)
     generator = torch.Generator().manual_seed(1)
     inputs = (2 * torch.rand(max(count, 16), *shape, generator=generator) - 1).numpy()
     inputs *= np.linspace(0.02, 1.0, len(inputs)).reshape(-1, *[1] * len(shape))
@@ -53,10 +53,10 @@ def program_of(name: str, count: int) -> tuple[Program, Int8]:
     return program, program.quantize(to_channels_last(inputs[:count]))
 
 
-def _with_weights(name: str, outputs: int) -> nn.Module:
+def _with_weights(name: str, outputs: int, norm: str) -> nn.Module:
     kind = TASKS[name]
     model = kind.architecture(
-        cast(Any, kind.knobs)(norm="none"), tuple(map(str, range(outputs)))
+        cast(Any, kind.knobs)(norm=norm), tuple(map(str, range(outputs)))
     ).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def answers(program: Program, inputs: Int8, emulated: int) -> Iterator[tuple[str
 def main() -> None:
     asked = _asked()
     for name in asked.networks:
-        program, inputs = program_of(name, asked.inputs)
+        program, inputs = program_of(name, asked.inputs, asked.norm)
         norm = run(program, inputs).reshape(len(inputs), -1)
         print(f"\n{name}: {len(inputs)} inputs, {norm.size} bytes", flush=True)
         began = time.monotonic()
@@ -109,6 +109,7 @@ def main() -> None:
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--norm", choices=("none", "standardized"), default="none")
     parser.add_argument("--inputs", type=int, default=400, help="a network (default %(default)s)")
     parser.add_argument("--unicorn", type=int, default=400, help="inputs of a unicorn board")
     return parser.parse_args()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dpsgd_torch.layers import WeightStandardizedConv2d, WeightStandardizedLinear
+
 _CHANNELS_A_GROUP = 8
+_STANDARDIZED = WeightStandardizedConv2d | WeightStandardizedLinear
 
 
 def norm_of(kind: str, channels: int) -> list[nn.Module]:
     """What stands where batch normalisation would: group normalisation, or nothing.
 
-    Groups of eight channels, with a scale and a shift a channel [Wu, He 2018, Eq. 1–7].
+    Groups of eight channels, with a scale and a shift a channel [Wu, He 2018, Eq. 1–7]. Weights
+    that are standardized need nothing behind them.
 
     >>> norm_of("group", 16), norm_of("none", 16)
     ([GroupNorm(2, 16, eps=1e-05, affine=True...)], [])
@@ -49,7 +53,8 @@ def convolution(
     layers: list[nn.Module] = []
     if (top, left) != (bottom, right):
         layers, top, left = [nn.ZeroPad2d((left, right, top, bottom))], 0, 0
-    layers.append(nn.Conv2d(*channels, kernel, stride, padding=(top, left), groups=groups))
+    kind = WeightStandardizedConv2d if norm == "standardized" else nn.Conv2d
+    layers.append(kind(*channels, kernel, stride, padding=(top, left), groups=groups))
     return [*layers, *norm_of(norm, channels[1]), *([nn.ReLU()] if relu else [])]
 
 
@@ -71,13 +76,19 @@ def separable(
     ]
 
 
+def linear(inputs: int, outputs: int, norm: str) -> list[nn.Module]:
+    """A linear layer and its norm."""
+    kind = WeightStandardizedLinear if norm == "standardized" else nn.Linear
+    return [kind(inputs, outputs), *norm_of(norm, outputs)]
+
+
 def he_(model: nn.Module, generator: torch.Generator) -> nn.Module:
     """He-uniform weights by fan-in and zero biases, in place [He et al. 2015, Eq. 10].
 
     Of a depthwise convolution fan-in is one kernel, so that signals do not fade through many.
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear | _STANDARDIZED):
             nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

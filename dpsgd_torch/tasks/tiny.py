@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dpsgd_torch.tasks.base import Knobs, knob
 
-NORMS = ("group", "none")
+NORMS = ("group", "standardized", "none")
 MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED = 20260201, 20260203, 20260205
 """Of what is trained on; of what the loss is explained with; of what an export calibrates on.
 The next number each is the test rows'."""
@@ -18,7 +18,8 @@ class TinyKnobs(Knobs):
 
     norm: str = knob(
         "group",
-        "in place of batch normalisation, which mixes examples: group normalisation, or none",
+        "in place of batch normalisation, which mixes examples: group normalisation, standardized "
+        "weights (which cost a board nothing), or none",
         choices=NORMS,
         since=3,
     )

@@ -23,9 +23,11 @@ sys.path.append(str(BENCHMARKS))
 from tiny_bits import NETWORKS, program_of  # noqa: E402
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_each_network_is_the_same_in_tflm_and_in_c(name):
-    program, inputs = program_of(name, 6)
+@pytest.mark.parametrize(
+    ("name", "norm"), [*((name, "none") for name in NETWORKS), ("cifar", "standardized")]
+)
+def test_each_network_is_the_same_in_tflm_and_in_c(name, norm):
+    program, inputs = program_of(name, 6, norm)
     norm = run(program, inputs).reshape(6, -1)
     assert len(np.unique(norm)) > 1  # answers that never change would show nothing
     assert (interpret(to_int8_tflite(program), inputs).reshape(norm.shape) == norm).all()

@@ -21,7 +21,7 @@ NETWORKS = {
     "cifar": ((3, 32, 32), 10, 78_666, 78_186),
     "machines": ((640,), 640, 269_992, 267_928),
 }
-BOTH = pytest.mark.parametrize("norm", ["group", "none"])
+BOTH = pytest.mark.parametrize("norm", ["group", "standardized", "none"])
 EACH = pytest.mark.parametrize("name", NETWORKS)
 
 

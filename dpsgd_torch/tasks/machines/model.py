@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dpsgd_torch.tasks.blocks import he_, norm_of
+from dpsgd_torch.tasks.blocks import he_, linear
 from dpsgd_torch.tasks.machines.features import VALUES
 
 _WIDTHS = (128, 128, 128, 128, 8, 128, 128, 128, 128)
@@ -24,6 +24,6 @@ def autoencoder(generator: torch.Generator, norm: str) -> nn.Module:
     layers: list[nn.Module] = []
     before = VALUES
     for width in _WIDTHS:
-        layers += [nn.Linear(before, width), *norm_of(norm, width), nn.ReLU()]
+        layers += [*linear(before, width, norm), nn.ReLU()]
         before = width
     return he_(nn.Sequential(*layers, nn.Linear(before, VALUES)), generator)
