@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dpsgd_torch.tasks.base import Knobs, knob
 
@@ -10,6 +11,18 @@ NORMS = ("group", "standardized", "none")
 MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED = 20260201, 20260203, 20260205
 """Of what is trained on; of what the loss is explained with; of what an export calibrates on.
 The next number each is the test rows'."""
+
+
+VALUES: dict[str, Any] = {
+    "dataset_size": None,
+    "clip_norm": 1.0,
+    "noise_multiplier": None,
+    "epsilon": 8.0,
+    "optimizer": "adam",
+    "learning_rate": 0.003,
+    "rate_schedule": "linear:0",
+}
+"""What the four presets have in common."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpsgd_torch.tasks.base import PresetValues, TaskKind
-from dpsgd_torch.tasks.tiny import MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED, TinyKnobs
+from dpsgd_torch.tasks.tiny import MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED, VALUES, TinyKnobs
 
 if TYPE_CHECKING:
     import torch
@@ -29,15 +29,9 @@ class Cifar(TaskKind):
             "image-classification",
             "MLPerf Tiny's ResNet-8 on CIFAR-10, or on made-up objects",
             values={
-                "dataset_size": None,
+                **VALUES,
                 "epochs": 5,
                 "batch_size": 250,
-                "clip_norm": 1.0,
-                "noise_multiplier": None,
-                "epsilon": 8.0,
-                "optimizer": "adam",
-                "learning_rate": 0.003,
-                "rate_schedule": "linear:0",
                 "made_up_rows": 6000,
             },
             chosen="Rows and learning rate were chosen by one run on made-up objects of another "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpsgd_torch.tasks.base import PresetValues, TaskKind, knob
-from dpsgd_torch.tasks.tiny import MADE_UP_SEED, PUBLIC_SEED, TinyKnobs
+from dpsgd_torch.tasks.tiny import MADE_UP_SEED, PUBLIC_SEED, VALUES, TinyKnobs
 
 if TYPE_CHECKING:
     import torch
@@ -46,15 +46,10 @@ class Machines(TaskKind):
             "anomaly-detection",
             "MLPerf Tiny's autoencoder on ToyADMOS, or on made-up machines",
             values={
-                "dataset_size": None,
+                **VALUES,
                 "epochs": 12,
                 "batch_size": 100,
                 "clip_norm": 0.1,
-                "noise_multiplier": None,
-                "epsilon": 8.0,
-                "optimizer": "adam",
-                "learning_rate": 0.003,
-                "rate_schedule": "linear:0",
                 "made_up_rows": 600,
                 "privacy_unit": "recording",
                 "rows_per_unit": 12,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpsgd_torch.tasks.base import PresetValues, TaskKind, knob
-from dpsgd_torch.tasks.tiny import MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED, TinyKnobs
+from dpsgd_torch.tasks.tiny import MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED, VALUES, TinyKnobs
 
 if TYPE_CHECKING:
     import torch
@@ -42,15 +42,9 @@ class Speech(TaskKind):
             "keyword-spotting",
             "MLPerf Tiny's DS-CNN on Speech Commands, or on made-up words",
             values={
-                "dataset_size": None,
+                **VALUES,
                 "epochs": 8,
                 "batch_size": 500,
-                "clip_norm": 1.0,
-                "noise_multiplier": None,
-                "epsilon": 8.0,
-                "optimizer": "adam",
-                "learning_rate": 0.003,
-                "rate_schedule": "linear:0",
                 "made_up_rows": 3000,
             },
         ),

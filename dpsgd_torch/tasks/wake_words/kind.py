@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpsgd_torch.tasks.base import PresetValues, TaskKind, knob
-from dpsgd_torch.tasks.tiny import MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED, TinyKnobs
+from dpsgd_torch.tasks.tiny import MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED, VALUES, TinyKnobs
 
 if TYPE_CHECKING:
     import torch
@@ -40,15 +40,9 @@ class WakeWords(TaskKind):
             "wake-words",
             "MLPerf Tiny's MobileNetV1 on a folder of images, or on made-up figures",
             values={
-                "dataset_size": None,
+                **VALUES,
                 "epochs": 6,
                 "batch_size": 400,
-                "clip_norm": 1.0,
-                "noise_multiplier": None,
-                "epsilon": 8.0,
-                "optimizer": "adam",
-                "learning_rate": 0.003,
-                "rate_schedule": "linear:0",
                 "made_up_rows": 5000,
             },
         ),
