@@ -51,7 +51,8 @@ def export_model(
     Args:
         model: any module with one input and one output; a copy of it in evaluation mode is
             exported, of a quantisation-aware one the module it is the twin of, with its ranges. To
-            C and TensorFlow Lite goes a chain of layers, to ONNX whatever torch can export.
+            C and TensorFlow Lite goes a graph of the operators that have integers, to ONNX whatever
+            torch can export.
         input_shape: of one example, without the batch.
         input_range: (low, high) between which every input value lies; declared, not measured on
             private records.

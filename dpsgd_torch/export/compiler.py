@@ -26,7 +26,7 @@ def compile_model(
     """The integer program of a model.
 
     Args:
-        model: for one example, a chain of layers.
+        model: for one example.
         input_range: what every input value lies between, declared.
         public_inputs: (batch, …) in ONNX's layout, from which ranges of activations are read:
             whatever they are goes into the program, so they must not be private.
