@@ -115,7 +115,10 @@ def make_folds(config: RunConfig, task: Task, units: torch.Tensor | None, root: 
         )
         name = f"fold-{held + 1}" if config.folds > 1 else "training"
         remaining = None if units is None else units[~inside]
-        folds.append(Fold(name, smaller, train, remaining, validation))
+        kept_in = length(train[0]) if remaining is None else len(remaining.unique())
+        fits = dataclasses.replace(smaller, batch_size=min(smaller.batch_size, kept_in))
+        # with privacy the batch is a share of the declared number, and no row is counted
+        folds.append(Fold(name, smaller if config.dp else fits, train, remaining, validation))
     return folds
 
 
