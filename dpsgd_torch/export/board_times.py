@@ -86,7 +86,7 @@ def estimates(
     """One a chip; ``instructions_m0`` are those of the code for a Cortex-M0+.
 
     >>> print(estimates(1e6, 4e6, 40_000, 4_000)[0])
-    Arduino Nano 33 BLE Sense (nRF52840, Cortex-M4F, 64 MHz)     19–33 ms, 180–620 µJ
+    Arduino Nano 33 BLE Sense (nRF52840, Cortex-M4F, 64 MHz)     19–33 ms, 190–620 µJ
     """
     found = []
     for chip in CHIPS:
