@@ -2,9 +2,9 @@
 
 A tensor lives from the step that makes it to the last that reads it. Two that live together lie
 apart, except where a step overwrites an input that dies with it: then the output may begin
-``lead`` bytes before that input and grow over it. Orders of placing are tried, each tensor in the
-lowest place that is left, the best order is improved by moving one tensor at a time, and the
-search ends where no arrangement could be smaller.
+``lead`` bytes before that input, or more, and grow over it, or just ``lead_alone``. Orders of
+placing are tried, each tensor in the lowest place that is left, the best order is improved by
+moving one tensor at a time, and the search ends where no arrangement could be smaller.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dpsgd_torch.export.c_overlap import aligned, lead
+from dpsgd_torch.export.c_overlap import aligned, lead, lead_alone
 from dpsgd_torch.export.program import Operation, OperationKind, Tensor
 
 _TRIES = 400
@@ -40,27 +40,43 @@ class _Item:
 
 
 @dataclass(frozen=True)
+class _Conflict:
+    """The item lies at most other − below, or at least other + above, or just other + at."""
+
+    other: int
+    below: int
+    above: int
+    at: int | None
+
+
+@dataclass(frozen=True)
 class _Problem:
-    """``over``: (output, input) → how many bytes before the input the output may begin."""
+    """``over``, ``alone``: (output, input) → ``lead`` and ``lead_alone``."""
 
     items: list[_Item]
     over: dict[tuple[int, int], int]
+    alone: dict[tuple[int, int], int]
 
-    def conflicts(self, item: int) -> list[tuple[int, int, int]]:
-        """(other, below, above): the item lies at most other − below, or at least other + above."""
+    def conflicts(self, item: int) -> list[_Conflict]:
+        """With whatever lives when it does."""
         mine, found = self.items[item], []
         for other, their in enumerate(self.items):
             if other == item or mine.last < their.made or their.last < mine.made:
                 continue
             below = self.over.get((item, other), mine.size)
             above = self.over.get((other, item), their.size)
-            found.append((other, below, above))
+            at = None
+            if (item, other) in self.alone:
+                at = -self.alone[item, other]
+            elif (other, item) in self.alone:
+                at = self.alone[other, item]
+            found.append(_Conflict(other, below, above, at))
         return found
 
     def least(self) -> int:
         """No arrangement is smaller: what lives before or after a step, and cannot be shared."""
         steps = range(max((item.last for item in self.items), default=-1) + 1)
-        overwritten = {source for _, source in self.over}
+        overwritten = {source for _, source in (*self.over, *self.alone)}
         found = 0
         for step in steps:
             live = [i for i, item in enumerate(self.items) if item.made <= step <= item.last]
@@ -89,18 +105,21 @@ def place(
     inner = range(1, len(operations))
     items = [_Item(aligned(tensors[t].size), t - 1, last_read.get(t, t - 1)) for t in inner]
     over: dict[tuple[int, int], int] = {}
+    alone: dict[tuple[int, int], int] = {}
     for target in inner:
         reads = sources[target - 1]
         for which, source in enumerate(reads):
             if source == 0 or last_read[source] > target - 1 or reads.count(source) > 1:
                 continue
             given = [tensors[each] for each in reads]
-            ahead = _lead(operations[target - 1], which, given, tensors[target])
-            if ahead is not None:
-                over[target - 1, source - 1] = aligned(ahead)
+            more, just = _leads(operations[target - 1], which, given, tensors[target])
+            if more is not None:
+                over[target - 1, source - 1] = aligned(more)
+            if just is not None:
+                alone[target - 1, source - 1] = just
     busy = [step for step, size in enumerate(scratch) if size]
     items += [_Item(aligned(scratch[step]), step, step) for step in busy]
-    offsets = _search(_Problem(items, over))
+    offsets = _search(_Problem(items, over, alone))
     places = dict(zip(busy, offsets[len(inner) :], strict=True))
     return Arena(
         (None, *offsets[: len(inner)], *([None] if operations else [])),
@@ -139,25 +158,29 @@ def _search(problem: _Problem) -> list[int]:
     return offsets
 
 
-def _lowest(order: list[int], conflicts: list[list[tuple[int, int, int]]]) -> list[int]:
+def _lowest(order: list[int], conflicts: list[list[_Conflict]]) -> list[int]:
     """Each item in the lowest place that those before it leave."""
     offsets = [-1] * len(order)
     for item in order:
-        taken = [  # open intervals in which it cannot begin
-            (offsets[other] - below, offsets[other] + above)
-            for other, below, above in conflicts[item]
-            if offsets[other] >= 0
+        taken = [
+            (offsets[each.other], each) for each in conflicts[item] if offsets[each.other] >= 0
         ]
         at = 0
-        while higher := [high for low, high in taken if low < at < high]:
-            at = max(higher)
+        while beyond := [
+            other + each.at if each.at is not None and at < other + each.at else other + each.above
+            for other, each in taken
+            if other - each.below < at < other + each.above
+            and (each.at is None or at != other + each.at)
+        ]:
+            at = min(beyond)
         offsets[item] = at
     return offsets
 
 
-def _lead(
+def _leads(
     operation: Operation, which: int, sources: Sequence[Tensor], target: Tensor
-) -> int | None:
+) -> tuple[int | None, int | None]:
     if isinstance(operation, OperationKind):
-        return operation.lead(which, sources, target)
-    return lead(operation, sources[0], target)
+        told = which, sources, target
+        return operation.lead(*told), operation.lead_alone(*told)
+    return lead(operation, sources[0], target), lead_alone(operation, sources[0], target)

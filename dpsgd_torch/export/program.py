@@ -135,7 +135,11 @@ class OperationKind(ABC):
         return True
 
     def lead(self, which: int, sources: Sequence[Tensor], target: Tensor) -> int | None:
-        """How many bytes before input ``which`` the output may begin and overwrite it."""
+        """How many bytes before input ``which``, or more, the output may begin and overwrite it."""
+        return None
+
+    def lead_alone(self, which: int, sources: Sequence[Tensor], target: Tensor) -> int | None:
+        """How many bytes before it the output may begin, but neither more nor less."""
         return None
 
 

@@ -118,7 +118,7 @@ def test_made_up_records_are_the_same_for_one_seed_alone(make):
 def test_flags_of_other_tasks_are_refused_by_name():
     with pytest.raises(ConfigError, match="unknown_one_in = 3: is for spoken keywords, not cifar"):
         PRESETS["image-classification"]().config.changed(unknown_one_in=3)
-    with pytest.raises(ConfigError, match="norm = batch: must be one of group, none"):
+    with pytest.raises(ConfigError, match="norm = batch: must be one of group, standardized, none"):
         PRESETS["wake-words"]().config.changed(norm="batch")
 
 
