@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from tiny_networks import SHAPES, network_of
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
@@ -29,21 +28,12 @@ from dpsgd_torch.export.to_c import arena_of, to_c, weight_count
 from dpsgd_torch.export.to_onnx import to_onnx
 from dpsgd_torch.export.to_tflite import to_int8_tflite
 from dpsgd_torch.export.toolchain import has
-from dpsgd_torch.tasks.registry import TASKS
-
-NETWORKS = {
-    "speech": ((1, 49, 10), 12),
-    "wake-words": ((3, 96, 96), 2),
-    "cifar": ((3, 32, 32), 10),
-    "machines": ((640,), 640),
-}
-"""Task → shape of an input, outputs."""
 
 
 def program_of(name: str, count: int, norm: str = "none") -> tuple[Program, Int8]:
     """The network in integers, and so many inputs of it."""
-    shape, outputs = NETWORKS[name]
-    model = _with_weights(name, outputs, norm)
+    shape, _ = SHAPES[name]
+    model = network_of(name, norm)
     generator = torch.Generator().manual_seed(1)
     inputs = (2 * torch.rand(max(count, 16), *shape, generator=generator) - 1).numpy()
     inputs *= np.linspace(0.02, 1.0, len(inputs)).reshape(-1, *[1] * len(shape))
@@ -51,21 +41,6 @@ def program_of(name: str, count: int, norm: str = "none") -> tuple[Program, Int8
     graph = to_onnx(model, shape, {})
     program = compile_model(graph, input_range=(-1, 1), public_inputs=inputs[:16])
     return program, program.quantize(to_channels_last(inputs[:count]))
-
-
-def _with_weights(name: str, outputs: int, norm: str) -> nn.Module:
-    kind = TASKS[name]
-    model = kind.architecture(
-        cast(Any, kind.knobs)(norm=norm), tuple(map(str, range(outputs)))
-    ).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                nn.init.kaiming_uniform_(parameter, nonlinearity="relu", generator=generator)
-            else:
-                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 def answers(program: Program, inputs: Int8, emulated: int) -> Iterator[tuple[str, Int8 | str]]:
@@ -108,7 +83,7 @@ def main() -> None:
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--norm", choices=("none", "standardized"), default="none")
     parser.add_argument("--inputs", type=int, default=400, help="a network (default %(default)s)")
     parser.add_argument("--unicorn", type=int, default=400, help="inputs of a unicorn board")

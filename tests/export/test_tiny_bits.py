@@ -20,11 +20,12 @@ if not (BENCHMARKS / "tiny_bits.py").exists():  # an installed package has no be
     pytest.skip("benchmarks/tiny_bits.py is not here", allow_module_level=True)
 sys.path.append(str(BENCHMARKS))
 
-from tiny_bits import NETWORKS, program_of  # noqa: E402
+from tiny_bits import program_of  # noqa: E402
+from tiny_networks import SHAPES  # noqa: E402
 
 
 @pytest.mark.parametrize(
-    ("name", "norm"), [*((name, "none") for name in NETWORKS), ("cifar", "standardized")]
+    ("name", "norm"), [*((name, "none") for name in SHAPES), ("cifar", "standardized")]
 )
 def test_each_network_is_the_same_in_tflm_and_in_c(name, norm):
     program, inputs = program_of(name, 6, norm)
@@ -38,7 +39,7 @@ def test_each_network_is_the_same_in_tflm_and_in_c(name, norm):
 @pytest.mark.long
 @pytest.mark.parametrize("where", [board for board in BOARDS if board.ram.length > 100_000],
                          ids=str)  # fmt: skip
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_each_network_is_the_same_on_every_board_that_holds_it(name, where):
     if where not in available_boards():
         pytest.skip(f"{where.name} needs tools that are not here")
