@@ -9,9 +9,12 @@ PYTEST ?= $(if $(CI),--refuse-skips)
 BOARDS := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
 	gcc-riscv64-unknown-elf qemu-system-misc clang cmake
 
+# Their packages pin others than ours, so they have an environment of their own.
+LINTERS := platformio==6.2.0 idf-component-manager==3.1.2 kconfiglib==14.1.0
+
 RUN_NOTEBOOKS := $(patsubst docs/%,build/%,$(wildcard docs/notebooks/*.ipynb))
 
-.PHONY: help install train test lint docs dist boards firmware notebooks campaign clean
+.PHONY: help install train test lint docs dist boards linters firmware notebooks campaign clean
 
 help:
 	@echo "make train            train the default preset on MNIST (TRAIN='--preset digits' for flags)"
@@ -20,6 +23,7 @@ help:
 	@echo "make docs             the site, into build/site/index.html, with notebooks run small; a warning is an error"
 	@echo "make dist             a wheel and a source distribution, in dist/"
 	@echo "make boards           Debian's cross compilers and QEMU, for more emulated boards (as root)"
+	@echo "make linters          PlatformIO's, ESP-IDF's and Zephyr's, into build/linters, for the tests of packages"
 	@echo "make firmware         what a model costs on each emulated board that is there"
 	@echo "make campaign         kills, damaged files, malformed inputs, full disks: an hour (CAMPAIGN='--seed 7')"
 	@echo "make notebooks        run docs/notebooks into build/notebooks (DPSGD_NOTEBOOK=small: seconds each)"
@@ -54,6 +58,10 @@ dist: install
 boards:
 	apt-get update -q
 	apt-get install -q -y --no-install-recommends $(BOARDS)
+
+linters:
+	$(PYTHON) -m venv build/linters
+	build/linters/bin/python -m pip install --quiet $(LINTERS)
 
 firmware: install
 	$(BIN)/python benchmarks/firmware.py

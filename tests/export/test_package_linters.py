@@ -1,7 +1,7 @@
 """Packages under the linters of their own build systems, where these are installed.
 
-They are looked for on the PATH: a virtual environment of their own will do, as
-docs/guides/boards.md says, and none of them is needed to export.
+`make linters` installs them into an environment of their own; elsewhere they are looked for on the
+PATH. None of them is needed to export.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hand_built_programs import gesture_program
@@ -18,6 +19,7 @@ from dpsgd_torch.export.deliver import write_files
 from dpsgd_torch.export.subject import Subject
 from dpsgd_torch.export.targets.registry import TARGETS
 
+LINTERS = Path(__file__).parents[2] / "build/linters/bin"
 EVIL = "*/ ${HOME} $(shell,touch evil) ]] @NAME@ ;#\"'\\ ü: {a: [%s]}"
 
 
@@ -36,12 +38,12 @@ def package(tmp_path):
 
 def linted(folder, tool, *words, **variables):
     """(status, what it said) of a linter."""
-    here = os.pathsep.join([os.environ["PATH"], os.path.dirname(sys.executable)])
+    here = os.pathsep.join([str(LINTERS), os.environ["PATH"], os.path.dirname(sys.executable)])
     found = shutil.which(tool, path=here)
     if not found:
-        pytest.skip(f"the linter {tool} is not installed")
+        pytest.skip(f"the linter {tool} is not installed: make linters")
     ended = subprocess.run(
-        [found, *words], cwd=folder, capture_output=True, text=True, timeout=60,
+        [found, *words], cwd=folder, capture_output=True, text=True, timeout=300,
         env={**os.environ, "HOME": str(folder.parent), **variables},
     )  # fmt: skip
     return ended.returncode, ended.stdout + ended.stderr
