@@ -101,7 +101,22 @@ def corner_programs() -> dict[str, Program]:
         conv_step(rng, (5, 6, 4), 13, window),
         conv_step(rng, (5, 6, 13), 5, Window((2, 3), (2, 1))),
     )
+    programs["depthwise_29"] = _depthwise_of_29(rng)
     return programs
+
+
+def _depthwise_of_29(rng: np.random.Generator) -> Program:
+    """Three eights, a four and one; factors that are powers of two, so that halves are many."""
+    how = Requantization(np.full(29, 2**30, np.int32), np.full(29, -5, np.int32), -100, 90)
+    steps: list[Step] = []
+    for window in (Window((3, 3), (1, 1), ((1, 1), (1, 1))), Window((3, 2), (2, 1))):
+        conv = Conv2D(
+            _weights(rng, (29, *window.kernel, 1), False),
+            np.ones(29, np.float32), _bias(rng, 29), how, window, 29,
+        )  # fmt: skip
+        shape = (6, 5, 29) if not steps else (2, 4, 29)
+        steps.append(Step(conv, _tensor(rng, shape)))
+    return Program(_tensor(rng, (6, 5, 29)), tuple(steps))
 
 
 def _how(rng: np.random.Generator, depth: int, outputs: int) -> Requantization:

@@ -42,7 +42,8 @@ def test_both_models_equal_the_reference_on_400_inputs(where, program):
 @pytest.mark.parametrize("where", EVERY_BOARD)
 def test_other_kernels_equal_the_reference(where):
     programs = [random_program(seed) for seed in range(500, 506)]
-    programs += [corner_programs()[name] for name in ("dense_2050", "long_windows", "dense_2")]
+    names = ("dense_2050", "long_windows", "dense_2", "depthwise_29")
+    programs += [corner_programs()[name] for name in names]
     for program in programs:
         inputs = random_inputs(program, 6)
         expected = run(program, inputs).reshape(6, -1)

@@ -23,3 +23,24 @@ static inline int8_t model_finish(const model_channel *channel, uint32_t sum, in
     return model_clamp(value + zero_point, MODEL_LIMITS ? low : -128, MODEL_LIMITS ? high : 127);
 #endif
 }
+
+#if MODEL_MVE && MODEL_ONLY_DOWN
+/* The same for four channels, up to the clamp; `at` counts words to each from the first. */
+static inline int32x4_t model_finish_four(const model_channel *channel, uint32x4_t at,
+                                          int32x4_t sum, int32_t zero_point)
+{
+    const int32_t *first = (const int32_t *)channel;
+    const int32x4_t bias = vldrwq_gather_shifted_offset_s32(first, at);
+    const int32x4_t multiplier = vldrwq_gather_shifted_offset_s32(first + 1, at);
+    const int32x4_t down = vldrwq_gather_shifted_offset_s32(first + 2, at);
+    const int32x4_t high = vqrdmulhq_s32(vaddq_s32(sum, bias), multiplier);
+    const int32x4_t away = vaddq_s32(high, vshrq_n_s32(high, 31));
+    return vaddq_n_s32(vrshlq_s32(away, vnegq_s32(down)), zero_point);
+}
+
+static inline void model_store_four(int8_t *output, int32x4_t value, int32_t low, int32_t high)
+{
+    value = vmaxq_s32(value, vdupq_n_s32(MODEL_LIMITS ? low : -128));
+    vstrbq_s32(output, vminq_s32(value, vdupq_n_s32(MODEL_LIMITS ? high : 127)));
+}
+#endif

@@ -206,10 +206,17 @@ static void model_channels(const model_layer *layer, const int8_t *input, int8_t
             d += model_odd_channel(sum.both1, sum.low1);
         }
         if (left >= 4) {
+#if MODEL_MVE && MODEL_ONLY_DOWN
+            const int32x4_t total = {(int32_t)a, (int32_t)b, (int32_t)c, (int32_t)d};
+            const uint32x4_t threes = vmulq_n_u32(vidupq_n_u32(0, 1), 3);
+            model_store_four(output, model_finish_four(channel, threes, total, zero_point), low,
+                             high);
+#else
             output[0] = model_finish(channel, a, zero_point, low, high);
             output[1] = model_finish(channel + 1, b, zero_point, low, high);
             output[2] = model_finish(channel + 2, c, zero_point, low, high);
             output[3] = model_finish(channel + 3, d, zero_point, low, high);
+#endif
             output += 4;
             channel += 4;
             left -= 4;
