@@ -2,8 +2,9 @@
 
 Time is instructions × cycles per instruction ÷ clock, energy that × the chip's power while it
 computes. Instructions are counted in emulation; the other two are ranges from published figures or,
-where that is said, assumptions, and both ends are carried through. What is not in them: sensors, radio, regulators and LEDs of the
-board, and code that waits for a flash slower than the range assumes.
+where that is said, assumptions, and both ends are carried through. What is not in them: sensors,
+radio, regulators and LEDs of the board, and code that waits for a flash slower than the range
+assumes.
 """
 
 from __future__ import annotations

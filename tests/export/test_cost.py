@@ -124,7 +124,7 @@ def test_the_table_holds_every_layer_and_its_sum(cost):
 def test_the_picture_draws_each_block_where_it_lies(cost):
     root = ElementTree.fromstring(cost_svg(cost, {}))
     titles = [each.text for each in root.iter("{http://www.w3.org/2000/svg}title")]
-    assert len(titles) == len(cost.blocks) + len(cost.layers)
+    assert len(titles) == 1 + len(cost.blocks) + len(cost.layers)
     widths = [
         float(each.get("width"))
         for each in root.iter("{http://www.w3.org/2000/svg}rect")
