@@ -14,7 +14,7 @@ STYLE = """\
 <style>
   .board .wide { overflow-x: auto; overflow-wrap: normal; }
   .board .wide svg { display: block; width: 100%; min-width: 44rem; height: auto; }
-  .board p, .board li, .board summary { color: var(--soft); }
+  .board li, .board summary { color: var(--soft); }
   .board table { border-collapse: collapse; }
   .board :is(th, td) { padding: .2rem .7rem; text-align: right; white-space: nowrap;
     border-bottom: 1px solid var(--line); }

@@ -24,6 +24,7 @@ from dpsgd_torch.export.cost_page import cost_page
 from dpsgd_torch.export.cost_picture import cost_svg
 from dpsgd_torch.export.cost_table import table
 from dpsgd_torch.export.emulate import available_boards, run_on
+from dpsgd_torch.export.m0_cycles import cycles_m0
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.run_unicorn import run_unicorn
 from dpsgd_torch.export.to_c import arena_of, to_c
@@ -207,6 +208,14 @@ def test_what_is_printed_of_a_range_holds_all_of_it(low, ratio):
         assert most >= low * ratio
         assert least >= 0.9 * low
         assert most <= 1.11 * low * ratio
+
+
+@needs_pip_board
+def test_the_cycles_of_a_cortex_m0_by_its_table_lie_within_its_range(program, cost):
+    cycles, instructions = cycles_m0(program)
+    assert instructions == cost.instructions_m0
+    low, high = CYCLES["Cortex-M0+"]
+    assert low < cycles / instructions < 1.5 < high
 
 
 def test_every_chip_has_a_source_and_every_core_a_range():
