@@ -22,7 +22,7 @@ _CONDITIONAL, _MULTIPLE = 0xD, 0xC
 def cycles_m0(program: Program) -> tuple[int, int]:
     """(cycles, instructions) of one inference of zeros; calls Python once an instruction."""
     total = count = 0
-    passed = None  # where a conditional branch goes on that is not taken
+    passed: int | None = None  # where a conditional branch goes on that is not taken
 
     def note(address: int, code: bytes) -> None:
         nonlocal total, count, passed
