@@ -31,6 +31,7 @@ WRONG = {
         ("app.explain", "dpsgd_torch.app.run"),
         ("app.explained", "dpsgd_torch.app.explain"),
         ("app.export.job", "dpsgd_torch.app.run"),
+        ("app.export.board", "dpsgd_torch.app.report.page"),
         ("app.flags", "dpsgd_torch.app.preprocessing"),
         ("app.folds", "dpsgd_torch.app.assembly"),
         ("app.follow", "dpsgd_torch.app.run"),

@@ -23,6 +23,7 @@ from dpsgd_torch.app.classified import classify
 from dpsgd_torch.app.config import RunConfig
 from dpsgd_torch.app.evidence import found_by, insert, unfit
 from dpsgd_torch.app.explain import explain
+from dpsgd_torch.app.export.board import on_a_board
 from dpsgd_torch.app.flags import Request
 from dpsgd_torch.app.folds import chosen_units, make_folds, sized
 from dpsgd_torch.app.follow import BEGUN, TOLD, refuse_many, shared
@@ -168,6 +169,7 @@ def _run(request: Request, present: Presenter, world: World) -> Outcome:
         audited,
         classify([t.model for t in trainers], trainers[0].test, task),
         explained,
+        on_a_board(folder, config),
     )
     world.exchange(TOLD)
     present.end(outcome)

@@ -9,16 +9,20 @@ from dpsgd_torch.export.cost import Cost
 
 WIDTH, LEFT, RIGHT = 960, 64, 16
 _MEMORY, _GAP, _BAR = 300, 26, 30
-_COLOURS = ("#4c78a8", "#e07b39", "#3f9b63", "#b45ba0", "#8a7a33", "#2f9aa0", "#c4504f", "#6f6fb5")
+_COLOURS = ("#3f6aa0", "#b85c1e", "#2f7d4f", "#9a4788", "#75652a", "#1f7a80", "#b03c3b", "#5c5ca0")
+"""White words on any of them have a contrast of 4.5 or more."""
 STYLE = """\
 .cost { font: 12px system-ui, sans-serif; color-scheme: light dark; }
 .cost text { fill: #1c1c1c; } .cost .soft { fill: #5a5a5a; } .cost .edge { stroke: #bbb; }
 .cost .paper { fill: #fff; } .cost .peak { fill: #f3e3c8; } .cost .top { stroke: #b5651d; }
-.cost .block { stroke: #fff; } .cost .on { fill: #fff; }
+.cost .block { stroke: #fff; } .cost .on { fill: #fff; } .cost .held { fill: #1c1c1c; }
+.cost .under { fill: none; stroke: #1c1c1c; stroke-opacity: .6; stroke-dasharray: 2 3;
+  pointer-events: none; }
 @media (prefers-color-scheme: dark) {
   .cost text { fill: #e4e4e4; } .cost .soft { fill: #aaa; } .cost .edge { stroke: #555; }
   .cost .paper { fill: #191919; } .cost .peak { fill: #3d3020; } .cost .top { stroke: #e0a060; }
-  .cost .block { stroke: #191919; } .cost .on { fill: #fff; }
+  .cost .block { stroke: #191919; } .cost .on, .cost .held { fill: #fff; }
+  .cost .under { stroke: #fff; }
 }"""
 
 
@@ -28,14 +32,23 @@ def cost_svg(cost: Cost, provenance: Mapping[str, str]) -> str:
     memory, at = _memory(cost, colours, 44)
     instructions, end = _instructions(cost, colours, at + 40)
     legend, height = _legend(cost, colours, end + 16)
-    told = (
+    peak = cost.layers[cost.peak]
+    title = (
         f"{len(cost.layers)} layers: an arena of {cost.arena_bytes:,} bytes, "
         f"{cost.counted:,} instructions"
+    )
+    told = (
+        "Above, each tensor as a bar over the steps that it is held in and the bytes that it lies "
+        f"in; most are in use in step {cost.peak}, {peak.name}: {peak.ram_bytes:,}. A bar covers "
+        "another where a layer writes over what it has read. Below, the instructions of each "
+        "layer, as wide as its share."
     )
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="cost" viewBox="0 0 {WIDTH} {height}" '
-            f'role="img" aria-label="{escape(told)}">',
+            'role="img" aria-labelledby="cost-title cost-told">',
+            f'<title id="cost-title">{escape(title)}</title>',
+            f'<desc id="cost-told">{escape(told)}</desc>',
             f"<metadata>{escape(lines_of(provenance))}</metadata>",
             f"<style>{STYLE}</style>",
             '<defs><pattern id="scratch" width="6" height="6" patternUnits="userSpaceOnUse" '
@@ -74,6 +87,7 @@ def _memory(cost: Cost, colours: dict[str, str], top: int) -> tuple[list[str], i
         _text(LEFT, 18, "RAM: the arena, byte by byte, over the steps", "font-weight='600'"),
         _text(LEFT, 34, most, 'class="soft"'),
     ]  # fmt: skip
+    outlines = []
     for block in cost.blocks:
         x, width = LEFT + block.made * column, (block.last - block.made + 1) * column
         high = _MEMORY * block.size / size
@@ -81,14 +95,20 @@ def _memory(cost: Cost, colours: dict[str, str], top: int) -> tuple[list[str], i
         fill = "url(#scratch)" if block.scratch else colours[cost.layers[block.made].kind]
         what = f"{block.name}: {block.size:,} bytes from {block.offset:,}, steps {block.made}"
         what += f" to {block.last}" if block.last > block.made else ""
+        where = (
+            f'x="{x + 0.5:.1f}" y="{y:.1f}" width="{width - 1:.1f}" height="{max(high, 0.8):.1f}"'
+        )
+        parts.append(f'<rect class="paper" {where}/>')  # what is written over is covered
         parts.append(
-            f'<rect class="block" x="{x + 0.5:.1f}" y="{y:.1f}" width="{width - 1:.1f}" '
-            f'height="{max(high, 0.8):.1f}" fill="{fill}" fill-opacity=".78">'
+            f'<rect class="block" {where} fill="{fill}" fill-opacity=".78">'
             f"<title>{escape(what)}</title></rect>"
         )
         label = f"{block.size:,}"
-        if high >= 14 and width >= 7 * len(label) + 6 and not block.scratch:
-            parts.append(_text(x + 5, y + 13, label, 'class="on"'))
+        if not block.scratch:
+            outlines.append(f'<rect class="under" {where}/>')
+            if high >= 14 and width >= 7 * len(label) + 6:
+                parts.append(_text(x + 5, y + 13, label, 'class="held"'))
+    parts += outlines
     parts.append(
         f'<rect class="top" fill="none" stroke-width="2" x="{LEFT + cost.peak * column:.1f}" '
         f'y="{top}" width="{column:.1f}" height="{_MEMORY}"/>'

@@ -16,7 +16,8 @@ def rows_of(cost: Cost) -> list[tuple[str, ...]]:
     for index, layer in enumerate(cost.layers):
         shape = "×".join(map(str, layer.shape))
         peak = f"{layer.ram_bytes:,}{' ◂' if index == cost.peak else '  '}"
-        share = f"{layer.instructions / cost.counted:.1%}"
+        part = layer.instructions / cost.counted
+        share = f"{part:.1%}" if part >= 0.0005 else "< 0.1%"
         count = f"{layer.instructions:,}"
         rows.append((str(index), layer.name, shape, f"{layer.flash_bytes:,}", peak, count, share))
     constants = sum(layer.flash_bytes for layer in cost.layers)

@@ -63,6 +63,8 @@ class Exported:
     folder: Path
     names: tuple[str, ...]
     comparisons: tuple[Comparison, ...] = ()
+    cost: Cost | None = None
+    """By layer, where that was asked for."""
 
     @property
     def differences(self) -> list[Comparison]:
@@ -96,7 +98,7 @@ def deliver(subject: Subject, delivery: Delivery) -> Exported:
         for each in _checked(subject, program, delivery.check_with, say):
             say(str(each))
             comparisons.append(each)
-    return Exported(folder, tuple(names), tuple(comparisons))
+    return Exported(folder, tuple(names), tuple(comparisons), cost)
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> None:

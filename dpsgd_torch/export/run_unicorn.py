@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,13 @@ def instructions_before(
     reached = machine.watch([image.symbols[mark] & ~1 for mark in marks])
     machine.invoke(values)
     return [reached[image.symbols[mark] & ~1] for mark in marks], machine.instructions
+
+
+def trace(board: Board, image: Image, values: Int8, note: Callable[[int, bytes], None]) -> None:
+    """Tell the address and the bytes of every instruction of one inference, as it is reached."""
+    machine = _Machine(board, image, counting=False)
+    machine.tell(note)
+    machine.invoke(values)
 
 
 class _Machine:
@@ -87,6 +94,16 @@ class _Machine:
         for address in set(addresses):
             self._uc.hook_add(code, note, begin=address, end=address)
         return reached
+
+    def tell(self, note: Callable[[int, bytes], None]) -> None:
+        code: dict[int, bytes] = {}
+
+        def each(uc: Any, address: int, size: int, data: Any) -> None:
+            if address not in code:
+                code[address] = bytes(uc.mem_read(address, size))
+            note(address, code[address])
+
+        self._uc.hook_add(importlib.import_module("unicorn").UC_HOOK_CODE, each)
 
     def stack_bytes(self) -> int:
         """From the top of RAM down to the last byte ever written."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from random_programs import random_inputs, random_program
 from torch import nn
 
@@ -22,6 +24,7 @@ from dpsgd_torch.export.cost_page import cost_page
 from dpsgd_torch.export.cost_picture import cost_svg
 from dpsgd_torch.export.cost_table import table
 from dpsgd_torch.export.emulate import available_boards, run_on
+from dpsgd_torch.export.m0_cycles import cycles_m0
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.run_unicorn import run_unicorn
 from dpsgd_torch.export.to_c import arena_of, to_c
@@ -122,7 +125,7 @@ def test_the_table_holds_every_layer_and_its_sum(cost):
 def test_the_picture_draws_each_block_where_it_lies(cost):
     root = ElementTree.fromstring(cost_svg(cost, {}))
     titles = [each.text for each in root.iter("{http://www.w3.org/2000/svg}title")]
-    assert len(titles) == len(cost.blocks) + len(cost.layers)
+    assert len(titles) == 1 + len(cost.blocks) + len(cost.layers)
     widths = [
         float(each.get("width"))
         for each in root.iter("{http://www.w3.org/2000/svg}rect")
@@ -163,6 +166,56 @@ def test_published_runs_lie_within_the_range_of_their_core():
     autoencoder = estimates(583_731, 0, 0, 0)
     low, high = next(e.microjoules for e in autoencoder if e.chip.board == "NUCLEO-L4R5ZI")
     assert low < 443.184 < high
+
+
+def test_measured_power_lies_within_the_range_of_its_board():
+    """MLPerf Tiny v1.1 and v1.2, closed, STMicroelectronics: µJ an inference × inferences/s."""
+    measured = {
+        "NUCLEO-L4R5ZI": ((7019.085, 4.983), (203.368, 190.458), (5618.279, 8.413)),
+        "NUCLEO-H7A3ZI-Q": ((221.217, 551.471), (165.728, 818.331), (1375.599, 88.590)),
+    }
+    for board_name, runs in measured.items():
+        low, high = next(chip.milliwatts for chip in CHIPS if chip.board == board_name)
+        assert all(low < microjoules * rate / 1000 < high for microjoules, rate in runs)
+
+
+def test_the_cycles_of_one_software_on_both_cores_give_the_range_of_the_faster():
+    """MLPerf Tiny v1.0: inferences a second and MHz, on a Cortex-M4F and on a Cortex-M7."""
+    both = [
+        (120 / 131.950, 280 / 547.705), (120 / 4.407, 280 / 18.401), (120 / 13.323, 280 / 59.667),
+        (120 / 4.339, 280 / 19.722), (120 / 179.448, 216 / 435.741), (120 / 5.775, 216 / 15.440),
+        (120 / 13.955, 216 / 52.288), (120 / 4.795, 216 / 17.535),
+    ]  # fmt: skip
+    ratios = [m7 / m4 for m4, m7 in both]
+    (low, high), slow = CYCLES["Cortex-M7"], CYCLES["Cortex-M4F"]
+    assert low <= min(ratios) * slow[0]
+    assert max(ratios) * slow[1] <= high
+    assert high / low < 1.1 * max(ratios) / min(ratios) * slow[1] / slow[0]
+
+
+@given(
+    low=st.floats(1e-6, 1e9),
+    ratio=st.floats(1, 100),
+)
+@example(low=0.838, ratio=1.42 / 0.838)  # to the nearest: 0.84 to 1.4, inside what was computed
+@example(low=9.96, ratio=1.001)
+def test_what_is_printed_of_a_range_holds_all_of_it(low, ratio):
+    chip = CHIPS[0]
+    found = board_times.Estimate(chip, (low, low * ratio), (low, low * ratio), True)
+    for told in found.cells()[1:3]:
+        least, most = (float(end.replace(",", "")) for end in told.split("–"))
+        assert least <= low
+        assert most >= low * ratio
+        assert least >= 0.9 * low
+        assert most <= 1.11 * low * ratio
+
+
+@needs_pip_board
+def test_the_cycles_of_a_cortex_m0_by_its_table_lie_within_its_range(program, cost):
+    cycles, instructions = cycles_m0(program)
+    assert instructions == cost.instructions_m0
+    low, high = CYCLES["Cortex-M0+"]
+    assert low < cycles / instructions < 1.5 < high
 
 
 def test_every_chip_has_a_source_and_every_core_a_range():

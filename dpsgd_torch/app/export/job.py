@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 import torch
 
+from dpsgd_torch.app.export.board import keep
 from dpsgd_torch.app.export.source import NOT_COVERED, Source, load_data, read_run
+from dpsgd_torch.app.stored_config import read_config
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.api import FROM_MADE_UP, MADE_UP
 from dpsgd_torch.export.declared import Declared
@@ -24,6 +26,7 @@ from dpsgd_torch.export.target import Target
 from dpsgd_torch.export.targets.package import library_name
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
 from dpsgd_torch.quantization import MADE_UP as TRAINED_BY
+from dpsgd_torch.storage.run_folder import RunFolder
 from dpsgd_torch.tasks.registry import kind_of, public_inputs
 
 
@@ -88,8 +91,15 @@ class Order:
 
 def export(order: Order, say: Callable[[str], None]) -> bool:
     """Write the files; False if they were checked and something differs."""
-    made = _of_saved_model if is_saved_model(order.run) else _of_run
-    return not deliver(*made(order, say)).differences
+    saved = is_saved_model(order.run)
+    subject, delivery = (_of_saved_model if saved else _of_run)(order, say)
+    done = deliver(subject, delivery)
+    if done.cost and not (saved or order.calibrate_on_private_data):
+        told = {**subject.provenance, "ranges_from": delivery.ranges_from}
+        folder = RunFolder(order.run)
+        if keep(folder, read_config(folder), done.cost, told):
+            say(f"{order.run / 'report.html'}: has this now, under On a board")
+    return not done.differences
 
 
 def _of_saved_model(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery]:

@@ -48,11 +48,13 @@ def write_report(
     audited: Audited | None = None,
     classified: Classified | str = "",
     explained: Explained | None = None,
+    board: str = "",
 ) -> None:
     """Write report.html, and private/gradient-norms.svg for a private run.
 
     ``events`` is what ε is that of: the page reads an attacker's chances off it. ``classified`` is
-    what was counted on the public test rows, or why nothing was.
+    what was counted on the public test rows, or why nothing was. ``board``: HTML of what the
+    model takes there.
     """
     if not history.epochs:
         return
@@ -89,6 +91,7 @@ def write_report(
         label_epsilon=label_epsilon,
         machine=machine,
         attacker=attacker,
+        board=board,
     )
     folder.write_text("report.html", page)
     counts = [row["norm_counts"] for row in history.private]

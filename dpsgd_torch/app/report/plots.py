@@ -151,7 +151,7 @@ def sized(x: str, y: str, *, height: float = 3.2) -> tuple[Axes, Figure]:
         axes = figure.add_subplot()
         axes.set(xlabel=plain(x), ylabel=plain(y))
         if x == "epoch":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return axes, figure
 
 
