@@ -47,8 +47,8 @@ def search(options: argparse.Namespace, asked: Asked | None) -> None:
         config = follow_size(config, kept, task)
     events_at = events_of(config, task)
     if bound is None:
-        for values in corners(_space(kept)):  # refused before a trial is charged
-            events_at(config.changed(**values), 1.0)
+        for corner in corners(_space(kept)):  # refused before a trial is charged
+            events_at(config.changed(**corner), 1.0)
         wanted = kept["epsilon"]
         plain = config
 
