@@ -29,7 +29,7 @@ SHAPES = {
 
 
 def network_of(task: str, norm: str = "none", seed: int = 0) -> nn.Module:
-    """A task's network in evaluation mode, its weights drawn."""
+    """A task's network in evaluation mode, its weights drawn, biases and scales moved a little."""
     kind, (_, outputs) = TASKS[task], SHAPES[task]
     knobs = cast(Any, kind.knobs)(norm=norm)
     model = kind.architecture(knobs, tuple(map(str, range(outputs)))).eval()
@@ -39,7 +39,7 @@ def network_of(task: str, norm: str = "none", seed: int = 0) -> nn.Module:
             if parameter.ndim > 1:
                 nn.init.kaiming_uniform_(parameter, nonlinearity="relu", generator=generator)
             else:
-                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model
 
 

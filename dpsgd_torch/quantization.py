@@ -82,7 +82,7 @@ class QuantizationAware(nn.Module):
         self, model: nn.Module, input_range: tuple[float, float], made_up_inputs: torch.Tensor
     ) -> None:
         super().__init__()
-        self._plain, self._input_range = [model], input_range
+        self._plain, self.input_range = [model], input_range
         self.traced = _traced(model)
         self.given = _as_given(self.traced, dict(model.named_modules()))
         for name, child in model.named_children():
@@ -110,14 +110,14 @@ class QuantizationAware(nn.Module):
 
         Those that read the input itself are left out: its range is declared.
         """
-        watched = _Watched(self, {}, self._input_range)
+        watched = _Watched(self, {}, self.input_range)
         with torch.no_grad():
             watched.run(self.made_up_inputs)
         return watched.ranges
 
     def forward(self, inputs: torch.Tensor) -> Any:
         """What the board will answer, but for the order in which it rounds."""
-        return _Rounded(self, self.ranges(), self._input_range).run(inputs)
+        return _Rounded(self, self.ranges(), self.input_range).run(inputs)
 
 
 def fake_quantized(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

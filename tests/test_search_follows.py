@@ -1,4 +1,4 @@
-"""What of a preset follows ε follows it in a search, too; the chosen run's prior is told."""
+"""What of a preset follows ε or n follows it in a search, too; the chosen run's prior is told."""
 
 import dataclasses
 import json
@@ -63,6 +63,47 @@ def test_the_default_range_lies_around_what_follows_epsilon(followed, capsys):
     )
     assert "learning_rate" not in kept["followed"]["values"]
     assert main(["--resume", str(folder)]) == 0
+
+
+@pytest.fixture
+def large_batch(monkeypatch):
+    """``digits``, whose 1,437 images are fewer than its batch, and undeclared."""
+    first = Digits.presets[0]
+    values = {**first.values, "batch_size": 2000, "dataset_size": None}
+    large = dataclasses.replace(first, values=values)
+    monkeypatch.setattr(Digits, "presets", (large, *Digits.presets[1:]))
+
+
+def batches(folder, *flags, changes=("--set", "epochs=1")):
+    """Exit status, and the trials' batch sizes."""
+    words = [*QUICK, *changes, "--trials", "1", "--stopping", "fixed", "--out", str(folder)]
+    status = main([*words, *flags])
+    configs = sorted((folder / "private" / "trials").glob("*/config.json"))
+    return status, [json.loads(path.read_text())["batch_size"] for path in configs]
+
+
+@pytest.mark.parametrize(
+    ("flags", "batch"),
+    [
+        ([], 1437),
+        (["--set", "dataset_size=1500"], 1500),  # what is declared, not what is counted
+        (["--select", "exponential"], 1437 - round(1437 / 5)),
+        (["--vary", "batch_size=300,300"], 300),
+    ],
+)
+def test_a_presets_batch_is_lowered_to_n_as_in_a_single_run(large_batch, tmp_path, flags, batch):
+    assert batches(tmp_path / "search", *flags) == (0, [batch])
+    assert main(["--resume", str(tmp_path / "search")]) == 0
+
+
+@pytest.mark.parametrize(
+    "flags", [["--set", "batch_size=1438"], ["--vary", "batch_size=100,1438"]], ids=" ".join
+)
+def test_a_batch_of_ones_own_above_n_is_refused_before_any_trial(
+    large_batch, tmp_path, flags, capsys
+):
+    assert batches(tmp_path / "search", *flags, "--seed", "1") == (2, [])
+    assert "batch_size = 1438: must be at most n = 1437" in capsys.readouterr().err
 
 
 def test_the_chosen_runs_prior_is_told(tmp_path):

@@ -60,7 +60,7 @@ class Canaries:
     ...     torch.nn.Linear(30, 2), torch.nn.CrossEntropyLoss(),
     ...     (torch.rand(64, 30), torch.randint(2, (64,))),
     ...     privacy=Privacy(epsilon=8, delta=1e-3, clip_norm=1.0), batch_size=16, epochs=2,
-    ...     optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+    ...     optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1), seed=1)
     >>> canaries = Canaries(count=50).insert(trainer)
     >>> report = canaries.report(trainer.fit())
     >>> report.best <= report.epsilon <= 8 and not report.faults

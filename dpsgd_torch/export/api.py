@@ -22,7 +22,7 @@ from dpsgd_torch.quantization import QuantizationAware
 
 MADE_UP = 400  # inputs, from which ranges are read
 FROM_MADE_UP = "the declared input range, and inputs made up without the data"
-_FROM_GIVEN = "the declared input range, and inputs that were given as public"
+FROM_GIVEN = "the declared input range, and inputs that were given as public"
 _UNSTATED = {"epsilon": "not stated: no provenance was given"}
 
 
@@ -94,7 +94,7 @@ def export_model(
         target=target,
         folder=Path(out),
         inputs=inputs,
-        ranges_from=FROM_MADE_UP if public_inputs is None else _FROM_GIVEN,
+        ranges_from=FROM_MADE_UP if public_inputs is None else FROM_GIVEN,
         statement=lambda names: exported(
             names,
             promised="unstated",

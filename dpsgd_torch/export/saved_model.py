@@ -3,7 +3,8 @@
 Weights alone say nothing of the layers between them, and a class that was pickled runs whatever
 the file says. An ONNX graph is data: it holds the layers and the weights, and is read as such. Its
 digest and that of the weights stand in task.json with what the owner declared; nothing in either
-is computed from the records but the weights, which ε covers.
+is computed from the records but the weights, which ε covers. Beside a quantisation-aware model
+lie the made-up inputs that its ranges were taken from, so that a board rounds as it was trained.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
+from safetensors.torch import save as save_tensors
 from torch import nn
 
 from accountant import Relation
@@ -26,13 +29,14 @@ from dpsgd_torch.export.module_graph import module_graph
 from dpsgd_torch.export.promise import Promise, Promised, privacy_told
 from dpsgd_torch.export.subject import Subject
 from dpsgd_torch.export.synthetic import synthetic_inputs
+from dpsgd_torch.quantization import QuantizationAware
 from dpsgd_torch.storage.run_folder import RunFolder, write_durably
 from dpsgd_torch.storage.sealed import tensors_from_bytes
 from dpsgd_torch.version import __version__
 
 GRAPH = "graph.onnx"
 _OF_RUNS = ("config.json", "statement.txt", "private/plan.json")
-_TASK, _WEIGHTS = "task.json", "model.safetensors"
+_TASK, _WEIGHTS, _RANGED_BY = "task.json", "model.safetensors", "made_up_inputs.safetensors"
 _AGAIN = "save it again: trainer.save(path, input_range=(low, high))"
 
 
@@ -54,7 +58,20 @@ def write_saved_model(
         model: what was trained; left as it is.
         declared: what its numbers mean.
         unit: of privacy; None where the training was not private.
+
+    Raises:
+        ExportError: it was trained to be rounded in another input range than is declared.
     """
+    ranged_by: dict[str, str] = {}
+    if isinstance(model, QuantizationAware):
+        if tuple(model.input_range) != declared.input_range:
+            raise ExportError(
+                f"input_range = {declared.input_range}: the model was trained to be rounded in "
+                f"{tuple(model.input_range)}; declare that, or save its twin, model.plain"
+            )
+        content = save_tensors({"inputs": model.made_up_inputs.cpu().float().contiguous()})
+        write_durably(folder.path / _RANGED_BY, content)
+        ranged_by = {"ranged_by_sha256": _sha256(content)}
     inputs = synthetic_inputs(32, declared.input_shape, declared.input_range)
     graph = module_graph(model, declared, {}, inputs)[1].SerializeToString()
     write_durably(folder.path / GRAPH, graph)
@@ -65,17 +82,22 @@ def write_saved_model(
             "graph_sha256": _sha256(graph),
             "weights_sha256": _sha256((folder.path / _WEIGHTS).read_bytes()),
             "unit": unit,
+            **ranged_by,
         },
     )
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What was read and found to be of one training; ``statement`` are words on its ε."""
+    """What was read and found to be of one training; ``statement`` are words on its ε.
+
+    ``ranged_by``: the inputs that a quantisation-aware model's ranges were taken from.
+    """
 
     subject: Subject
     promised: Promised
     statement: str
+    ranged_by: torch.Tensor | None = None
 
 
 def read_saved_model(path: Path) -> SavedModel:
@@ -108,7 +130,8 @@ def read_saved_model(path: Path) -> SavedModel:
     for key, value in told.items():
         entry = graph.metadata_props.add()
         entry.key, entry.value = key, value
-    return SavedModel(Subject(graph, None, declared, told), promise.to, _words(told))
+    subject = Subject(graph, None, declared, told)
+    return SavedModel(subject, promise.to, _words(told), _ranged_by(folder, declared, facts))
 
 
 def _refuse_incomplete(folder: RunFolder) -> None:
@@ -170,6 +193,20 @@ def _graph(
         if not np.array_equal(held[name], tensors[name].numpy().astype(held[name].dtype)):
             raise RunError(f"{path}: its {name} is not that of {_WEIGHTS}; {_AGAIN}")
     return model
+
+
+def _ranged_by(folder: RunFolder, declared: Declared, facts: dict[str, Any]) -> torch.Tensor | None:
+    if "ranged_by_sha256" not in facts:
+        return None
+    path = folder.path / _RANGED_BY
+    content = _of_digest(folder, _RANGED_BY, facts["ranged_by_sha256"])
+    inputs = tensors_from_bytes(content, path).get("inputs")
+    shape = None if inputs is None or inputs.dtype != torch.float32 else tuple(inputs.shape)
+    if inputs is None or not shape or shape[1:] != declared.input_shape or not shape[0]:
+        raise RunError(f"{path}: holds no inputs of shape {declared.input_shape}; {_AGAIN}")
+    if not inputs.isfinite().all():
+        raise RunError(f"{path}: holds inputs that are no numbers; {_AGAIN}")
+    return inputs
 
 
 def _words(told: dict[str, str]) -> str:

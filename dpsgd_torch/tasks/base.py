@@ -215,7 +215,8 @@ class TaskKind(ABC):
 
     def input_range(self, knobs: Any) -> tuple[float, float]:
         """What every input value lies in."""
-        return 0.0, 1.0
+        frontend = self.frontend(knobs)
+        return frontend.input_range if frontend else (0.0, 1.0)
 
     def frontend(self, knobs: Any) -> Frontend | None:
         """What makes the model's inputs of sound on a board; None: they are no sound."""

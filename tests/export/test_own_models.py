@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from saved_models import refused, resealed
 from small_problem import make_trainer, small_data, small_model
 from torch import nn
 
@@ -20,7 +21,6 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.__main__ import main as export
 from dpsgd_torch.export.saved_model import read_saved_model
 from dpsgd_torch.export.to_onnx import answers
-from dpsgd_torch.storage.sealed import sealed, unsealed
 
 LABELS = ("left", "right", "né */")
 
@@ -63,15 +63,6 @@ def honest(tmp_path_factory):
 @pytest.fixture
 def mine(honest, tmp_path):
     return Path(shutil.copytree(honest, tmp_path / "box" / "mine"))
-
-
-def refused(capsys, folder, *flags):
-    """The one line of a refusal that wrote nothing."""
-    before = sorted(folder.rglob("*"))
-    assert export([str(folder), *(flags or ("--to", "c"))]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert sorted(folder.rglob("*")) == before
-    return line
 
 
 def test_a_saved_model_goes_to_c_that_says_what_it_does(trained, capsys, tmp_path):
@@ -205,12 +196,6 @@ def test_no_export_says_less_than_the_ledger_costs(mine, capsys, changes):
         assert "delta: 0.5" in (mine / "export" / "c" / "model.h").read_text()
     else:
         assert "privacy.json: " in refused(capsys, mine)
-
-
-def resealed(folder, **changes):
-    """As whoever knows how the seal is made can change it."""
-    data = unsealed(json.loads((folder / "task.json").read_text()))
-    (folder / "task.json").write_text(json.dumps(sealed({**data, **changes})))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """MLPerf Tiny's four networks: as large as the benchmark's, padded as it pads, gradients exact."""
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,48 +15,40 @@ from dpsgd_torch.tasks.blocks import convolution
 from dpsgd_torch.tasks.machines.task import copying_error
 from dpsgd_torch.tasks.registry import TASKS
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+if not (BENCHMARKS / "tiny_networks.py").exists():  # an installed package has no benchmarks
+    pytest.skip("benchmarks/tiny_networks.py is not here", allow_module_level=True)
+sys.path.append(str(BENCHMARKS))
+
+from tiny_networks import SHAPES, network_of  # noqa: E402
+
 # github.com/mlcommons/tiny, benchmark/training: what each keras_model.py's summary() tells, of all
 # parameters and of those that are trained; a batch norm holds two more a channel than are trained.
-NETWORKS = {
-    "speech": ((1, 49, 10), 12, 24_908, 23_756),
-    "wake-words": ((3, 96, 96), 2, 221_794, 216_322),
-    "cifar": ((3, 32, 32), 10, 78_666, 78_186),
-    "machines": ((640,), 640, 269_992, 267_928),
+PARAMETERS = {
+    "speech": (24_908, 23_756),
+    "wake-words": (221_794, 216_322),
+    "cifar": (78_666, 78_186),
+    "machines": (269_992, 267_928),
 }
 BOTH = pytest.mark.parametrize("norm", ["group", "standardized", "none"])
-EACH = pytest.mark.parametrize("name", NETWORKS)
-
-
-def network(name, norm, seed=0):
-    kind = TASKS[name]
-    knobs = kind.knobs(norm=norm)
-    labels = tuple(map(str, range(NETWORKS[name][1])))
-    model = kind.architecture(knobs, labels)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                nn.init.kaiming_uniform_(parameter, nonlinearity="relu", generator=generator)
-            else:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
+EACH = pytest.mark.parametrize("name", SHAPES)
 
 
 @EACH
 def test_with_norms_as_many_parameters_are_trained_as_the_benchmark_trains(name):
-    _, _, whole, trained = NETWORKS[name]
-    count = sum(p.numel() for p in network(name, "group").parameters())
+    whole, trained = PARAMETERS[name]
+    count = sum(p.numel() for p in network_of(name, "group").parameters())
     assert count == trained
     channels = (whole - trained) // 2  # of the batch norms
-    bare = sum(p.numel() for p in network(name, "none").parameters())
+    bare = sum(p.numel() for p in network_of(name, "none").parameters())
     assert bare == trained - 2 * channels
 
 
 @EACH
 @BOTH
 def test_outputs_are_one_number_for_each_class_and_no_example_sees_another(name, norm):
-    shape, outputs, *_ = NETWORKS[name]
-    model, inputs = network(name, norm), torch.rand(3, *shape)
+    shape, outputs = SHAPES[name]
+    model, inputs = network_of(name, norm), torch.rand(3, *shape)
     with torch.no_grad():
         together = model(inputs)
         alone = torch.cat([model(each[None]) for each in inputs])
@@ -66,13 +60,13 @@ def test_outputs_are_one_number_for_each_class_and_no_example_sees_another(name,
 @EACH
 @BOTH
 def test_per_example_gradients_are_those_of_autograd_one_at_a_time(name, norm):
-    shape, outputs, *_ = NETWORKS[name]
+    shape, outputs = SHAPES[name]
     generator = torch.Generator().manual_seed(1)
     inputs = torch.rand(3, *shape, generator=generator)
     targets, loss = torch.arange(3) % outputs, nn.CrossEntropyLoss()
     if name == "machines":
         targets, loss = torch.cat([inputs, torch.zeros(3, 2)], dim=1), copying_error
-    model = network(name, norm)
+    model = network_of(name, norm)
     assert error_of_the_clipped_sum(model, (inputs, targets), loss=per_example(loss)) < 1e-5
 
 

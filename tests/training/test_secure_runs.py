@@ -29,6 +29,7 @@ from dpsgd_torch.samplers.cyclic import cyclic
 from dpsgd_torch.samplers.poisson import PoissonSampler
 from dpsgd_torch.secure.generator import secure_bits, secure_generator
 from dpsgd_torch.storage.run_folder import RunFolder
+from dpsgd_torch.training.streams import Key
 
 SAMPLER = PoissonSampler(dataset_size=60_000, batch_size=1024, steps=100)
 
@@ -169,7 +170,8 @@ def test_a_resumed_run_repeats_its_steps_from_the_kept_key_and_pays_once(tmp_pat
 
 def test_secure_noise_on_parts_in_turn_pays_for_a_round_at_its_first_step(tmp_path):
     """A part at four times the rate, once in four steps; whoever paid for all of them had 8."""
-    cut = secure(sampler=cyclic(4), epochs=0.8, run_dir=tmp_path / "run")
+    given = {"sampler": cyclic(4), "epochs": 0.8, "run_dir": tmp_path / "run", "seed": Key(4)}
+    cut = secure(**given)
     [(event, paid), (nothing, free)] = cut.plan.events()
     assert (paid, nothing, free) == (2, NoCost(), 6)
     assert event == PoissonSampled(sampling_rate=0.4, event=event.event)
@@ -179,7 +181,7 @@ def test_secure_noise_on_parts_in_turn_pays_for_a_round_at_its_first_step(tmp_pa
         if at.step == 6:
             break
     cut.close()
-    spent = secure(sampler=cyclic(4), epochs=0.8, run_dir=tmp_path / "run").resume().fit()
+    spent = secure(**given).resume().fit()
     assert smooth < spent.privacy_spent().epsilon < 1.002 * smooth
     charged = [each for each, count in spent.ledger.events() for _ in range(count)]
     assert charged == [event, *[NoCost()] * 3] * 2
@@ -189,7 +191,7 @@ def test_secure_noise_on_parts_in_turn_pays_for_a_round_at_its_first_step(tmp_pa
 
 def test_two_secure_runs_share_nothing():
     one, other = (weights(secure(model=small_model()).fit().model) for _ in range(2))
-    assert not torch.isclose(one, other).any()
+    assert torch.isclose(one, other).sum() <= 8  # of 235, of which two runs share one by chance
 
 
 def test_a_loop_of_ones_own_is_secure_too():
@@ -266,7 +268,7 @@ def test_the_statement_says_what_was_done_and_the_two_lines_are_gone():
 
 
 def test_a_secure_run_is_replayed_from_its_key(tmp_path):
-    secure(run_dir=tmp_path / "run").fit().close()
+    secure(run_dir=tmp_path / "run", seed=Key(5)).fit().close()
     report = replay(RunFolder(tmp_path / "run"))
     assert report.faults == []
     kept = json.loads((tmp_path / "run/private/contract.json").read_text())
@@ -285,11 +287,36 @@ def test_several_processes_draw_one_batch_and_one_noise():
     assert first[1] == 10
 
 
+def audited_from(key):
+    """A run whose steps show canaries plainly, and who finds which of 200 are in."""
+    plain = Privacy(noise_multiplier=0.4, delta=1e-3, clip_norm=0.5)
+    trainer = secure(privacy=plain, batch_size=60, epochs=6, seed=key)
+    canaries = Canaries(200).insert(trainer)
+    return canaries, trainer.fit()
+
+
 def test_a_secure_run_is_audited_by_canaries_in_it():
-    trainer = secure(privacy=Privacy(noise_multiplier=0.4, delta=1e-3, clip_norm=0.5))
-    canaries = Canaries(100).insert(trainer)
-    trainer.fit()
+    """By a key of the test's own: of keys that are drawn 4 in a million would show a fault."""
+    canaries, trainer = audited_from(Key(20261130))
     report, spent = canaries.report(trainer), trainer.privacy_spent()
     assert not report.faults
-    assert report.correct > 0.8 * report.guesses
+    assert report.correct > 0.75 * report.guesses
     assert 0 < report.best < spent.epsilon
+
+
+def test_canaries_that_were_not_put_in_are_not_found_and_noise_that_was_not_drawn_ends_a_run(
+    monkeypatch,
+):
+    from dpsgd_torch.audit import canaries as inside
+    from dpsgd_torch.noise import grid
+
+    with monkeypatch.context() as without:
+        honest = inside.Diracs
+        without.setattr(inside, "Diracs", lambda at, places, _: honest(at, places, 1e-9))
+        canaries, trainer = audited_from(Key(20261130))
+        report = canaries.report(trainer)
+        assert report.correct < 0.75 * report.guesses
+        assert any("a record moves the sum by the clip norm" in each for each in report.faults)
+    monkeypatch.setattr(grid, "discrete_gaussian", lambda _, __, n: np.zeros(n, np.int64))
+    with pytest.raises(GuaranteeBroken, match="noise energy"):
+        audited_from(Key(20261130))

@@ -14,7 +14,7 @@ from dpsgd_torch.app.export.board import keep
 from dpsgd_torch.app.export.source import NOT_COVERED, Source, load_data, read_run
 from dpsgd_torch.app.stored_config import read_config
 from dpsgd_torch.errors import ExportError
-from dpsgd_torch.export.api import FROM_MADE_UP, MADE_UP
+from dpsgd_torch.export.api import FROM_GIVEN, FROM_MADE_UP, MADE_UP
 from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.deliver import Delivery, deliver, write_files
 from dpsgd_torch.export.frontend.stream import Stream
@@ -119,19 +119,24 @@ def _of_saved_model(order: Order, say: Callable[[str], None]) -> tuple[Subject, 
         )
     saved = read_saved_model(order.run)
     declared = saved.subject.declared
-    inputs = synthetic_inputs(MADE_UP, declared.input_shape, declared.input_range)
+    given = saved.ranged_by is not None
+    made_up = synthetic_inputs(MADE_UP, declared.input_shape, declared.input_range)
     checked = synthetic_inputs(order.inputs, declared.input_shape, declared.input_range)
 
     def statement(names: list[str]) -> str:
-        integers = order.target.in_integers
-        return saved.statement + exported(names, promised=saved.promised, integers=integers)
+        return saved.statement + exported(
+            names,
+            promised=saved.promised,
+            integers=order.target.in_integers,
+            given_ranges=given,
+        )
 
     return saved.subject, Delivery(
         target=order.target,
         folder=order.folder("model"),
         name=order.name("model"),
-        inputs=inputs,
-        ranges_from=FROM_MADE_UP,
+        inputs=made_up if saved.ranged_by is None else saved.ranged_by,
+        ranges_from=FROM_GIVEN if given else FROM_MADE_UP,
         statement=statement,
         calibration=order.calibration,
         check_with=checked if order.check else None,

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 def _asked(options: argparse.Namespace) -> Asked:
     if options.preset is None or options.epsilon is None:
         raise ConfigError("preset, epsilon: name both, as in --preset moa --epsilon 3")
-    config = PRESETS[options.preset]().config
+    preset = PRESETS[options.preset]()
     changes: dict[str, Any] = {}
     for text in options.fixed:
         dimension = Dimension.parse(text, one=True)
@@ -98,7 +98,8 @@ def _asked(options: argparse.Namespace) -> Asked:
         changes["validation"] = "selection"
     if options.delta is not None:
         changes["delta"] = options.delta
-    config = config.changed(epsilon=None, noise_multiplier=1.0, twin=False, **changes)
+    trial = {"epsilon": None, "noise_multiplier": 1.0, "twin": False}
+    config = preset.changed({**trial, **changes}).config
     _refuse(options)
     if config.sampling == "passes":
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Settings that follow ε, in a search: by the ε that one of its trials may spend."""
+"""Settings that follow ε or n, in a search: ε is what one of its trials may spend."""
 
 from __future__ import annotations
 
@@ -7,9 +7,25 @@ from typing import Any
 
 from accountant.calibration import cost
 from dpsgd_torch.app.config import RunConfig
+from dpsgd_torch.app.folds import chosen_units, sized
 from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.app.search.allowance import Events
 from dpsgd_torch.app.search.space import default_space
+from dpsgd_torch.tasks.task import Task
+
+
+def follow_size(config: RunConfig, kept: dict[str, Any], task: Task) -> RunConfig:
+    """``config`` with its preset's batch lowered to n where n is smaller, as in a single run.
+
+    A batch that is varied is the trials' own; the search is priced at the preset's.
+    """
+    varied = {each["name"] for each in kept["space"]} & {"microbatches"}
+    fixed = {"batch_size", "microbatches"} & set(kept.get("given", ("batch_size",)))
+    if PRESETS[config.preset]().batch_follows and not fixed | varied:
+        whole = sized(config, task, chosen_units(config, task), follows=True)
+        config = config.changed(batch_size=whole.batch_size)
+        kept["config"] = {**config.to_json(), "seed": kept["config"]["seed"]}
+    return config
 
 
 def follow(config: RunConfig, kept: dict[str, Any], own: Events) -> RunConfig:

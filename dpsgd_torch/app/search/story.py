@@ -20,9 +20,9 @@ from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.app.report.statement import about
 from dpsgd_torch.app.search.allowance import Events, Rule, allowance, noise_within
 from dpsgd_torch.app.search.flags import Asked
-from dpsgd_torch.app.search.followed import follow, told
+from dpsgd_torch.app.search.followed import follow, follow_size, told
 from dpsgd_torch.app.search.result import draw_picture, write_result
-from dpsgd_torch.app.search.space import Dimension
+from dpsgd_torch.app.search.space import Dimension, corners
 from dpsgd_torch.app.search.trials import Trials, events_of
 from dpsgd_torch.app.stored_config import config_from_json
 from dpsgd_torch.errors import RunError
@@ -42,9 +42,13 @@ def search(options: argparse.Namespace, asked: Asked | None) -> None:
     config = _config(kept)
     rule = _rule(kept)
     task = load_task(config, options.data_dir)
-    events_at = events_of(config, task)
     bound = SearchBound(**kept["bound"]) if kept["bound"] else None
     if bound is None:
+        config = follow_size(config, kept, task)
+    events_at = events_of(config, task)
+    if bound is None:
+        for corner in corners(_space(kept)):  # refused before a trial is charged
+            events_at(config.changed(**corner), 1.0)
         wanted = kept["epsilon"]
         plain = config
 
@@ -61,7 +65,7 @@ def search(options: argparse.Namespace, asked: Asked | None) -> None:
     trials = Trials(
         folder=folder.private / "trials",
         config=config,
-        space=tuple(Dimension(**{**d, "choices": tuple(d["choices"])}) for d in kept["space"]),
+        space=_space(kept),
         sampler=kept["sampler"],
         seed=int(kept["seed"], 16),
         bound=bound,
@@ -135,6 +139,10 @@ def _config(kept: dict[str, Any]) -> RunConfig:
             f"search.json: is not of this version ({error}); resume with the one it began with"
         ) from error
     return config_from_json(fields, Path(_KEPT), seed)
+
+
+def _space(kept: dict[str, Any]) -> tuple[Dimension, ...]:
+    return tuple(Dimension(**{**d, "choices": tuple(d["choices"])}) for d in kept["space"])
 
 
 def _rule(kept: dict[str, Any]) -> Rule:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpsgd_torch.tasks.base import PresetValues, TaskKind
-from dpsgd_torch.tasks.tiny import MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED, VALUES, TinyKnobs
+from dpsgd_torch.tasks.base import PresetValues
+from dpsgd_torch.tasks.tiny import VALUES, TinyKind, TinyKnobs
 
 if TYPE_CHECKING:
     import torch
@@ -16,14 +15,11 @@ if TYPE_CHECKING:
     from dpsgd_torch.tasks.task import Task
 
 
-class Cifar(TaskKind):
+class Cifar(TinyKind):
     """CIFAR-10, or made-up coloured objects."""
 
     name = "cifar"
     what = "CIFAR-10's images"
-    knobs = TinyKnobs
-    may_be_synthetic = True
-    not_made_up = ""
     presets = (
         PresetValues(
             "image-classification",
@@ -39,29 +35,24 @@ class Cifar(TaskKind):
         ),
     )
 
-    def load(self, knobs: TinyKnobs, data_dir: Path | None, partial: str) -> Task:
-        from dpsgd_torch.tasks.cifar.task import cifar_task, made_up_cifar_task
+    def recorded(self, knobs: TinyKnobs, data_dir: Path) -> Task:
+        from dpsgd_torch.tasks.cifar.task import cifar_task
 
-        if data_dir:
-            return cifar_task(knobs.norm, data_dir)
-        rows = knobs.made_up_rows
-        return made_up_cifar_task(knobs.norm, rows, knobs.made_up_test_rows, MADE_UP_SEED)
+        return cifar_task(knobs.norm, data_dir)
 
-    def made_up(self, knobs: TinyKnobs, rows: int, test_rows: int) -> Task:
+    def synthetic(self, knobs: TinyKnobs, rows: int, test_rows: int, seed: int) -> Task:
         from dpsgd_torch.tasks.cifar.task import made_up_cifar_task
 
-        return made_up_cifar_task(knobs.norm, rows, test_rows, OTHER_SEED)
+        return made_up_cifar_task(knobs.norm, rows, test_rows, seed)
 
-    def architecture(self, knobs: TinyKnobs, labels: tuple[str, ...]) -> nn.Module:
-        import torch
-
+    def network(self, generator: torch.Generator, outputs: int, norm: str) -> nn.Module:
         from dpsgd_torch.tasks.cifar.model import resnet8
 
-        return resnet8(torch.Generator(), len(labels), knobs.norm)
+        return resnet8(generator, outputs, norm)
 
-    def public_inputs(self, knobs: TinyKnobs) -> Callable[[int], torch.Tensor]:
+    def inputs(self, count: int, seed: int) -> torch.Tensor:
         import torch
 
         from dpsgd_torch.tasks.cifar.synthetic import synthetic_objects
 
-        return lambda count: torch.from_numpy(synthetic_objects(count, PUBLIC_SEED)[0])
+        return torch.from_numpy(synthetic_objects(count, seed)[0])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpsgd_torch.tasks.base import PresetValues, TaskKind, knob
-from dpsgd_torch.tasks.tiny import MADE_UP_SEED, PUBLIC_SEED, VALUES, TinyKnobs
+from dpsgd_torch.tasks.base import PresetValues, knob
+from dpsgd_torch.tasks.tiny import VALUES, TinyKind, TinyKnobs
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +31,12 @@ class MachineKnobs(TinyKnobs):
         return False
 
 
-class Machines(TaskKind):
+class Machines(TinyKind):
     """ToyADMOS's machines, or made-up ones."""
 
     name = "machines"
     what = "sounds of machines"
     knobs = MachineKnobs
-    may_be_synthetic = True
     not_made_up = "an autoencoder classes nothing"
     units = ("recording",)
     presets = (
@@ -57,36 +55,29 @@ class Machines(TaskKind):
         ),
     )
 
-    def load(self, knobs: MachineKnobs, data_dir: Path | None, partial: str) -> Task:
-        from dpsgd_torch.tasks.machines.task import machines_task, made_up_machines_task
+    def recorded(self, knobs: MachineKnobs, data_dir: Path) -> Task:
+        from dpsgd_torch.tasks.machines.task import machines_task
 
-        if data_dir:
-            return machines_task(knobs.norm, data_dir, knobs.every)
-        tested = knobs.made_up_test_rows
-        return made_up_machines_task(
-            knobs.norm, knobs.made_up_rows, tested, MADE_UP_SEED, knobs.every
-        )
+        return machines_task(knobs.norm, data_dir, knobs.every)
 
-    def architecture(self, knobs: MachineKnobs, labels: tuple[str, ...]) -> nn.Module:
-        import torch
+    def synthetic(self, knobs: MachineKnobs, rows: int, test_rows: int, seed: int) -> Task:
+        from dpsgd_torch.tasks.machines.task import made_up_machines_task
 
+        return made_up_machines_task(knobs.norm, rows, test_rows, seed, knobs.every)
+
+    def network(self, generator: torch.Generator, outputs: int, norm: str) -> nn.Module:
         from dpsgd_torch.tasks.machines.model import autoencoder
 
-        return autoencoder(torch.Generator(), knobs.norm)
+        del outputs  # it copies its inputs
+        return autoencoder(generator, norm)
 
-    def public_inputs(self, knobs: MachineKnobs) -> Callable[[int], torch.Tensor]:
+    def inputs(self, count: int, seed: int) -> torch.Tensor:
         import torch
 
         from dpsgd_torch.tasks.machines.synthetic import synthetic_machines
 
-        def make(count: int) -> torch.Tensor:
-            made = synthetic_machines(-(-count // 12), 0, PUBLIC_SEED, 5)
-            return torch.from_numpy(made.values[:count])
-
-        return make
-
-    def input_range(self, knobs: MachineKnobs) -> tuple[float, float]:
-        return self.frontend(knobs).input_range
+        made = synthetic_machines(-(-count // 12), 0, seed, 5)
+        return torch.from_numpy(made.values[:count])
 
     def frontend(self, knobs: MachineKnobs) -> Frontend:
         from dpsgd_torch.features.sound import MACHINES

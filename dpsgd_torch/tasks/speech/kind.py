@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpsgd_torch.tasks.base import PresetValues, TaskKind, knob
-from dpsgd_torch.tasks.tiny import MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED, VALUES, TinyKnobs
+from dpsgd_torch.tasks.base import PresetValues, knob
+from dpsgd_torch.tasks.tiny import VALUES, TinyKind, TinyKnobs
 
 if TYPE_CHECKING:
     import torch
@@ -28,14 +27,12 @@ class SpeechKnobs(TinyKnobs):
     )
 
 
-class Speech(TaskKind):
+class Speech(TinyKind):
     """Speech Commands, or made-up words."""
 
     name = "speech"
     what = "spoken keywords"
     knobs = SpeechKnobs
-    may_be_synthetic = True
-    not_made_up = ""
     units = ("speaker",)
     presets = (
         PresetValues(
@@ -50,34 +47,26 @@ class Speech(TaskKind):
         ),
     )
 
-    def load(self, knobs: SpeechKnobs, data_dir: Path | None, partial: str) -> Task:
-        from dpsgd_torch.tasks.speech.task import made_up_speech_task, speech_task
+    def recorded(self, knobs: SpeechKnobs, data_dir: Path) -> Task:
+        from dpsgd_torch.tasks.speech.task import speech_task
 
-        if data_dir:
-            return speech_task(knobs.norm, data_dir, knobs.unknown_one_in)
-        rows = knobs.made_up_rows
-        return made_up_speech_task(knobs.norm, rows, knobs.made_up_test_rows, MADE_UP_SEED)
+        return speech_task(knobs.norm, data_dir, knobs.unknown_one_in)
 
-    def made_up(self, knobs: SpeechKnobs, rows: int, test_rows: int) -> Task:
+    def synthetic(self, knobs: SpeechKnobs, rows: int, test_rows: int, seed: int) -> Task:
         from dpsgd_torch.tasks.speech.task import made_up_speech_task
 
-        return made_up_speech_task(knobs.norm, rows, test_rows, OTHER_SEED)
+        return made_up_speech_task(knobs.norm, rows, test_rows, seed)
 
-    def architecture(self, knobs: SpeechKnobs, labels: tuple[str, ...]) -> nn.Module:
-        import torch
-
+    def network(self, generator: torch.Generator, outputs: int, norm: str) -> nn.Module:
         from dpsgd_torch.tasks.speech.model import ds_cnn
 
-        return ds_cnn(torch.Generator(), len(labels), knobs.norm)
+        return ds_cnn(generator, outputs, norm)
 
-    def public_inputs(self, knobs: SpeechKnobs) -> Callable[[int], torch.Tensor]:
+    def inputs(self, count: int, seed: int) -> torch.Tensor:
         from dpsgd_torch.tasks.speech.synthetic import synthetic_speech
         from dpsgd_torch.tasks.speech.task import inputs_of
 
-        return lambda count: inputs_of(synthetic_speech(count, PUBLIC_SEED).sound)
-
-    def input_range(self, knobs: SpeechKnobs) -> tuple[float, float]:
-        return self.frontend(knobs).input_range
+        return inputs_of(synthetic_speech(count, seed).sound)
 
     def frontend(self, knobs: SpeechKnobs) -> Frontend:
         from dpsgd_torch.features.sound import KEYWORDS

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpsgd_torch.tasks.base import PresetValues, TaskKind, knob
-from dpsgd_torch.tasks.tiny import MADE_UP_SEED, OTHER_SEED, PUBLIC_SEED, VALUES, TinyKnobs
+from dpsgd_torch.tasks.base import PresetValues, knob
+from dpsgd_torch.tasks.tiny import VALUES, TinyKind, TinyKnobs
 
 if TYPE_CHECKING:
     import torch
@@ -27,14 +26,12 @@ class WakeWordsKnobs(TinyKnobs):
     )
 
 
-class WakeWords(TaskKind):
+class WakeWords(TinyKind):
     """Images with and without a person, or made-up figures."""
 
     name = "wake-words"
     what = "visual wake words"
     knobs = WakeWordsKnobs
-    may_be_synthetic = True
-    not_made_up = ""
     presets = (
         PresetValues(
             "wake-words",
@@ -48,29 +45,24 @@ class WakeWords(TaskKind):
         ),
     )
 
-    def load(self, knobs: WakeWordsKnobs, data_dir: Path | None, partial: str) -> Task:
-        from dpsgd_torch.tasks.wake_words.task import made_up_figures_task, wake_words_task
+    def recorded(self, knobs: WakeWordsKnobs, data_dir: Path) -> Task:
+        from dpsgd_torch.tasks.wake_words.task import wake_words_task
 
-        if data_dir:
-            return wake_words_task(knobs.norm, data_dir, knobs.one_in)
-        rows = knobs.made_up_rows
-        return made_up_figures_task(knobs.norm, rows, knobs.made_up_test_rows, MADE_UP_SEED)
+        return wake_words_task(knobs.norm, data_dir, knobs.one_in)
 
-    def made_up(self, knobs: WakeWordsKnobs, rows: int, test_rows: int) -> Task:
+    def synthetic(self, knobs: WakeWordsKnobs, rows: int, test_rows: int, seed: int) -> Task:
         from dpsgd_torch.tasks.wake_words.task import made_up_figures_task
 
-        return made_up_figures_task(knobs.norm, rows, test_rows, OTHER_SEED)
+        return made_up_figures_task(knobs.norm, rows, test_rows, seed)
 
-    def architecture(self, knobs: WakeWordsKnobs, labels: tuple[str, ...]) -> nn.Module:
-        import torch
-
+    def network(self, generator: torch.Generator, outputs: int, norm: str) -> nn.Module:
         from dpsgd_torch.tasks.wake_words.model import mobilenet
 
-        return mobilenet(torch.Generator(), len(labels), knobs.norm)
+        return mobilenet(generator, outputs, norm)
 
-    def public_inputs(self, knobs: WakeWordsKnobs) -> Callable[[int], torch.Tensor]:
+    def inputs(self, count: int, seed: int) -> torch.Tensor:
         import torch
 
         from dpsgd_torch.tasks.wake_words.synthetic import synthetic_figures
 
-        return lambda count: torch.from_numpy(synthetic_figures(count, PUBLIC_SEED)[0])
+        return torch.from_numpy(synthetic_figures(count, seed)[0])
