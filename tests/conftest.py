@@ -21,8 +21,13 @@ def pytest_addoption(parser):
         "--networks",
         type=int,
         default=200,
-        help="random networks that the long export tests draw, others a quarter; graphs with "
-        "branches six times as many (default: 200)",
+        help="random networks that the long export tests draw, others a quarter (default: 200)",
+    )
+    parser.addoption(
+        "--graphs",
+        type=int,
+        default=300,
+        help="random graphs with branches, in tests/export/test_graph_fuzz.py (default: 300)",
     )
     parser.addoption(
         "--refuse-skips",
