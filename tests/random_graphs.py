@@ -106,13 +106,14 @@ class _Builder:
         return self.add(layer, (outputs,), source)
 
     def window(self, source, most=4, kind="conv"):
-        """Kernel, stride and padding that leave no window without a cell of the picture."""
+        """Kernel, stride and padding; only convolutions may see windows outside the picture."""
         shape = self.shapes[source][:2]
         kernel = tuple(self.whole(1, min(side, most)) for side in shape)
         stride = tuple(int(self.rng.choice([1, 1, 2, 3])) for _ in shape)
         padding = NO_PADS
         if self.chance(0.5):
-            padding = tuple((self.whole(0, k - 1), self.whole(0, k - 1)) for k in kernel)
+            more = 1 if kind == "conv" and self.chance(0.2) else -1
+            padding = tuple((self.whole(0, k + more), self.whole(0, k + more)) for k in kernel)
             if kind == "average" and self.chance(0.7):  # as TensorFlow Lite can say it
                 padding = tuple(map(_same, shape, kernel, stride))
         return Window(kernel, stride, padding)
@@ -230,7 +231,11 @@ class _Builder:
         return self.add(Mul(), self.shapes[source], *read)
 
     def sum(self, source):
-        return self.same(Add(), source, self.like(source, self.shapes[source]))
+        shape = self.shapes[source]
+        if shape[:-1] == (1, 1) and shape[2] ** 2 <= MOST_WEIGHTS and self.chance(0.5):
+            read = [source, self.linear(source, shape[2])]  # a vector beside a picture of one cell
+            return self.add(Add(), shape, *(read if self.chance(0.5) else read[::-1]))
+        return self.same(Add(), source, self.like(source, shape))
 
     def mul(self, source):
         return self.same(Mul(), source, self.like(source, self.shapes[source]))

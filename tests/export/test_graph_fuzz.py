@@ -41,20 +41,12 @@ from dpsgd_torch.export.ranges import ranges
 from dpsgd_torch.export.reference import trace
 from dpsgd_torch.export.to_tflite import to_int8_tflite
 
-BATCH = 30
 FEW = range(16)
 NOT_IN_TFLITE = ("operator = GroupNorm: TensorFlow Lite has no", "operator = AveragePool: padding")
 
 needs_a_compiler = pytest.mark.skipif(
     host_compiler() is None, reason="neither gcc nor ziglang is installed"
 )
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "seeds" in metafunc.fixturenames:
-        count = metafunc.config.getoption("--graphs")
-        batches = [range(first, min(first + BATCH, count)) for first in range(0, count, BATCH)]
-        metafunc.parametrize("seeds", batches, ids=lambda batch: f"{batch[0]}-{batch[-1]}")
 
 
 def programs_of(seeds: range) -> dict[int, Program]:
@@ -71,16 +63,16 @@ def has_tflite(program: Program) -> bool:
     return True
 
 
-def test_not_a_byte_differs_in_tensorflow_lite_micro(seeds):
-    programs = programs_of(seeds)
+def test_not_a_byte_differs_in_tensorflow_lite_micro(graph_seeds):
+    programs = programs_of(graph_seeds)
     said = {seed: program for seed, program in programs.items() if has_tflite(program)}
     assert len(said) >= 0.6 * len(programs)
     assert in_tflm(said) == {}
 
 
 @needs_a_compiler
-def test_not_a_byte_differs_in_c_and_no_sanitizer_stops_it(seeds):
-    assert in_c(programs_of(seeds)) == {}
+def test_not_a_byte_differs_in_c_and_no_sanitizer_stops_it(graph_seeds):
+    assert in_c(programs_of(graph_seeds)) == {}
 
 
 def told(part: Any) -> str:
