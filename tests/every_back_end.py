@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from shared_kernels import shared
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.fold_affine import fold_affine
@@ -53,24 +54,26 @@ def in_tflm(programs: Mapping[int, Program]) -> dict[tuple[str, int], Any]:
     return {key: count for key, count in found.items() if count}
 
 
-def in_c(programs: Mapping[int, Program], sanitize: bool = True) -> dict[tuple[str, int], Any]:
+def in_c(
+    programs: Mapping[int, Program], sanitize: bool = True, share: bool = False
+) -> dict[tuple[str, int], Any]:
     """The same of C alone, all programs in one translation unit; nothing where none compiles.
 
+    ``share``: each kernel once for all of them, not as it is exported.
     What stops the run, as a sanitizer does, is looked for in each program alone, and told.
     """
     compiler = host_compiler()
     if compiler is None:
         return {}
     given = {number: every_byte(program) for number, program in programs.items()}
-    models = [
-        (to_c(program, f"net{number}"), given[number]) for number, program in programs.items()
-    ]
+    sources = [to_c(program, f"net{number}") for number, program in programs.items()]
+    models = list(zip(shared(sources) if share else sources, given.values(), strict=True))
     try:
         outputs = run_many_on_host(models, compiler, sanitize)
     except ExportError as error:
         if len(programs) == 1:
             return {(compiler, number): str(error) for number in programs}
-        alone = (in_c({number: program}, sanitize) for number, program in programs.items())
+        alone = (in_c({number: program}, sanitize, share) for number, program in programs.items())
         return dict(ChainMap(*alone)) or {(compiler, -1): str(error)}
     found = {}
     for (number, program), answers in zip(programs.items(), outputs, strict=True):

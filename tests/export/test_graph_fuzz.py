@@ -1,6 +1,6 @@
 """Random graphs of every kind: numpy, TensorFlow Lite Micro and sanitized C, byte for byte.
 
-300 graphs; 3,000 in five minutes by ``pytest tests/export/test_graph_fuzz.py --graphs 3000``. A
+300 graphs; 3,000 in three minutes by ``pytest tests/export/test_graph_fuzz.py --graphs 3000``. A
 failure tells the seed, of ``random_graph_program(seed)``. Every fourth graph may hold norms, which
 C alone has; averages that are padded as TensorFlow Lite cannot say it are C's alone, too.
 """
@@ -72,7 +72,8 @@ def test_not_a_byte_differs_in_tensorflow_lite_micro(graph_seeds):
 
 @needs_a_compiler
 def test_not_a_byte_differs_in_c_and_no_sanitizer_stops_it(graph_seeds):
-    assert in_c(programs_of(graph_seeds)) == {}
+    """As exported in the first batch; with each kernel once, a third of the time, in the others."""
+    assert in_c(programs_of(graph_seeds), share=graph_seeds[0] > 0) == {}
 
 
 def told(part: Any) -> str:
@@ -232,6 +233,6 @@ def test_a_kernel_that_clamps_one_too_low_is_caught(monkeypatch):
         return source(name).replace("value > high ? high :", "value > high ? high - 1 :")
 
     monkeypatch.setattr(to_c, "source", lower)
-    counts = in_c(programs_of(FEW)).values()
+    counts = in_c(programs_of(FEW), share=True).values()
     assert counts
     assert all(isinstance(count, int) for count in counts)
