@@ -41,7 +41,7 @@ def pytest_configure(config):
         config.pluginmanager.register(skips.Refuser())  # doctests outside this folder too
 
 
-GRAPHS_AT_ONCE = 30
+GRAPHS_AT_ONCE = 100
 
 
 def pytest_generate_tests(metafunc):
