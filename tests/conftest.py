@@ -21,8 +21,13 @@ def pytest_addoption(parser):
         "--networks",
         type=int,
         default=200,
-        help="random networks that the long export tests draw, others a quarter; graphs with "
-        "branches six times as many (default: 200)",
+        help="random networks that the long export tests draw, others a quarter (default: 200)",
+    )
+    parser.addoption(
+        "--graphs",
+        type=int,
+        default=300,
+        help="random graphs with branches, of tests/random_graphs.py (default: 300)",
     )
     parser.addoption(
         "--refuse-skips",
@@ -34,6 +39,18 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--refuse-skips"):
         config.pluginmanager.register(skips.Refuser())  # doctests outside this folder too
+
+
+GRAPHS_AT_ONCE = 100
+
+
+def pytest_generate_tests(metafunc):
+    """``graph_seeds``: of each batch of ``--graphs``."""
+    if "graph_seeds" in metafunc.fixturenames:
+        count = metafunc.config.getoption("--graphs")
+        starts = range(0, count, GRAPHS_AT_ONCE)
+        batches = [range(first, min(first + GRAPHS_AT_ONCE, count)) for first in starts]
+        metafunc.parametrize("graph_seeds", batches, ids=lambda batch: f"{batch[0]}-{batch[-1]}")
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,18 @@
-"""One graph of hand-made layers through every back end: how many bytes differ."""
+"""Graphs through every back end: how many bytes differ from numpy's."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections import ChainMap
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+from shared_kernels import shared
+
+from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.fold_affine import fold_affine
 from dpsgd_torch.export.graph import Graph, evaluate
-from dpsgd_torch.export.host import run_many_on_host
+from dpsgd_torch.export.host import Compiler, run_many_on_host
 from dpsgd_torch.export.program import Program
 from dpsgd_torch.export.quantize import quantize
 from dpsgd_torch.export.ranges import ranges
@@ -31,34 +37,56 @@ def every_byte(program: Program, count: int = 24, seed: int = 0) -> np.ndarray:
     return inputs
 
 
-def differing(*programs: Program, sanitize: bool = True) -> dict[tuple[str, int], int]:
+def differing(*programs: Program, sanitize: bool = True) -> dict[tuple[str, int], Any]:
     """(back end, which program) → bytes, of those where any differs from numpy's."""
+    numbered = dict(enumerate(programs))
+    return in_tflm(numbered) | in_c(numbered, sanitize)
+
+
+def in_tflm(programs: Mapping[int, Program]) -> dict[tuple[str, int], Any]:
+    """The same of TensorFlow Lite Micro alone, by the programs' numbers."""
     found = {}
-    for i, program in enumerate(programs):
+    for number, program in programs.items():
         inputs = every_byte(program)
         norm = run(program, inputs)
         answers = interpret(to_int8_tflite(program), inputs).reshape(norm.shape)
-        found["tflm", i] = int((answers != norm).sum())
-    found |= in_c(*programs, sanitize=sanitize)
+        found["tflm", number] = int((answers != norm).sum())
     return {key: count for key, count in found.items() if count}
 
 
-def in_c(*programs: Program, sanitize: bool = True) -> dict[tuple[str, int], int]:
-    """The same of C alone, all programs in one translation unit; nothing where none compiles."""
-    compiler = "gcc" if has("gcc") else "zig"
-    if compiler == "zig" and not has("ziglang"):
+def in_c(
+    programs: Mapping[int, Program], sanitize: bool = True, share: bool = False
+) -> dict[tuple[str, int], Any]:
+    """The same of C alone, all programs in one translation unit; nothing where none compiles.
+
+    ``share``: each kernel once for all of them, not as it is exported.
+    What stops the run, as a sanitizer does, is looked for in each program alone, and told.
+    """
+    compiler = host_compiler()
+    if compiler is None:
         return {}
-    given = [every_byte(program) for program in programs]
-    models = [
-        (to_c(program, f"net{i}"), inputs)
-        for i, (program, inputs) in enumerate(zip(programs, given, strict=True))
-    ]
-    outputs = run_many_on_host(models, compiler, sanitize)
+    given = {number: every_byte(program) for number, program in programs.items()}
+    sources = [to_c(program, f"net{number}") for number, program in programs.items()]
+    models = list(zip(shared(sources) if share else sources, given.values(), strict=True))
+    try:
+        outputs = run_many_on_host(models, compiler, sanitize)
+    except ExportError as error:
+        if len(programs) == 1:
+            return {(compiler, number): str(error) for number in programs}
+        alone = (in_c({number: program}, sanitize, share) for number, program in programs.items())
+        return dict(ChainMap(*alone)) or {(compiler, -1): str(error)}
     found = {}
-    for i, (program, inputs, answers) in enumerate(zip(programs, given, outputs, strict=True)):
-        norm = run(program, inputs)
-        found[compiler, i] = int((answers.reshape(norm.shape) != norm).sum())
+    for (number, program), answers in zip(programs.items(), outputs, strict=True):
+        norm = run(program, given[number])
+        found[compiler, number] = int((answers.reshape(norm.shape) != norm).sum())
     return {key: count for key, count in found.items() if count}
+
+
+def host_compiler() -> Compiler | None:
+    """gcc, whose sanitizers see most, or the wheel's clang."""
+    if has("gcc"):
+        return "gcc"
+    return "zig" if has("ziglang") else None
 
 
 def furthest(graph: Graph, program: Program, inputs: np.ndarray) -> float:

@@ -91,7 +91,7 @@ def run(
         raise ExportError(f"{what}: no answer within {seconds:g} s") from None
     if done.returncode:
         told = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
-        marks = ("error:", "undefined reference", "will not fit", "overflowed")
+        marks = ("error:", "ERROR:", "undefined reference", "will not fit", "overflowed")
         telling = [line for line in told if any(mark in line for mark in marks)]
         telling = telling or told or ["no message"]
         raise ExportError(f"{what}: exit status {done.returncode}: {telling[0].strip()}")

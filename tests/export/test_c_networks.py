@@ -1,8 +1,6 @@
 """Random networks, through ONNX and the quantizer, in C: not a byte differs from numpy."""
 
 import pytest
-from every_back_end import in_c
-from random_graphs import random_graph_program
 from random_networks import random_network
 
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
@@ -41,11 +39,3 @@ def _differing(seeds, compiler, sanitize):
         for seed, found, wanted in zip(seeds, outputs, expected, strict=True)
         if (found != wanted).any()
     ]
-
-
-def test_not_a_byte_differs_in_graphs_with_branches(networks):
-    """Half as many: each holds several kinds, and compiling them is what takes the time."""
-    count = -(-networks // 2)
-    for first in range(0, count, BATCH):
-        programs = [random_graph_program(seed) for seed in range(first, min(count, first + BATCH))]
-        assert in_c(*programs, sanitize=(first // BATCH) % 4 == 0) == {}

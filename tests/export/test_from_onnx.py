@@ -49,6 +49,23 @@ REFUSED = {
     "auto_pad=SAME is none": model_of(
         node("Conv", ["x", "w"], ["y"], auto_pad="SAME"), w=KERNEL
     ),
+    "kernel of 1 and strides of 3: runtimes disagree": model_of(
+        node("AveragePool", ["x"], ["y"], kernel_shape=[1, 1], strides=[3, 3],
+             auto_pad="SAME_UPPER"), shape=(1, 2, 6, 6),
+    ),
+    "mode=reflect": model_of(
+        node("Pad", ["x", "p"], ["y"], mode="reflect"), p=np.array([0, 0, 1, 1, 0, 0, 1, 1])
+    ),
+    "of 0, pads=[0, 1, 0, 0, 0, 0, 0, 0]; only zeros around an image's sides": model_of(
+        node("Pad", ["x", "p"], ["y"]), p=np.array([0, 1, 0, 0, 0, 0, 0, 0])
+    ),
+    "of 1, pads": model_of(
+        node("Pad", ["x", "p", "one"], ["y"]), p=np.array([0, 0, 1, 0, 0, 0, 0, 0]),
+        one=np.float32(1),
+    ),
+    "of 0, pads=[0, 0, -1, 0, 0, 0, 0, 0]": model_of(
+        node("Pad", ["x", "p"], ["y"]), p=np.array([0, 0, -1, 0, 0, 0, 0, 0])
+    ),
     "ceil_mode=1": model_of(node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], ceil_mode=1)),
     "of shapes (2, 3, 3) and (2, 4, 4)": model_of(
         node("Conv", ["x", "w"], ["a"]), node("Add", ["a", "x"], ["y"]), out="y",

@@ -67,6 +67,23 @@ READ = {
         node("Conv", ["x", "w"], ["a"], auto_pad="SAME_LOWER", strides=[2, 2]),
         shape=IMAGE, features=4 * 9, w=weights(4, 2, 2, 3),
     ),
+    "zeros around an image, which are more than its kernel": flattened(
+        node("Pad", ["x", "pads"], ["p"]), node("Conv", ["p", "w"], ["c"], pads=[0, 1, 2, 3]),
+        node("Pad", ["c", "more", "", "axes"], ["a"]),
+        shape=IMAGE, features=4 * 12 * 10, w=weights(4, 2, 2, 2),
+        pads=np.array([0, 0, 1, 0, 0, 0, 2, 1]), more=np.array([1, 2]), axes=np.array([-2]),
+    ),
+    "zeros around a line": flattened(
+        node("Pad", ["x", "pads", "zero"], ["a"], mode="constant"),
+        shape=LINE, features=3 * 15, pads=np.array([0, 0, 2, 0, 0, 1]), zero=np.float32(0),
+    ),
+    "means over the sides beside vectors": model_of(
+        node("ReduceMean", ["x", "sides"], ["m"], keepdims=0), node("MatMul", ["m", "w"], ["v"]),
+        node("Add", ["v", "m"], ["s"]), node("Mul", ["m", "s"], ["t"]),
+        node("MatMul", ["t", "one"], ["n"]), node("Mul", ["n", "m"], ["u"]),
+        node("MatMul", ["u", "w"], ["y"]),
+        shape=IMAGE, sides=np.array([2, 3]), w=weights(2, 2), one=weights(2, 1),
+    ),
     "dilations of a kernel of one cell": flattened(
         node("Conv", ["x", "w"], ["a"], dilations=[2, 2]),
         shape=IMAGE, features=4 * 30, w=weights(4, 2, 1, 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,16 @@ LEFT_SHIFT = 20
 
 @dataclass(frozen=True)
 class Add(LayerKind):
-    """First + second."""
+    """First + second, of one shape, or (channels,) beside (1, 1, channels)."""
 
     takes_clamp = True
 
     def apply(self, *inputs: Floats) -> Floats:
-        first, second = inputs
+        first, second = one_rank(*inputs)
         return np.asarray(first + second)
 
     def bounds(self, lows: Sequence[Floats], highs: Sequence[Floats]) -> tuple[Floats, Floats]:
-        return lows[0] + lows[1], highs[0] + highs[1]
+        return self.apply(*lows), self.apply(*highs)
 
     def lower(self, asked: Asked) -> int:
         first, second = asked.tensors
@@ -56,6 +56,12 @@ class Add(LayerKind):
         )
 
 
+def one_rank(*inputs: NDArray[Any]) -> list[NDArray[Any]]:
+    """(batch, channels) as (batch, 1, 1, channels) beside (batch, height, width, channels)."""
+    rank = max(x.ndim for x in inputs)
+    return [x.reshape(len(x), *[1] * (rank - x.ndim), *x.shape[1:]) for x in inputs]
+
+
 @dataclass(frozen=True)
 class AddInt8(OperationKind):
     """Each input and their sum scaled by a (multiplier, shift ≤ 0), rounded each time."""
@@ -70,7 +76,8 @@ class AddInt8(OperationKind):
         self, inputs: Sequence[NDArray[np.int64]], sources: Sequence[Tensor], target: Tensor
     ) -> NDArray[np.int64]:
         total = np.zeros((), np.int64)
-        for x, source, how in zip(inputs, sources, (self.first, self.second), strict=True):
+        both = one_rank(*inputs)
+        for x, source, how in zip(both, sources, (self.first, self.second), strict=True):
             total = total + requantize((x - source.zero_point) << LEFT_SHIFT, *how)
         return np.clip(requantize(total, *self.out) + target.zero_point, self.low, self.high)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dpsgd_torch.export.c_text import StepText
 from dpsgd_torch.export.fixed_point import MOST_GAIN, multiplier, requantize
 from dpsgd_torch.export.graph import Floats
+from dpsgd_torch.export.kinds.add import one_rank
 from dpsgd_torch.export.lowering import Asked, LayerKind
 from dpsgd_torch.export.program import OperationKind, Tensor
 
@@ -42,7 +43,7 @@ class Mul(LayerKind):
     takes_clamp = True
 
     def apply(self, *inputs: Floats) -> Floats:
-        first, second = _one_rank(*inputs)
+        first, second = one_rank(*inputs)
         return np.asarray(first * second)
 
     def bounds(self, lows: Sequence[Floats], highs: Sequence[Floats]) -> tuple[Floats, Floats]:
@@ -73,7 +74,7 @@ class MulInt8(OperationKind):
         self, inputs: Sequence[NDArray[np.int64]], sources: Sequence[Tensor], target: Tensor
     ) -> NDArray[np.int64]:
         first, second = (x - t.zero_point for x, t in zip(inputs, sources, strict=True))
-        scaled = requantize(np.multiply(*_one_rank(first, second)), self.multiplier, self.shift)
+        scaled = requantize(np.multiply(*one_rank(first, second)), self.multiplier, self.shift)
         return np.clip(scaled + target.zero_point, self.low, self.high)
 
     def write_c(self, name: str, sources: Sequence[Tensor], target: Tensor) -> StepText:
@@ -98,12 +99,6 @@ class MulInt8(OperationKind):
     @property
     def only_down(self) -> bool:
         return self.shift < 0
-
-
-def _one_rank(*inputs: NDArray[Any]) -> list[NDArray[Any]]:
-    """(batch, channels) as (batch, 1, 1, channels) beside (batch, height, width, channels)."""
-    rank = max(x.ndim for x in inputs)
-    return [x.reshape(len(x), *[1] * (rank - x.ndim), *x.shape[1:]) for x in inputs]
 
 
 def _strides(shape: Shape, wide: Shape) -> tuple[int, int] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 
@@ -10,7 +12,7 @@ from dpsgd_torch.export.kinds.concat import Concat
 from dpsgd_torch.export.kinds.mul import Mul, product_shape
 from dpsgd_torch.export.reading.constants import with_constant
 from dpsgd_torch.export.reading.reader import Attributes, Reader, reads, refuse
-from dpsgd_torch.export.reading.values import Value, memory_shape
+from dpsgd_torch.export.reading.values import Value, memory_shape, natural
 
 
 @reads("Add", "Sub", "Mul", "Div")
@@ -20,27 +22,32 @@ def arithmetic(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> 
             return with_constant(reader, node, place)
     first, second = reader.value(node), reader.value(node, 1)
     told = f"of computed tensors of shapes {first.shape} and {second.shape}"
+    lie = product_shape(reader.shapes[first.tensor], reader.shapes[second.tensor])
     same = first.shape == second.shape and np.array_equal(first.cells, second.cells)
-    same = same and reader.shapes[first.tensor] == reader.shapes[second.tensor]
+    same = same and lie is not None and math.prod(lie) == math.prod(first.shape)
     if node.op_type == "Add":
         if not same:
             refuse(node, f"{told}; only two of one shape, read in one order, are carried further")
-        return reader.append_cell_by_cell(node, Add(), first, second)
+        return reader.append_where(node, Add(), lie or (), first.cells, first, second)
     if node.op_type != "Mul":
         instead = "add what is multiplied by -1" if node.op_type == "Sub" else "multiply instead"
         refuse(node, f"{told}; cannot be carried further: {instead}")
     if same:
-        return reader.append_cell_by_cell(node, Mul(), first, second)
+        return reader.append_where(node, Mul(), lie or (), first.cells, first, second)
     if len(first.shape) == len(second.shape) and first.is_natural and second.is_natural:
         shape = tuple(int(side) for side in np.maximum(first.shape, second.shape))
-        lie = product_shape(reader.shapes[first.tensor], reader.shapes[second.tensor])
-        if lie is not None and lie == memory_shape(shape):
-            return reader.append(node, Mul(), shape, first, second)
+        if lie is not None and _sides(lie) == _sides(memory_shape(shape)):
+            return reader.append_where(node, Mul(), lie, natural(shape), first, second)
     refuse(
         node,
         f"{told}; only two of one shape, read in one order, or one of them with one number a "
         "channel, or one a cell, are carried further",
     )
+
+
+def _sides(shape: tuple[int, ...]) -> list[int]:
+    """Those that say in which order values lie: a mean over an image is (1, 1, channels)."""
+    return [side for side in shape if side > 1]
 
 
 @reads("Concat")

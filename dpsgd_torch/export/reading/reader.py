@@ -18,6 +18,7 @@ from dpsgd_torch.export.reading.values import Value, memory_shape, natural
 Attributes = dict[str, Any]
 
 _RANKS = (2, 3, 4)
+_MOST_INTEGERS = 16
 _LONGEST = 60  # characters of a name in a message
 
 
@@ -76,6 +77,15 @@ class Reader:
                 "model again with a lower learning rate",
             )
         return values
+
+    def integers(self, node: onnx.NodeProto, index: int) -> list[int]:
+        """The node's input, which must be constant, and few whole numbers."""
+        if not self.is_constant(node, index):
+            refuse(node, f"its input {index} must be a constant to be carried")
+        found = np.asarray(self.constants[node.input[index]])
+        if found.dtype.kind not in "iu" or found.size > _MOST_INTEGERS:
+            refuse(node, f"its input {index} must be at most {_MOST_INTEGERS} whole numbers")
+        return [int(number) for number in found.reshape(-1)]
 
     def is_constant(self, node: onnx.NodeProto, index: int) -> bool:
         """Whether it has such an input, and that is a constant."""

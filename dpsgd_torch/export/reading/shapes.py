@@ -38,7 +38,7 @@ def flatten(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Val
 @reads("Reshape")
 def reshape(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     value = reader.value(node)
-    wanted = [int(size) for size in _numbers(reader, node, 1)]
+    wanted = reader.integers(node, 1)
     if not attributes.get("allowzero", 0):
         given = (1, *value.shape)
         copied = zip(wanted, [*given, *wanted[len(given) :]], strict=False)
@@ -52,7 +52,7 @@ def squeeze(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Val
     given = (1, *value.shape)
     axes = list(attributes.get("axes", ()))
     if len(node.input) > 1 and node.input[1]:
-        axes = [int(axis) for axis in _numbers(reader, node, 1)]
+        axes = reader.integers(node, 1)
     if node.op_type == "Unsqueeze":
         wanted = np.expand_dims(np.empty(given, bool), tuple(axes)).shape
     else:
@@ -85,12 +85,3 @@ def _one_example(node: onnx.NodeProto, value: Value, told: str, wanted: tuple[in
             f"{told}, from {(1, *value.shape)}: the first axis must stay the batch of one example",
         )
     return value.moved(value.cells.reshape(wanted[1:]))
-
-
-def _numbers(reader: Reader, node: onnx.NodeProto, index: int) -> list[int]:
-    if not reader.is_constant(node, index):
-        refuse(node, f"its input {index} must be a constant to be carried")
-    found = np.asarray(reader.constants[node.input[index]])
-    if found.dtype.kind not in "iu" or found.size > 16:
-        refuse(node, f"its input {index} must be at most 16 whole numbers")
-    return [int(number) for number in found.reshape(-1)]

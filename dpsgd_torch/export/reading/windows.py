@@ -34,6 +34,30 @@ def conv(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     return reader.append(node, layer, (len(weights), *sides), value)
 
 
+@reads("Pad")
+def pad(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    """Zeros around an image's sides."""
+    mode = attributes.get("mode", b"constant").decode()
+    if mode != "constant":
+        refuse(node, f"mode={mode} cannot be carried further; pad with zeros")
+    value, given = _picture(reader, node), attributes.get("pads", ())
+    fill, axes = float(attributes.get("value", 0.0)), list(range(len(value.shape) + 1))
+    if len(node.input) > 1:
+        given = reader.integers(node, 1)
+    if len(node.input) > 2 and node.input[2]:
+        fill = float(reader.constant(node, 2).reshape(()))
+    if len(node.input) > 3 and node.input[3]:
+        axes = [axis % (len(value.shape) + 1) for axis in reader.integers(node, 3)]
+    both = {axis: (given[i], given[len(axes) + i]) for i, axis in enumerate(axes)}
+    pads = [both.get(axis, (0, 0)) for axis in range(len(value.shape) + 1)]
+    if fill or min(map(min, pads)) < 0 or any(map(any, pads[:2])) or len(given) != 2 * len(axes):
+        refuse(node, f"of {fill:g}, pads={list(given)}; only zeros around an image's sides can be "
+                     "carried")  # fmt: skip
+    (rows, columns) = pads[2:] if len(pads) == 4 else ((0, 0), pads[2])
+    sides = [size + sum(each) for size, each in zip(value.shape[1:], pads[2:], strict=True)]
+    return reader.append(node, Padding((rows, columns)), (value.shape[0], *sides), value)
+
+
 @reads("MaxPool", "AveragePool")
 def pool(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     only(node, attributes, ceil_mode=0, storage_order=0)
@@ -119,7 +143,14 @@ def _pads(
         refuse(node, f"auto_pad={auto} is none that ONNX has")
     found = []
     for size, k, s in zip(given, kernel, stride, strict=True):
-        total = max((-(-size // s) - 1) * s + k - size, 0)
+        total = (-(-size // s) - 1) * s + k - size
+        if total < 0 and node.op_type != "Conv":
+            refuse(
+                node,
+                f"auto_pad={auto} of a kernel of {k} and strides of {s}: runtimes disagree on "
+                "where it begins; write pads",
+            )
+        total = max(total, 0)
         less, more = total // 2, total - total // 2
         found.append((less, more) if auto == "SAME_UPPER" else (more, less))
     return tuple(found)
