@@ -38,7 +38,7 @@ def flatten(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Val
 @reads("Reshape")
 def reshape(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     value = reader.value(node)
-    wanted = [int(size) for size in _numbers(reader, node, 1)]
+    wanted = [int(size) for size in numbers(reader, node, 1)]
     if not attributes.get("allowzero", 0):
         given = (1, *value.shape)
         copied = zip(wanted, [*given, *wanted[len(given) :]], strict=False)
@@ -52,7 +52,7 @@ def squeeze(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Val
     given = (1, *value.shape)
     axes = list(attributes.get("axes", ()))
     if len(node.input) > 1 and node.input[1]:
-        axes = [int(axis) for axis in _numbers(reader, node, 1)]
+        axes = [int(axis) for axis in numbers(reader, node, 1)]
     if node.op_type == "Unsqueeze":
         wanted = np.expand_dims(np.empty(given, bool), tuple(axes)).shape
     else:
@@ -66,7 +66,15 @@ def transpose(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> V
     value = reader.value(node)
     order = list(attributes.get("perm", range(len(value.shape), -1, -1)))
     if sorted(order) != list(range(len(value.shape) + 1)) or order[0] != 0:
-        refuse(node, f"perm={shown(order)} cannot be carried further; the batch must stay first")
+        sides = "; ".join(
+            f"{side} is divided by {', '.join(str(d) for d in range(1, side + 1) if side % d == 0)}"
+            for side in dict.fromkeys(value.shape[1:])
+        )
+        refuse(
+            node,
+            f"perm={shown(order)} cannot be carried further; the batch must stay first, which it "
+            f"does not in an adaptive pool to sides that do not divide those of its input: {sides}",
+        )
     return value.moved(value.cells.transpose([axis - 1 for axis in order[1:]]))
 
 
@@ -87,7 +95,8 @@ def _one_example(node: onnx.NodeProto, value: Value, told: str, wanted: tuple[in
     return value.moved(value.cells.reshape(wanted[1:]))
 
 
-def _numbers(reader: Reader, node: onnx.NodeProto, index: int) -> list[int]:
+def numbers(reader: Reader, node: onnx.NodeProto, index: int) -> list[int]:
+    """A short constant of whole numbers."""
     if not reader.is_constant(node, index):
         refuse(node, f"its input {index} must be a constant to be carried")
     found = np.asarray(reader.constants[node.input[index]])
