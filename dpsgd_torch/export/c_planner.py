@@ -94,24 +94,29 @@ def place(
     operations: Sequence[Operation],
     scratch: Sequence[int],
     sources: Sequence[tuple[int, ...]] | None = None,
+    read: Sequence[tuple[int, ...]] | None = None,
 ) -> Arena:
     """The smallest arrangement that was found, the same for the same graph.
 
     ``scratch``: bytes each operation needs beside its tensors. ``sources``: which tensors each
-    reads; None: a chain. The first and the last tensor are the caller's.
+    reads; None: a chain. ``read``: the same where a tensor has the bytes of another; it gets no
+    place. The first and the last tensor are the caller's.
     """
     sources = sources or [(index,) for index in range(len(operations))]
-    last_read = {source: step for step, reads in enumerate(sources) for source in reads}
+    read = read or sources
+    last_read = {source: step for step, reads in enumerate(read) for source in reads}
     inner = range(1, len(operations))
-    items = [_Item(aligned(tensors[t].size), t - 1, last_read.get(t, t - 1)) for t in inner]
+    aside = {source for reads in sources for source in reads} - last_read.keys()
+    sizes = [0 if t in aside else aligned(tensor.size) for t, tensor in enumerate(tensors)]
+    items = [_Item(sizes[t], t - 1, last_read.get(t, t - 1)) for t in inner]
     over: dict[tuple[int, int], int] = {}
     alone: dict[tuple[int, int], int] = {}
     for target in inner:
-        reads = sources[target - 1]
+        reads = read[target - 1]
         for which, source in enumerate(reads):
             if source == 0 or last_read[source] > target - 1 or reads.count(source) > 1:
                 continue
-            given = [tensors[each] for each in reads]
+            given = [tensors[each] for each in sources[target - 1]]
             more, just = _leads(operations[target - 1], which, given, tensors[target])
             if more is not None:
                 over[target - 1, source - 1] = aligned(more)
@@ -122,7 +127,11 @@ def place(
     offsets = _search(_Problem(items, over, alone))
     places = dict(zip(busy, offsets[len(inner) :], strict=True))
     return Arena(
-        (None, *offsets[: len(inner)], *([None] if operations else [])),
+        (
+            None,
+            *(None if t in aside else at for t, at in enumerate(offsets[: len(inner)], start=1)),
+            *([None] if operations else []),
+        ),
         tuple(places.get(step, 0) for step in range(len(operations))),
         max((at + item.size for at, item in zip(offsets, items, strict=True)), default=0),
     )

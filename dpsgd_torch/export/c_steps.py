@@ -124,7 +124,8 @@ def _conv(name: str, conv: Conv2D, source: Tensor, target: Tensor) -> StepText:
     line = width * depth
     flat = conv.weights.reshape(outputs, -1)
     padded = conv.window.padding != ((0, 0), (0, 0))
-    direct = conv.groups == 1 and not padded and line % 4 == 0 and exact(flat)
+    dilated = conv.window.dilation != (1, 1)
+    direct = conv.groups == 1 and not (padded or dilated) and line % 4 == 0 and exact(flat)
     if direct and (line >= DIRECT_ROW or height == 1):
         rows = Rows(1, height, line // 4, line // 4, source.shape[1] * depth)
         words = _words(name, flat, rows, [row * line for row in range(height)])
@@ -149,12 +150,14 @@ def _conv(name: str, conv: Conv2D, source: Tensor, target: Tensor) -> StepText:
             _layer(name, rows, each, conv.requantization, target, part_name, group * each)
         )
     table = f"static const model_layer {name}[{conv.groups}] = {{\n" + ",\n".join(layers) + "};"
+    kernel = "conv_dilated" if dilated else "conv_patch"
+    apart = f"{_list(conv.window.dilation)}, " if dilated else ""
     call = (
-        f"model_conv_patch(&{name}_window, {name}, {conv.groups}, {source.zero_point}, "
+        f"model_{kernel}(&{name}_window, {name}, {conv.groups}, {apart}{source.zero_point}, "
         "{input}, {scratch}, {output});"
     )
     return StepText(
-        ("window", "lanes", "channel", "channels", "copy", "fill", "conv_patch"),
+        ("window", "lanes", "channel", "channels", "copy", "fill", kernel),
         call,
         (*words_of, constants, window, table),
         height * line + 3,
@@ -168,9 +171,13 @@ def _depthwise(name: str, conv: Conv2D, source: Tensor, target: Tensor) -> StepT
     how = conv.requantization
     each = outputs // source.shape[2]
     numbers = (source.zero_point, target.zero_point, how.low, how.high)
-    in_fours = each == 1 and outputs >= QUAD
+    dilated = conv.window.dilation != (1, 1)
+    in_fours = each == 1 and outputs >= QUAD and not dilated
     kernel, kind = ("depthwise_quads", "quads") if in_fours else ("depthwise", "depthwise")
     told = _list(numbers if in_fours else (each, *numbers))
+    if dilated:
+        kernel, kind = "depthwise_dilated", "dilated"
+        told = _list((each, *conv.window.dilation, *numbers))
     constants = (
         array("int8_t", f"{name}_weights", weights),
         _channels(name, conv.bias, how),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsgd_torch.errors import ExportError
-from dpsgd_torch.export.compiler import to_channels_last
+from dpsgd_torch.export.compiler import in_memory
 from dpsgd_torch.export.emulate import available_boards, missing_tools, run_on
 from dpsgd_torch.export.host import COMPILERS, run_on_host
 from dpsgd_torch.export.program import Int8, Program
@@ -50,7 +50,7 @@ def compare(
         sources: C to check in place of what ``to_c`` makes of the program.
         floats: who gave these answers.
     """
-    quantized = program.quantize(to_channels_last(inputs))
+    quantized = program.quantize(in_memory(inputs, program))
     norm = run(program, quantized).reshape(len(inputs), -1)
     scale, zero = program.output.scale, program.output.zero_point
     off = np.abs(scale * (norm.astype(np.float64) - zero) - expected)

@@ -8,11 +8,11 @@ import onnx
 from numpy.typing import NDArray
 
 from dpsgd_torch.export.calibration.passes import PLAIN, Calibration
-from dpsgd_torch.export.from_onnx import from_onnx, to_channels_last
+from dpsgd_torch.export.from_onnx import from_onnx, in_memory, to_channels_last
 from dpsgd_torch.export.program import Program
 from dpsgd_torch.export.quantize import quantize
 
-__all__ = ["compile_model", "to_channels_last"]
+__all__ = ["compile_model", "in_memory", "to_channels_last"]
 
 
 def compile_model(
@@ -36,6 +36,7 @@ def compile_model(
     Raises:
         ExportError: something in the model that cannot be carried, by name.
     """
-    seen = None if public_inputs is None else to_channels_last(public_inputs)
-    graph, ranges = calibration(from_onnx(model), input_range, seen)
+    graph = from_onnx(model)
+    seen = None if public_inputs is None else in_memory(public_inputs, graph)
+    graph, ranges = calibration(graph, input_range, seen)
     return quantize(graph, ranges, labels)

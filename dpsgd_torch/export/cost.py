@@ -170,7 +170,7 @@ def describe(operation: Operation) -> tuple[str, str]:
 
 def blocks_of(program: Program, arena: Arena) -> tuple[Block, ...]:
     """Tensors and scratch in the order in which they are made."""
-    last = {source: step for step, reads in enumerate(program.sources) for source in reads}
+    last = {source: step for step, reads in enumerate(program.read) for source in reads}
     found = [
         Block(
             describe(program.steps[t - 1].operation)[0], at, tensor.size, t - 1, last.get(t, t - 1)

@@ -5,7 +5,6 @@ Tried on 250 modules and settings of torch 2.13.0 against onnxruntime 1.32.0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.dropped_calls import leaves_out
 
 _AVERAGE_POOLS = (nn.AvgPool2d, nn.AvgPool3d)  # AvgPool1d has no divisor
 _POOLS = (nn.AvgPool1d, *_AVERAGE_POOLS, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
@@ -87,13 +87,8 @@ def _over_batch(dim: int | None, dimensions: int) -> bool:
 
 
 def _leaves_out(pool: Any, given: torch.Tensor) -> bool:
-    """Whether a window, rounded up to, would begin past the input and the padding before it."""
     count = 1 if isinstance(pool, (nn.AvgPool1d, nn.MaxPool1d)) else 2
     count = 3 if isinstance(pool, (nn.AvgPool3d, nn.MaxPool3d)) else count
     asked = (pool.kernel_size, pool.stride, pool.padding, getattr(pool, "dilation", 1))
     each = [value if isinstance(value, tuple) else (value,) * count for value in asked]
-    return any(
-        math.ceil((size + 2 * padding - dilation * (kernel - 1) - 1) / stride) * stride
-        >= size + padding
-        for size, kernel, stride, padding, dilation in zip(given.shape[-count:], *each, strict=True)
-    )
+    return leaves_out(given.shape[-count:], *each)

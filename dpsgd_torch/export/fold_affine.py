@@ -45,15 +45,15 @@ def _fold(graph: Graph, index: int) -> Graph:
     makes = graph.layers[source - 1] if source else None
     if graph.readers(source) == (index,) and (not last or source == index):
         if isinstance(makes, Weighted) and len(makes.bias) == affine.factor.size:
-            return _without(_with(graph, source - 1, after(makes, affine)), index)
+            return without(_with(graph, source - 1, after(makes, affine)), index)
         if isinstance(makes, Affine):
             factor = makes.factor * affine.factor
             both = Affine(factor, makes.offset * affine.factor + affine.offset)
-            return _without(_with(graph, source - 1, both), index)
+            return without(_with(graph, source - 1, both), index)
     readers = graph.readers(index + 1)
     reader = graph.layers[readers[0]] if len(readers) == 1 else None
     if isinstance(reader, Weighted) and not (_pads(reader) and affine.offset.any()):
-        return _without(_with(graph, readers[0], before(affine, reader)), index)
+        return without(_with(graph, readers[0], before(affine, reader)), index)
     return _with(graph, index, _alone(affine, graph.shapes[index + 1], graph.names[index:]))
 
 
@@ -113,8 +113,8 @@ def _with(graph: Graph, index: int, layer: Layer) -> Graph:
     return replace(graph, layers=(*graph.layers[:index], layer, *graph.layers[index + 1 :]))
 
 
-def _without(graph: Graph, index: int) -> Graph:
-    """Those that read what the layer makes read what it reads."""
+def without(graph: Graph, index: int) -> Graph:
+    """Without layer ``index``: those that read what it makes read what it reads."""
     (source,) = graph.sources[index]
 
     def place(tensor: int) -> int:
@@ -125,9 +125,10 @@ def _without(graph: Graph, index: int) -> Graph:
         return (*parts[:at], *parts[at + 1 :])
 
     inputs = tuple(tuple(map(place, reads)) for reads in left(graph.sources, index))
-    return Graph(
-        left(graph.layers, index),
-        left(graph.shapes, index + 1),
-        inputs,
-        left(graph.names, index),
+    return replace(
+        graph,
+        layers=left(graph.layers, index),
+        shapes=left(graph.shapes, index + 1),
+        inputs=inputs,
+        names=left(graph.names, index),
     )

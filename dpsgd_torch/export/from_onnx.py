@@ -4,26 +4,51 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from dpsgd_torch.errors import ExportError, told
 from dpsgd_torch.export.fold_affine import fold_affine
 from dpsgd_torch.export.graph import Graph
-from dpsgd_torch.export.reading import activations, joins, linear, means, norms, shapes, windows
+from dpsgd_torch.export.program import Program
+from dpsgd_torch.export.reading import (
+    activations,
+    curves,
+    joins,
+    linear,
+    means,
+    moves,
+    norms,
+    order,
+    shapes,
+    transposed,
+    windows,
+)
 from dpsgd_torch.export.reading.folding import folded
 from dpsgd_torch.export.reading.instead import instead_of
 from dpsgd_torch.export.reading.reader import READERS, Reader, called, refuse
+from dpsgd_torch.export.reading.tidy import tidied
 from dpsgd_torch.export.reading.values import channels_last as to_channels_last
 
-__all__ = ["from_onnx", "to_channels_last"]
+__all__ = ["from_onnx", "in_memory", "to_channels_last"]
 
-FAMILIES = (activations, joins, linear, means, norms, shapes, windows)
+FAMILIES = (activations, joins, linear, means, moves, norms, shapes, transposed, windows)
 """The modules whose readers are registered by being imported."""
 
 _NO_ONNX = (
     ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError
 )  # fmt: skip
+
+
+def in_memory(inputs: NDArray[Any], of: Graph | Program) -> NDArray[Any]:
+    """Inputs in ONNX's layout, (batch, …), in that of a graph or program."""
+    if not of.as_given:
+        return to_channels_last(inputs)
+    shape = of.shapes[0] if isinstance(of, Graph) else of.input.shape
+    return np.ascontiguousarray(inputs).reshape(-1, *shape)
 
 
 def from_onnx(model: onnx.ModelProto) -> Graph:
@@ -41,13 +66,23 @@ def from_onnx(model: onnx.ModelProto) -> Graph:
     for node in model.graph.node:
         with _as_refusal(called(node)):
             _read(reader, node)
-    return fold_affine(reader.finish())
+    if reader.end in reader.pending:
+        curves.settled(reader, reader.end)
+    if reader.end in reader.values and model.graph.node:
+        order.last(reader, model.graph.node[-1])
+    return fold_affine(tidied(reader.finish()))
 
 
 def _read(reader: Reader, node: onnx.NodeProto) -> None:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     if folded(reader, node, attributes):
         return
+    if curves.drawn(reader, node, attributes):
+        return
+    for name in node.input:
+        if name in reader.pending:
+            curves.settled(reader, name)
+    curves.noted(reader, node)
     taken = norms.scaled(reader, node)
     if taken is not None:
         reader.values[node.output[0]] = taken

@@ -70,6 +70,11 @@ class FloatKind(ABC):
     """Whether all its inputs must have its output's scale and zero point."""
 
     @property
+    def keeps_grid(self) -> bool:
+        """Whether its output has its input's scale and zero point, whatever the range."""
+        return self.clamp is not None
+
+    @property
     def clamp(self) -> Clamp | None:
         """(low, high), if clamping is all that it does: what reads it alone can be taken along."""
         return None
@@ -96,13 +101,15 @@ class Graph:
 
     Tensor 0 is the model's input and tensor i + 1 what layer i makes; the last is the output.
     ``shapes``: of one example of each tensor. ``inputs``: which tensors each layer reads; none
-    given: a chain. ``names``: of the ONNX nodes, for messages.
+    given: a chain. ``names``: of the ONNX nodes, for messages. ``as_given``: whether an input lies
+    in memory row by row as it is given, not channels last.
     """
 
     layers: tuple[Layer, ...]
     shapes: tuple[tuple[int, ...], ...]
     inputs: tuple[tuple[int, ...], ...] = ()
     names: tuple[str, ...] = ()
+    as_given: bool = False
 
     @property
     def sources(self) -> tuple[tuple[int, ...], ...]:
@@ -176,7 +183,8 @@ def cells(x: NDArray[Any], window: Window, fill: float) -> NDArray[Any]:
     if any(map(any, window.padding)):
         x = np.pad(x, ((0, 0), *window.padding, (0, 0)), constant_values=fill)
     down, across = window.stride
-    return sliding_window_view(x, window.kernel, axis=(1, 2))[:, ::down, ::across]
+    found = sliding_window_view(x, window.reach, axis=(1, 2))[:, ::down, ::across]
+    return found[..., :: window.dilation[0], :: window.dilation[1]]
 
 
 def convolve(x: Floats, weights: Floats, window: Window, groups: int) -> Floats:

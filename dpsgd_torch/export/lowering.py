@@ -55,7 +55,8 @@ class Lowering:
 
     def program(self, labels: tuple[str, ...]) -> Program:
         """What has been added, where the graph's output must be the last tensor made."""
-        return Program(self.tensors[0], tuple(self.steps), labels=labels)
+        steps = tuple(self.steps)
+        return Program(self.tensors[0], steps, labels=labels, as_given=self.graph.as_given)
 
     def tensor(self, index: int, least: float = 1e-30) -> Tensor:
         """Scale and zero point that map [low, high], which holds zero, to −128 … 127.
@@ -167,8 +168,8 @@ def agreed(after: Tensor, table: Callable[[Tensor, Real], Int8]) -> Tensor:
 def _scaled_as(graph: Graph) -> dict[int, int]:
     """What a layer that wants one grid reads alone, by what that layer makes.
 
-    And what a maximum, a clamp or a padding alone reads on the way there: they keep the grid, and
-    cutting a value to the range behind them before or after them is the same.
+    And what a maximum, a clamp, a padding or a copy alone reads on the way there: they keep the
+    grid, and cutting a value to the range behind them before or after them is the same.
     """
     found: dict[int, int] = {}
     for index in reversed(range(len(graph.layers))):
@@ -188,4 +189,6 @@ def _scaled_as(graph: Graph) -> dict[int, int]:
 def _keeps_grid(layer: Layer) -> bool:
     if isinstance(layer, Pooling):
         return layer.kind == "max"
+    if isinstance(layer, FloatKind):
+        return layer.keeps_grid
     return isinstance(layer, Padding) or clamp_of(layer) is not None

@@ -13,6 +13,7 @@ from torch import nn
 from dpsgd_torch.errors import ExportError, told
 from dpsgd_torch.export.declared import Declared
 from dpsgd_torch.export.dropped import refuse_dropped
+from dpsgd_torch.export.dropped_calls import refuse_dropped_calls
 from dpsgd_torch.export.to_onnx import refuse_difference, to_onnx
 from dpsgd_torch.quantization import plain_of
 
@@ -48,6 +49,7 @@ def module_graph(
             "lower learning rate"
         )
     refuse_dropped(evaluated, inputs[:2])
+    refuse_dropped_calls(evaluated, inputs[:2])
     graph = to_onnx(evaluated, declared.input_shape, provenance)
     declared.refuse_other_outputs(math.prod(answer.shape[1:]))
     return evaluated, graph, refuse_difference(graph, evaluated, inputs[:_COMPARED])

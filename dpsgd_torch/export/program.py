@@ -110,6 +110,9 @@ class Pad:
 class OperationKind(ABC):
     """One integer operation with all its back ends; one file a kind, in ``kinds/``."""
 
+    same_bytes = False
+    """Whether its output is its input, byte for byte, in another shape."""
+
     @property
     def constant_bytes(self) -> int:
         """What its constants take in flash, about."""
@@ -165,6 +168,8 @@ class Program:
     steps: tuple[Step, ...]
     provenance: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    as_given: bool = False
+    """Whether an input lies row by row as the float model takes it, not channels last."""
 
     @property
     def output(self) -> Tensor:
@@ -179,6 +184,21 @@ class Program:
     def sources(self) -> tuple[tuple[int, ...], ...]:
         """Which tensors each step reads."""
         return tuple(step.inputs or (index,) for index, step in enumerate(self.steps))
+
+    @property
+    def read(self) -> tuple[tuple[int, ...], ...]:
+        """``sources``, but a tensor with the very bytes of another is that other."""
+        place = list(range(len(self.steps) + 1))
+        for index, (step, sources) in enumerate(zip(self.steps, self.sources, strict=True)):
+            if isinstance(step.operation, OperationKind) and step.operation.same_bytes:
+                place[index + 1] = place[sources[0]]
+        return tuple(tuple(place[source] for source in sources) for sources in self.sources)
+
+    def is_nothing(self, index: int) -> bool:
+        """Whether a step leaves the bytes where they are."""
+        operation = self.steps[index].operation
+        seen_through = isinstance(operation, OperationKind) and operation.same_bytes
+        return seen_through and index + 1 < len(self.steps)
 
     def quantize(self, inputs: NDArray[Any]) -> Int8:
         """Reals (batch, …) → int8 as a runtime does it: round half away from zero, clamp."""

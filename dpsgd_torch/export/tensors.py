@@ -35,3 +35,11 @@ class Window:
     kernel: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    dilation: tuple[int, int] = (1, 1)
+    """How far apart a convolution's cells lie."""
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """From the first of its cells to the last, both included."""
+        down, across = ((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        return down, across

@@ -61,6 +61,7 @@ class Writer:
             return
         padding = self._padding(window, pad or {}, bias.dtype == np.int32)
         fields = {"padding": padding, "strideH": window.stride[0], "strideW": window.stride[1],
+                  "dilationHFactor": window.dilation[0], "dilationWFactor": window.dilation[1],
                   "fusedActivationFunction": fused}  # fmt: skip
         inputs = [self.source, *constants]
         if depthwise:
@@ -122,7 +123,7 @@ class Writer:
 
 def _is_same(window: Window, shape: tuple[int, ...]) -> bool:
     for size, k, stride, given in zip(
-        shape, window.kernel, window.stride, window.padding, strict=False
+        shape, window.reach, window.stride, window.padding, strict=False
     ):
         total = max((-(-size // stride) - 1) * stride + k - size, 0)
         if given != (total // 2, total - total // 2):

@@ -30,7 +30,9 @@ KERNELS = (
     "channels",
     "conv",
     "conv_patch",
+    "conv_dilated",
     "depthwise",
+    "depthwise_dilated",
     "depthwise_quads",
     "max_pool",
     "average_pool",
@@ -44,6 +46,7 @@ KERNELS = (
     "join",
     "mul",
     "group_norm",
+    "pick",
 )
 """In the order of their definition."""
 
@@ -93,15 +96,17 @@ def scratch_of(program: Program) -> list[int]:
 def _place(program: Program, steps: list[StepText]) -> Arena:
     operations = [step.operation for step in program.steps]
     scratch = [step.scratch for step in steps]
-    return place(program.tensors, operations, scratch, program.sources)
+    return place(program.tensors, operations, scratch, program.sources, program.read)
 
 
 def _steps(program: Program) -> list[StepText]:
     tensors = program.tensors
     return [
         write(f"model_layer{i}", step.operation, [tensors[source] for source in sources],
-              step.output, callers_input=0 in sources)
-        for i, (step, sources) in enumerate(zip(program.steps, program.sources, strict=True))
+              step.output, callers_input=0 in read)
+        if not program.is_nothing(i) else StepText((), "")
+        for i, (step, sources, read)
+        in enumerate(zip(program.steps, program.sources, program.read, strict=True))
     ]  # fmt: skip
 
 
@@ -154,7 +159,7 @@ def _invoke(program: Program, steps: list[StepText], arena: Arena, marked: bool)
     for index, step in enumerate(steps):
         target_at = arena.tensors[index + 1]
         places = ["input" if source == 0 else f"arena + {arena.tensors[source]}"
-                  for source in program.sources[index]]  # fmt: skip
+                  for source in program.read[index]]  # fmt: skip
         call = step.call.format(
             input=places[0],
             output="output" if target_at is None else f"arena + {target_at}",
@@ -163,7 +168,7 @@ def _invoke(program: Program, steps: list[StepText], arena: Arena, marked: bool)
         )
         shape = " x ".join(map(str, program.tensors[index + 1].shape))
         lines += [_mark(index)] if marked else []
-        lines.append(f"    {call} /* {shape} */")
+        lines += [f"    {call} /* {shape} */"] if call else []
     lines += [_mark(len(steps))] if marked else []
     return "\n".join([*lines, "}"])
 

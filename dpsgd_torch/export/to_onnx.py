@@ -60,10 +60,17 @@ def to_onnx(
     except (ImportError, torch.onnx.OnnxExporterError, onnx.checker.ValidationError) as error:
         raise ExportError(
             f"model = {type(model).__name__}: cannot be written as ONNX "
-            f"({told(error)}); pip install 'dpsgd_torch[export]', or use layers "
+            f"({told(_cause(error))}); pip install 'dpsgd_torch[export]', or use layers "
             "that torch.onnx knows"
         ) from error
     return written
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What torch's exporter wraps in advice of its own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @contextlib.contextmanager

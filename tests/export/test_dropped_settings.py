@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export import export_model
 from dpsgd_torch.export.dropped import refuse_dropped
+from dpsgd_torch.export.dropped_calls import refuse_dropped_calls
 from dpsgd_torch.export.to_onnx import answers, to_onnx
 
 
@@ -110,3 +112,42 @@ def test_windows_left_out_are_those_that_torch_leaves_out(pool):
                 else:
                     with pytest.raises(ExportError, match="ceil_mode"):
                         refuse_dropped(layer, inputs)
+
+
+CALLS = {
+    "a divisor": (lambda x: F.avg_pool2d(x, 2, divisor_override=3), "F.avg_pool2d", "divisor"),
+    "a divisor in its place": (
+        lambda x: F.avg_pool2d(x, 2, 2, 0, False, True, 5), "F.avg_pool2d", "divisor_override = 5"),
+    "a window in the padding": (
+        lambda x: F.avg_pool2d(x, 3, 3, 1, True), "F.avg_pool2d", "ceil_mode leaves out"),
+    "a maximum's": (
+        lambda x: F.max_pool2d(x, 3, padding=1, ceil_mode=True), "F.max_pool2d", "ceil_mode"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_cannot_be_written_is_refused_by_function_and_line(tmp_path, name):
+    function, called, words = CALLS[name]
+
+    class Calls(nn.Module):
+        def forward(self, inputs):
+            return function(inputs)
+
+    with pytest.raises(ExportError) as refusal:
+        export_model(Calls(), input_shape=(3, 8, 8), input_range=(0, 1), out=tmp_path / "out")
+    assert str(refusal.value).startswith(f"{called} (test_dropped_settings.py, line ")
+    assert words in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_calls_that_are_written_as_they_compute_are_taken():
+    class Calls(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x):
+            x = F.max_pool2d(x, 2, ceil_mode=True) + F.avg_pool2d(x, 2, 2, 0, True)
+            return x * torch.softmax(self.mix, 0)[0]
+
+    refuse_dropped_calls(Calls(), torch.rand(2, 3, 7, 7))

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from dpsgd_torch.export.graph import Activation
+from dpsgd_torch.export.kinds.add import Add
 from dpsgd_torch.export.kinds.clip import Clip
 from dpsgd_torch.export.kinds.hard_swish import HardSwish
 from dpsgd_torch.export.kinds.leaky_relu import MOST_SLOPE, LeakyRelu
@@ -55,10 +56,35 @@ def end(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
 
 @reads("LeakyRelu")
 def leaky_relu(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
-    slope = float(attributes.get("alpha", 0.01))
+    return _leaky(reader, node, float(attributes.get("alpha", 0.01)), reader.value(node))
+
+
+def _leaky(reader: Reader, node: onnx.NodeProto, slope: float, value: Value) -> Value:
     if not 0 <= slope <= MOST_SLOPE:
         refuse(node, f"alpha = {slope}: must lie between 0 and {MOST_SLOPE:g} to be carried")
-    return reader.append_cell_by_cell(node, LeakyRelu(slope), reader.value(node))
+    return reader.append_cell_by_cell(node, LeakyRelu(slope), value)
+
+
+@reads("PRelu")
+def prelu(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    """One slope for all is a leaky ReLU; slopes by channel: max(x, 0) and slope × min(x, 0)."""
+    slopes, value = reader.constant(node, 1), reader.value(node)
+    if slopes.size == 1 or (slopes == slopes.flat[0]).all():
+        return _leaky(reader, node, float(slopes.flat[0]), value)
+    above = reader.append_cell_by_cell(node, Clip(0.0, math.inf), value)
+    below = reader.append_cell_by_cell(node, Clip(-math.inf, 0.0), value)
+    none = np.array(0.0)
+    below = affine(reader, node, below, slopes.astype(np.float64), none)
+    return reader.append_cell_by_cell(node, Add(), above, below)
+
+
+@reads("LogSoftmax")
+def log_softmax(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
+    refuse(
+        node,
+        "has no integers; end with what it reads, whose largest output is the same, and let the "
+        "loss take the logarithm in training",
+    )
 
 
 @reads("HardSwish")

@@ -1,18 +1,18 @@
 """What to write in place of operators that TensorFlow Lite Micro has no integer kernel for."""
 
 INSTEAD = {
-    **dict.fromkeys(("Elu", "Selu", "Celu", "PRelu", "ThresholdedRelu"), "LeakyRelu"),
-    **dict.fromkeys(("Gelu", "Mish", "Softplus", "Softsign", "Swish"), "HardSwish"),
-    **dict.fromkeys(("ReduceSum", "ReduceL2", "ReduceMin"), "ReduceMean or ReduceMax"),
-    "LogSoftmax": "Softmax",
-    "Pow": "Mul of a tensor with itself",
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceMin", "ReduceProd"), "ReduceMean or ReduceMax"),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), "Conv1d of some dilations, which sees as many steps,"),
+    "Attention": "Conv1d or Mul by a Sigmoid of ReduceMean",
+    "Einsum": "Reshape, Transpose and MatMul by a constant",
+    "Swish": "HardSwish",
 }
 
 
 def instead_of(operator: str) -> str:
     """For a message, after what is said of the operator.
 
-    >>> instead_of("Gelu")
+    >>> instead_of("Swish")
     '; train with HardSwish in its place'
     """
     return f"; train with {INSTEAD[operator]} in its place" if operator in INSTEAD else ""

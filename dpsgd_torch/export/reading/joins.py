@@ -10,7 +10,8 @@ import onnx
 from dpsgd_torch.export.kinds.add import Add
 from dpsgd_torch.export.kinds.concat import Concat
 from dpsgd_torch.export.kinds.mul import Mul, product_shape
-from dpsgd_torch.export.reading.constants import with_constant
+from dpsgd_torch.export.reading.constants import affine, with_constant
+from dpsgd_torch.export.reading.order import image, laid
 from dpsgd_torch.export.reading.reader import Attributes, Reader, reads, refuse
 from dpsgd_torch.export.reading.values import Value, memory_shape, natural
 
@@ -21,20 +22,27 @@ def arithmetic(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> 
         if reader.is_constant(node, place):
             return with_constant(reader, node, place)
     first, second = reader.value(node), reader.value(node, 1)
+    if node.op_type == "Sub":
+        second = affine(reader, node, second, np.array(-1.0), np.array(0.0))
+    if first.shape == second.shape:
+        memory = reader.shapes[first.tensor]
+        second = laid(reader, node, second, memory, first.cells, held=first)
     told = f"of computed tensors of shapes {first.shape} and {second.shape}"
     lie = product_shape(reader.shapes[first.tensor], reader.shapes[second.tensor])
     same = first.shape == second.shape and np.array_equal(first.cells, second.cells)
     same = same and lie is not None and math.prod(lie) == math.prod(first.shape)
-    if node.op_type == "Add":
+    if node.op_type in ("Add", "Sub"):
         if not same:
             refuse(node, f"{told}; only two of one shape, read in one order, are carried further")
         return reader.append_where(node, Add(), lie or (), first.cells, first, second)
     if node.op_type != "Mul":
-        instead = "add what is multiplied by -1" if node.op_type == "Sub" else "multiply instead"
-        refuse(node, f"{told}; cannot be carried further: {instead}")
+        refuse(node, f"{told}; cannot be carried further: multiply instead")
     if same:
         return reader.append_where(node, Mul(), lie or (), first.cells, first, second)
-    if len(first.shape) == len(second.shape) and first.is_natural and second.is_natural:
+    if len(first.shape) == len(second.shape):
+        first = image(reader, node)
+        second = image(reader, node, 1, held=first)
+        lie = product_shape(reader.shapes[first.tensor], reader.shapes[second.tensor])
         shape = tuple(int(side) for side in np.maximum(first.shape, second.shape))
         if lie is not None and _sides(lie) == _sides(memory_shape(shape)):
             return reader.append_where(node, Mul(), lie, natural(shape), first, second)

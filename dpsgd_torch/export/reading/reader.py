@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import onnx
@@ -14,6 +14,9 @@ from onnx import numpy_helper
 from dpsgd_torch.errors import ExportError, shown
 from dpsgd_torch.export.graph import Graph, Layer
 from dpsgd_torch.export.reading.values import Value, memory_shape, natural
+
+if TYPE_CHECKING:
+    from dpsgd_torch.export.reading.curves import Pending
 
 Attributes = dict[str, Any]
 
@@ -46,6 +49,10 @@ class Reader:
         shape = tuple(dims[1:])
         self.end = graph.output[0].name
         self.values = {inputs[0].name: Value(0, natural(shape))}
+        self.given_order = natural(shape)
+        self.as_given = False
+        self.pending: dict[str, Pending] = {}
+        self.origins: dict[str, tuple[onnx.NodeProto, str, dict[str, NDArray[Any]]]] = {}
         self.uses = Counter(name for node in graph.node for name in node.input)
         self.uses[self.end] += 1
         self.layers: list[Layer] = []
@@ -137,11 +144,6 @@ class Reader:
         end = self.values.get(self.end)
         if end is None or not end.tensor:
             raise ExportError("model: its output is not made by a layer from its input")
-        if not end.is_natural:
-            raise ExportError(
-                "operator = Flatten: reaches the output without a linear layer, and would come out "
-                "in another order; drop it, or end with a linear layer"
-            )
         return self._needed(end.tensor)
 
     def _needed(self, end: int) -> Graph:
@@ -157,6 +159,7 @@ class Reader:
             tuple(self.shapes[tensor] for tensor in order),
             tuple(tuple(place[source] for source in self.sources[i]) for i in kept),
             tuple(self.names[i] for i in kept),
+            self.as_given,
         )
 
 

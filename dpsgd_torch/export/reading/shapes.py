@@ -66,7 +66,15 @@ def transpose(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> V
     value = reader.value(node)
     order = list(attributes.get("perm", range(len(value.shape), -1, -1)))
     if sorted(order) != list(range(len(value.shape) + 1)) or order[0] != 0:
-        refuse(node, f"perm={shown(order)} cannot be carried further; the batch must stay first")
+        sides = "; ".join(
+            f"{side} is divided by {', '.join(str(d) for d in range(1, side + 1) if side % d == 0)}"
+            for side in dict.fromkeys(value.shape[1:])
+        )
+        refuse(
+            node,
+            f"perm={shown(order)} cannot be carried further; the batch must stay first, which it "
+            f"does not in an adaptive pool to sides that do not divide those of its input: {sides}",
+        )
     return value.moved(value.cells.transpose([axis - 1 for axis in order[1:]]))
 
 

@@ -7,8 +7,9 @@ import onnx
 
 from dpsgd_torch.export.graph import Convolution, Padding, Pooling
 from dpsgd_torch.export.program import Window
+from dpsgd_torch.export.reading.order import image
 from dpsgd_torch.export.reading.reader import Attributes, Reader, only, reads, refuse
-from dpsgd_torch.export.reading.values import Value, memory_shape
+from dpsgd_torch.export.reading.values import Value
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -34,33 +35,9 @@ def conv(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     return reader.append(node, layer, (len(weights), *sides), value)
 
 
-@reads("Pad")
-def pad(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
-    """Zeros around an image's sides."""
-    mode = attributes.get("mode", b"constant").decode()
-    if mode != "constant":
-        refuse(node, f"mode={mode} cannot be carried further; pad with zeros")
-    value, given = _picture(reader, node), attributes.get("pads", ())
-    fill, axes = float(attributes.get("value", 0.0)), list(range(len(value.shape) + 1))
-    if len(node.input) > 1:
-        given = reader.integers(node, 1)
-    if len(node.input) > 2 and node.input[2]:
-        fill = float(reader.constant(node, 2).reshape(()))
-    if len(node.input) > 3 and node.input[3]:
-        axes = [axis % (len(value.shape) + 1) for axis in reader.integers(node, 3)]
-    both = {axis: (given[i], given[len(axes) + i]) for i, axis in enumerate(axes)}
-    pads = [both.get(axis, (0, 0)) for axis in range(len(value.shape) + 1)]
-    if fill or min(map(min, pads)) < 0 or any(map(any, pads[:2])) or len(given) != 2 * len(axes):
-        refuse(node, f"of {fill:g}, pads={list(given)}; only zeros around an image's sides can be "
-                     "carried")  # fmt: skip
-    (rows, columns) = pads[2:] if len(pads) == 4 else ((0, 0), pads[2])
-    sides = [size + sum(each) for size, each in zip(value.shape[1:], pads[2:], strict=True)]
-    return reader.append(node, Padding((rows, columns)), (value.shape[0], *sides), value)
-
-
 @reads("MaxPool", "AveragePool")
 def pool(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
-    only(node, attributes, ceil_mode=0, storage_order=0)
+    only(node, attributes, storage_order=0)
     if len(node.output) > 1:
         refuse(node, "its indices cannot be carried")
     value = _picture(reader, node)
@@ -73,13 +50,17 @@ def pool(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
                 f"the kernel, {window.kernel}",
             )
     kind = "max" if node.op_type == "MaxPool" else "average"
-    if attributes.get("count_include_pad", 0) and any(map(any, window.padding)):
-        rows, columns = window.padding
+    counted, _ = _window(node, value, {**attributes, "ceil_mode": 0})
+    if attributes.get("count_include_pad", 0) and any(map(any, counted.padding)):
+        rows, columns = counted.padding
         channels, *given = value.shape
         grown = [size + sum(pads) for size, pads in zip(given, (rows, columns)[-len(given):],
                                                         strict=True)]  # fmt: skip
-        value = reader.append(node, Padding(window.padding), (channels, *grown), value)
-        window = Window(window.kernel, window.stride)
+        value = reader.append(node, Padding(counted.padding), (channels, *grown), value)
+        down, across = (
+            end[1] - each[1] for end, each in zip(window.padding, counted.padding, strict=True)
+        )
+        window = Window(window.kernel, window.stride, ((0, down), (0, across)))
     layer = Pooling(kind, window)  # type: ignore[arg-type]
     return reader.append(node, layer, (value.shape[0], *sides), value)
 
@@ -88,13 +69,7 @@ def _picture(reader: Reader, node: onnx.NodeProto) -> Value:
     value = reader.value(node)
     if len(value.shape) not in (2, 3):
         refuse(node, f"on {value.shape}; needs an image")
-    if not value.is_natural or reader.shapes[value.tensor] != memory_shape(value.shape):
-        refuse(
-            node,
-            "reads values that a Reshape or Transpose has moved; keep channels before height and "
-            "width throughout",
-        )
-    return value
+    return image(reader, node)
 
 
 def _window(
@@ -104,21 +79,54 @@ def _window(
     given = value.shape[1:]
     kernel = tuple(int(side) for side in attributes["kernel_shape"])
     stride = tuple(int(side) for side in attributes.get("strides", (1,) * len(given)))
-    dilations = list(attributes.get("dilations", [1] * len(given)))
-    if any(d != 1 and k != 1 for d, k in zip(dilations, kernel, strict=True)):
-        refuse(node, f"dilations={dilations} cannot be carried further; only {[1] * len(given)}")
     if not len(kernel) == len(stride) == len(given) or min(*kernel, *stride) < 1:
         refuse(node, f"kernel {kernel} and strides {stride} do not fit an image of sides {given}")
-    pads = _pads(node, attributes, given, kernel, stride)
+    apart = _dilations(node, attributes, kernel)
+    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, apart, strict=True))
+    pads = _pads(node, attributes, given, reach, stride)
+    if attributes.get("ceil_mode", 0):
+        pads = _rounded_up(node, given, reach, stride, pads)
     sides = tuple(
         (size + sum(each) - k) // s + 1
-        for size, k, s, each in zip(given, kernel, stride, pads, strict=True)
+        for size, k, s, each in zip(given, reach, stride, pads, strict=True)
     )
     if min(sides) < 1:
         refuse(node, "its kernel is larger than its input")
     if len(given) == 1:
-        return Window((1, kernel[0]), (1, stride[0]), ((0, 0), pads[0])), sides
-    return Window((kernel[0], kernel[1]), (stride[0], stride[1]), (pads[0], pads[1])), sides
+        return Window((1, kernel[0]), (1, stride[0]), ((0, 0), pads[0]), (1, apart[0])), sides
+    both = (kernel[0], kernel[1]), (stride[0], stride[1]), (pads[0], pads[1]), (apart[0], apart[1])
+    return Window(*both), sides
+
+
+def _dilations(
+    node: onnx.NodeProto, attributes: Attributes, kernel: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Of a convolution; 1 along an axis on which the kernel is one cell."""
+    given = [int(each) for each in attributes.get("dilations", [1] * len(kernel))]
+    if len(given) != len(kernel) or min(given) < 1:
+        refuse(node, f"dilations={given} do not fit a kernel of {kernel}")
+    found = tuple(d if k > 1 else 1 for d, k in zip(given, kernel, strict=True))
+    if max(found) > 1 and node.op_type != "Conv":
+        refuse(node, f"dilations={given} cannot be carried further; only {[1] * len(given)}")
+    return found
+
+
+def _rounded_up(
+    node: onnx.NodeProto,
+    given: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    pads: Pads,
+) -> Pads:
+    """With what a last window has beyond the image, which holds nothing."""
+    found = []
+    for size, k, s, (before, after) in zip(given, kernel, stride, pads, strict=True):
+        more = -(size + before + after - k) % s
+        last = size + before + after + more - k
+        if more and last >= size + before:
+            refuse(node, "ceil_mode begins a last window outside the image; set ceil_mode=False")
+        found.append((before, after + more))
+    return tuple(found)
 
 
 def _pads(
