@@ -43,14 +43,16 @@ def program_of(name: str, count: int, norm: str = "none") -> tuple[Program, Int8
     return program, program.quantize(to_channels_last(inputs[:count]))
 
 
-def answers(program: Program, inputs: Int8, emulated: int) -> Iterator[tuple[str, Int8 | str]]:
-    """(who, what it answers, or why not) for each that can run it."""
+def answers(
+    program: Program, inputs: Int8, emulated: int, only: str = ""
+) -> Iterator[tuple[str, Int8 | str]]:
+    """(who, what it answers, or why not) for each that can run it; of boards, those named so."""
     yield "TFLM interpreter", interpret(to_int8_tflite(program), inputs)
     sources = to_c(program)
     for compiler in COMPILERS:
         if has("ziglang" if compiler == "zig" else compiler):
             yield f"host C, {compiler}", run_on_host(sources, inputs, compiler)
-    for board in available_boards():
+    for board in (each for each in available_boards() if only in str(each)):
         most = emulated if board.runner == "unicorn" else len(inputs)
         try:
             yield str(board), run_on(board, sources, inputs[:most]).outputs
@@ -68,7 +70,7 @@ def main() -> None:
         norm = run(program, inputs).reshape(len(inputs), -1)
         print(f"\n{name}: {len(inputs)} inputs, {norm.size} bytes", flush=True)
         began = time.monotonic()
-        for who, found in answers(program, inputs, asked.unicorn):
+        for who, found in answers(program, inputs, asked.unicorn, asked.boards):
             if isinstance(found, str):
                 told = f"not run: {found[:70]}"
             else:
@@ -87,6 +89,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--norm", choices=("none", "standardized"), default="none")
     parser.add_argument("--inputs", type=int, default=400, help="a network (default %(default)s)")
     parser.add_argument("--unicorn", type=int, default=400, help="inputs of a unicorn board")
+    parser.add_argument("--boards", default="", help="only those whose name holds this")
     return parser.parse_args()
 
 
