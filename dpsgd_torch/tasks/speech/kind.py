@@ -45,8 +45,11 @@ class Speech(TaskKind):
                 **VALUES,
                 "epochs": 8,
                 "batch_size": 500,
+                "learning_rate": 0.02,
                 "made_up_rows": 3000,
             },
+            chosen="The learning rate was chosen by three runs on made-up words of another seed "
+            "than those that are trained and tested on.",
         ),
     )
 
