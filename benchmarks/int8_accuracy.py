@@ -6,7 +6,7 @@ there to compare with: such a file holds numbers from training records that ε d
     python -m dpsgd_torch.train --out runs/mnist && python benchmarks/int8_accuracy.py runs/mnist
 
 With presets: each is trained at ε = 8 (or was, where its folder in --runs is finished), and its
-int8 as exported by default is held beside float32 on as many examples made up for that alone.
+int8, by default ranges and by improved ones, is held beside float32 on examples made up for that.
 
     python benchmarks/int8_accuracy.py --presets keyword-spotting wake-words image-classification
 
@@ -29,7 +29,7 @@ from gestures import finished, told_machine
 from int8_nets import KINDS, Kind, trained
 
 from dpsgd_torch.app.export.source import Source, float_outputs, load_data, read_run
-from dpsgd_torch.export.calibration.passes import PLAIN, Calibration
+from dpsgd_torch.export.calibration.passes import PLAIN, Calibration, calibration_of
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.to_onnx import to_onnx
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, help="made-up examples instead of its test set")
     parser.add_argument("--presets", nargs="+", default=[], help="to train, if --runs has none")
     parser.add_argument("--norm", default="group", help="of those presets")
+    parser.add_argument("--calibration", nargs="+", default=["plain", "improved"], help="theirs")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of their folders")
     parser.add_argument("--seeds", type=int, default=3, help="of each small network")
     parser.add_argument("--only", default="", help="small networks whose name begins so")
@@ -96,11 +97,11 @@ def of_run(folder: Path, data_dir: Path | None, held_out: int | None) -> None:
 
 
 def of_presets(options: argparse.Namespace) -> None:
-    """Each preset's int8, by default ranges, beside its float32."""
+    """Each preset's int8 beside its float32."""
     count = options.held_out or 2000
     told_machine(None)
     print(f"{count} made-up examples held out; ranges from 400 made up without them\n")
-    print(f"{'':40}float32   {HEADING}")
+    print(f"{'':48}float32   {HEADING}")
     for preset in options.presets:
         folder = options.runs / f"{preset}-{options.norm}"
         if not (folder / "report.html").exists():
@@ -109,11 +110,11 @@ def of_presets(options: argparse.Namespace) -> None:
         inputs, targets = drawn(source, count)
         model = to_onnx(source.model, source.input_shape, source.provenance)
         floats = np.concatenate([float_outputs(source, part).numpy() for part in inputs.split(100)])
-        made_up = public_inputs(source.config)(400).numpy()
-        ints = integers(model, source.input_range, made_up, PLAIN, inputs)
-        name = f"{preset}, norm {options.norm}"
-        right = accuracy(floats, targets)
-        print(f"{name:40}{right:7.2%}  {compared(floats, ints, targets)}", flush=True)
+        made_up, right = public_inputs(source.config)(400).numpy(), accuracy(floats, targets)
+        for way in options.calibration:
+            ints = integers(model, source.input_range, made_up, calibration_of(way), inputs)
+            name = f"{preset}, norm {options.norm}, {way}"
+            print(f"{name:48}{right:7.2%}  {compared(floats, ints, targets)}", flush=True)
 
 
 def drawn(source: Source, count: int) -> Pair:

@@ -24,6 +24,7 @@ class Cifar(TaskKind):
     knobs = TinyKnobs
     may_be_synthetic = True
     not_made_up = ""
+    calibration = "improved"  # deep: rounding of a range's margin adds up, layer after layer
     presets = (
         PresetValues(
             "image-classification",

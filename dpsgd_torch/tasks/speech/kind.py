@@ -36,6 +36,7 @@ class Speech(TaskKind):
     knobs = SpeechKnobs
     may_be_synthetic = True
     not_made_up = ""
+    calibration = "improved"  # deep: rounding of a range's margin adds up, layer after layer
     units = ("speaker",)
     presets = (
         PresetValues(

@@ -25,6 +25,7 @@ class WakeWords(TaskKind):
     knobs = WakeWordsKnobs
     may_be_synthetic = True
     not_made_up = ""
+    calibration = "improved"  # deep: rounding of a range's margin adds up, layer after layer
     presets = (
         PresetValues(
             "wake-words",
