@@ -64,15 +64,23 @@ def variants(preset: str) -> list[tuple[str, dict[str, object]]]:
 def outcome(
     preset: str, changes: dict[str, object], seed: int, data_dir: Path | None
 ) -> tuple[Outcome, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        found = finished(preset, changes, seed, data_dir, Path(folder) / "run")
+        return found, time.process_time() - started
+
+
+def finished(
+    preset: str, changes: dict[str, object], seed: int, data_dir: Path | None, out: Path
+) -> Outcome:
+    """A run of the preset, in a folder of its own."""
     made = PRESETS[preset]()
     config = made.config.changed(seed=seed, **changes)
-    with tempfile.TemporaryDirectory() as folder:
-        request = Request(
-            preset=dataclasses.replace(made, config=config), data_dir=data_dir,
-            out=Path(folder) / "run", resume=None, json=True, partial="refuse",
-        )  # fmt: skip
-        started = time.process_time()
-        return run(request, Quiet()), time.process_time() - started
+    request = Request(
+        preset=dataclasses.replace(made, config=config), data_dir=data_dir,
+        out=out, resume=None, json=True, partial="refuse",
+    )  # fmt: skip
+    return run(request, Quiet())
 
 
 def row(name: str, runs: list[tuple[Outcome, float]]) -> None:

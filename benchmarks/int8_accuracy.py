@@ -5,7 +5,12 @@ there to compare with: such a file holds numbers from training records that ε d
 
     python -m dpsgd_torch.train --out runs/mnist && python benchmarks/int8_accuracy.py runs/mnist
 
-Without one: small networks trained on made-up data, three seeds each, and every pass of
+With presets: each is trained at ε = 8 (or was, where its folder in --runs is finished), and its
+int8, by default ranges and by improved ones, is held beside float32 on examples made up for that.
+
+    python benchmarks/int8_accuracy.py --presets keyword-spotting wake-words image-classification
+
+With neither: small networks trained on made-up data, three seeds each, and every pass of
 dpsgd_torch.export.calibration alone, beside quantisation-aware training; in some minutes.
 
     python benchmarks/int8_accuracy.py
@@ -20,14 +25,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from gestures import finished, told_machine
 from int8_nets import KINDS, Kind, trained
 
-from dpsgd_torch.app.export.source import float_outputs, load_data, read_run
-from dpsgd_torch.export.calibration.passes import PLAIN, Calibration
+from dpsgd_torch.app.export.source import Source, float_outputs, load_data, read_run
+from dpsgd_torch.export.calibration.passes import PLAIN, Calibration, calibration_of
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.to_onnx import to_onnx
-from dpsgd_torch.tasks.registry import public_inputs
+from dpsgd_torch.tasks.registry import kind_of, public_inputs
+from dpsgd_torch.tasks.task import Pair
 
 PASSES = {
     "int8 (default)": PLAIN,
@@ -46,11 +53,19 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, nargs="?", help="the folder of a finished run")
     parser.add_argument("--data-dir", type=Path, help="where the run's data lies")
+    parser.add_argument("--held-out", type=int, help="made-up examples instead of its test set")
+    parser.add_argument("--presets", nargs="+", default=[], help="to train, if --runs has none")
+    parser.add_argument("--norm", default="group", help="of those presets")
+    parser.add_argument("--calibration", nargs="+", default=["plain", "improved"], help="theirs")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of their folders")
     parser.add_argument("--seeds", type=int, default=3, help="of each small network")
     parser.add_argument("--only", default="", help="small networks whose name begins so")
     options = parser.parse_args()
     if options.run:
-        of_run(options.run, options.data_dir)
+        of_run(options.run, options.data_dir, options.held_out)
+        return
+    if options.presets:
+        of_presets(options)
         return
     print(f"torch {version('torch')}; points right of 100, mean over {options.seeds} seeds, and")
     print("the mean (least, most) difference of int8 from float32\n")
@@ -59,13 +74,13 @@ def main() -> None:
             of_kind(kind, options.seeds)
 
 
-def of_run(folder: Path, data_dir: Path | None) -> None:
+def of_run(folder: Path, data_dir: Path | None, held_out: int | None) -> None:
     """Where the ranges of a run's export come from."""
     source = read_run(folder)
     task = load_data(source, data_dir)
-    inputs, targets = task.test
+    inputs, targets = drawn(source, held_out) if held_out else task.test
     model = to_onnx(source.model, source.input_shape, source.provenance)
-    answers = {"float32": float_outputs(source, inputs).numpy()}
+    floats = float_outputs(source, inputs).numpy()
     made_up = public_inputs(source.config)(400).numpy()
     private = task.train[0][:400].numpy()
     calibrations = {
@@ -74,14 +89,51 @@ def of_run(folder: Path, data_dir: Path | None) -> None:
         **{f"int8, {name}": (made_up, each) for name, each in list(PASSES.items())[1:]},
         "int8, private records": (private, PLAIN),
     }
-    for name, (seen, calibration) in calibrations.items():
-        answers[name] = integers(model, source.input_range, seen, calibration, inputs)
     print(f"torch {version('torch')}, {source.config.preset}, {len(inputs)} test examples\n")
-    print(f"{'':34}accuracy  same answer as float32")
-    norm = answers["float32"].argmax(axis=1)
-    for name, outputs in answers.items():
-        right = (outputs.argmax(axis=1) == targets.numpy()).mean()
-        print(f"{name:34}{right:8.4f}  {(outputs.argmax(axis=1) == norm).mean():.4f}")
+    print(f"{'':34}{HEADING}\n{'float32':34}{accuracy(floats, targets):8.2%}")
+    for name, (seen, calibration) in calibrations.items():
+        ints = integers(model, source.input_range, seen, calibration, inputs)
+        print(f"{name:34}{compared(floats, ints, targets)}", flush=True)
+
+
+def of_presets(options: argparse.Namespace) -> None:
+    """Each preset's int8 beside its float32."""
+    count = options.held_out or 2000
+    told_machine(None)
+    print(f"{count} made-up examples held out; ranges from 400 made up without them\n")
+    print(f"{'':48}float32   {HEADING}")
+    for preset in options.presets:
+        folder = options.runs / f"{preset}-{options.norm}"
+        if not (folder / "report.html").exists():
+            finished(preset, {"epsilon": 8.0, "norm": options.norm}, 1, None, folder)
+        source = read_run(folder)
+        inputs, targets = drawn(source, count)
+        model = to_onnx(source.model, source.input_shape, source.provenance)
+        floats = np.concatenate([float_outputs(source, part).numpy() for part in inputs.split(100)])
+        made_up, right = public_inputs(source.config)(400).numpy(), accuracy(floats, targets)
+        for way in options.calibration:
+            ints = integers(model, source.input_range, made_up, calibration_of(way), inputs)
+            name = f"{preset}, norm {options.norm}, {way}"
+            print(f"{name:48}{right:7.2%}  {compared(floats, ints, targets)}", flush=True)
+
+
+def drawn(source: Source, count: int) -> Pair:
+    """Examples made up by another seed than those that it was trained and tested on."""
+    task = kind_of(source.config.dataset).made_up(source.config.task, 12, count)
+    assert task.test
+    return task.test
+
+
+HEADING = "    int8  points off, standard error  same answer"
+
+
+def compared(floats: np.ndarray, ints: np.ndarray, targets: torch.Tensor) -> str:
+    """Accuracy of integers, and their difference from floats on the same examples."""
+    right = [outputs.argmax(axis=1) == targets.numpy() for outputs in (floats, ints)]
+    off = 100 * (right[1].astype(float) - right[0])
+    error = off.std(ddof=1) / len(off) ** 0.5
+    same = (floats.argmax(axis=1) == ints.argmax(axis=1)).mean()
+    return f"{right[1].mean():8.2%}  {off.mean():+10.2f} ± {error:.2f}{same:21.2%}"
 
 
 def of_kind(kind: Kind, seeds: int) -> None:
@@ -116,8 +168,10 @@ def integers(
     program = compile_model(
         model, input_range=input_range, public_inputs=seen, calibration=calibration
     )
-    quantized = program.quantize(to_channels_last(inputs.numpy()))
-    return run(program, quantized).reshape(len(inputs), -1)
+    parts = [
+        run(program, program.quantize(to_channels_last(part.numpy()))) for part in inputs.split(100)
+    ]
+    return np.concatenate(parts).reshape(len(inputs), -1)
 
 
 def accuracy(outputs: np.ndarray, targets: torch.Tensor) -> float:

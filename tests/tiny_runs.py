@@ -6,6 +6,7 @@ from dpsgd_torch.train import main
 
 SMALL = ["--made-up-rows", "40", "--batch-size", "20", "--epochs", "1", "--seed", "1",
          "--noise-multiplier", "1"]  # fmt: skip
+ITS_OWN = {"wake-words": ["--pretraining", "0", "--no-frozen"]}
 
 
 def tiny_run(name, folder, norm):
@@ -13,5 +14,6 @@ def tiny_run(name, folder, norm):
     out = folder / "run"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="local, not covered by ε")
-        assert main(["--preset", name, *SMALL, "--norm", norm, "--out", str(out)]) == 0
+        asked = [*SMALL, *ITS_OWN.get(name, []), "--norm", norm, "--out", str(out)]
+        assert main(["--preset", name, *asked]) == 0
     return out

@@ -31,8 +31,9 @@ def parser() -> argparse.ArgumentParser:
     add("--to", choices=TARGETS, required=True, help="what to make")
     add("--int8", action=argparse.BooleanOptionalAction, default=None,
         help="integers (default for header; C has nothing else, in whatever package)")  # fmt: skip
-    add("--calibration", choices=CALIBRATIONS, default="plain",
-        help="; ".join(f"{name}: {text}" for name, text in CALIBRATIONS.items()))  # fmt: skip
+    add("--calibration", choices=CALIBRATIONS,
+        help="; ".join(f"{name}: {text}" for name, text in CALIBRATIONS.items())
+        + " (default: improved for MLPerf Tiny's classifiers, else plain)")  # fmt: skip
     add("--check", action="store_true",
         help="compare torch, integers, TensorFlow Lite Micro, C and emulated boards")  # fmt: skip
     add("--cost", action="store_true",

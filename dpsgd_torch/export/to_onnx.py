@@ -116,6 +116,8 @@ def refuse_difference(written: onnx.ModelProto, model: nn.Module, inputs: torch.
 
     Relative to an example's largest output, or to 1. Noisy weights can cancel so much of what lies
     between that float32 itself is further off than ``TOLERANCE``: then four times as far as torch.
+    Each norm of activations may add as much again: onnxruntime's are off by more than torch's where
+    what they divide by is small.
 
     Raises:
         ExportError: it is further.
@@ -127,9 +129,11 @@ def refuse_difference(written: onnx.ModelProto, model: nn.Module, inputs: torch.
     given, torchs, exact = (x.reshape(len(inputs), -1) for x in (given, torchs, exact))
     size = np.maximum(np.abs(exact).max(axis=1, keepdims=True), 1)
     theirs, ours = (float((np.abs(x - exact) / size).max()) for x in (given, torchs))
-    if not theirs <= max(TOLERANCE, 4 * ours):
+    norms = sum(node.op_type.endswith("Normalization") for node in written.graph.node)
+    allowed = TOLERANCE * max(1, norms)
+    if not theirs <= max(allowed, 4 * ours):
         raise ExportError(
-            f"onnx: onnxruntime is {theirs:.1e} from float64, more than {TOLERANCE:g}, and torch "
+            f"onnx: onnxruntime is {theirs:.1e} from float64, more than {allowed:g}, and torch "
             f"{ours:.1e}; report it: nothing was written"
         )
     return theirs

@@ -186,6 +186,8 @@ class TaskKind(ABC):
     """Why there is no made-up data to train on, empty where ``made_up`` gives some."""
     units: ClassVar[tuple[str, ...]] = ()
     """Ids that its rows can have, whose privacy can be asked for, of a task that is exported."""
+    calibration: ClassVar[str] = "plain"
+    """By which its model becomes integers, where nothing else is asked: a name of the export's."""
     not_exported: ClassVar[str] = ""
     """Why its model is not carried to a microcontroller, and what to do instead."""
 

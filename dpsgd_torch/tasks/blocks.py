@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
 from dpsgd_torch.layers import WeightStandardizedConv2d, WeightStandardizedLinear
 
 _CHANNELS_A_GROUP = 8
+_GAIN_OF_RELU = (2 / (1 - 1 / math.pi)) ** 0.5
 _STANDARDIZED = WeightStandardizedConv2d | WeightStandardizedLinear
 
 
@@ -85,11 +88,15 @@ def linear(inputs: int, outputs: int, norm: str) -> list[nn.Module]:
 def he_(model: nn.Module, generator: torch.Generator) -> nn.Module:
     """He-uniform weights by fan-in and zero biases, in place [He et al. 2015, Eq. 10].
 
-    Of a depthwise convolution fan-in is one kernel, so that signals do not fade through many.
+    Of a depthwise convolution fan-in is one kernel, so that signals do not fade through many; nor
+    do they where weights are standardized: their gains begin at √(2 / (1 − 1/π)), by which ReLU
+    leaves variances as they were [Brock, De, Smith, Simonyan 2021, §3].
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | _STANDARDIZED):
             nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        if isinstance(module, _STANDARDIZED) and module.gain is not None:
+            nn.init.constant_(module.gain, _GAIN_OF_RELU)
     return model

@@ -10,12 +10,13 @@ from tiny_runs import tiny_run
 
 from dpsgd_torch.app.export.source import load_data, read_run
 from dpsgd_torch.export.__main__ import main as export
+from dpsgd_torch.export.calibration.passes import calibration_of
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
 from dpsgd_torch.export.program import Program
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.to_onnx import to_onnx
 from dpsgd_torch.features.sound import KEYWORDS, MACHINES, features
-from dpsgd_torch.tasks.registry import public_inputs
+from dpsgd_torch.tasks.registry import kind_of, public_inputs
 
 NAMES = {"keyword-spotting": (KEYWORDS, 49), "anomaly-detection": (MACHINES, 5)}
 EACH = pytest.mark.parametrize("name", NAMES)
@@ -38,6 +39,7 @@ def program_of(folder):
         input_range=source.input_range,
         public_inputs=public_inputs(source.config)(400).numpy(),
         labels=source.labels,
+        calibration=calibration_of(kind_of(source.config.dataset).calibration),
     )
 
 

@@ -43,3 +43,24 @@ def test_a_weight_that_changed_is_noticed(inputs, scale):
     other[2].weight.data[3, 5] *= 1.001
     with pytest.raises(ExportError, match="from float64"):
         refuse_difference(to_onnx(other, (40,), {}), model, inputs)
+
+
+def normed(count):
+    """Norms of large pictures with little in them, which onnxruntime takes 10 times as coarsely."""
+    norms = [nn.GroupNorm(1, 8) for _ in range(count)]
+    for norm in norms[:-1]:
+        nn.init.constant_(norm.weight, 0.03)
+        nn.init.constant_(norm.bias, 5.0)
+    return nn.Sequential(*norms).eval()
+
+
+def test_norms_that_onnxruntime_takes_coarsely_are_not_refused_and_a_changed_weight_is():
+    generator = torch.Generator().manual_seed(0)
+    pictures = 5 + 0.1 * torch.rand(2, 8, 80, 80, generator=generator)
+    model = normed(16)
+    off = refuse_difference(to_onnx(model, (8, 80, 80), {}), model, pictures)
+    assert off > TOLERANCE  # else this test shows nothing
+    other = copy.deepcopy(model)
+    other[-1].weight.data[3] *= 1.01
+    with pytest.raises(ExportError, match=r"more than 0.00016"):
+        refuse_difference(to_onnx(other, (8, 80, 80), {}), model, pictures)

@@ -10,6 +10,7 @@ from dpsgd_torch.errors import DataError
 from dpsgd_torch.tasks.cifar.files import TEST, TRAIN, read_cifar
 from dpsgd_torch.tasks.cifar.task import cifar_task
 from dpsgd_torch.tasks.wake_words.files import read_folder, read_image
+from dpsgd_torch.tasks.wake_words.knobs import WakeWordsKnobs
 from dpsgd_torch.tasks.wake_words.task import wake_words_task
 
 RECORD = 3073
@@ -94,7 +95,7 @@ def photographs(tmp_path):
 
 
 def test_a_folder_of_images_is_a_task(photographs):
-    task = wake_words_task("none", photographs, 1)
+    task = wake_words_task(WakeWordsKnobs(norm="none"), photographs)
     assert task.train[0].shape[1:] == (3, 96, 96)
     assert len(task.train[1]) + len(task.test[1]) == 40
     assert 0 <= task.train[0].min() < task.train[0].max() <= 1

@@ -125,3 +125,17 @@ def test_flags_of_other_tasks_are_refused_by_name():
 def test_explain_loss_is_refused_where_there_is_no_accuracy():
     with pytest.raises(ConfigError, match="an autoencoder classes nothing"):
         PRESETS["anomaly-detection"]().config.changed(explain_loss=True)
+
+
+def test_a_deep_classifier_becomes_integers_by_improved_ranges_by_default(ran, tmp_path):
+    out = ran("keyword-spotting")
+    asked = {"": [], "improved": ["--calibration", "improved"], "plain": ["--calibration", "plain"]}
+    files = {}
+    for name, flags in asked.items():
+        to = tmp_path / (name or "default")
+        assert export([str(out), "--to", "c", "--out", str(to), *flags]) == 0
+        files[name] = (to / "model.c").read_bytes()
+    assert files[""] == files["improved"] != files["plain"]
+    own = {name for name, kind in TASKS.items() if kind.calibration == "improved"}
+    assert own == {"speech", "wake-words", "cifar"}
+    assert {TASKS[name].calibration for name in TASKS.keys() - own} == {"plain"}

@@ -43,7 +43,8 @@ class Order:
     out: Path | None
     inputs: int
     cost: bool = False
-    calibration: str = "plain"
+    calibration: str | None = None
+    """None: the task's own."""
     every: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,11 +60,11 @@ class Order:
             raise ExportError(
                 "calibrate_on_private_data = True: float32 files have no ranges; drop it"
             )
-        if self.calibration != "plain" and not in_integers:
+        if self.calibration not in (None, "plain") and not in_integers:
             raise ExportError(
                 f"calibration = {self.calibration}: float32 files are not calibrated; drop it"
             )
-        if self.calibration != "plain" and self.calibrate_on_private_data:
+        if self.calibration not in (None, "plain") and self.calibrate_on_private_data:
             raise ExportError(
                 f"calibration = {self.calibration}: is for inputs that are nobody's; drop it, or "
                 "--calibrate-on-private-data"
@@ -138,11 +139,17 @@ def _of_saved_model(order: Order, say: Callable[[str], None]) -> tuple[Subject, 
         inputs=made_up if saved.ranged_by is None else saved.ranged_by,
         ranges_from=FROM_GIVEN if given else FROM_MADE_UP,
         statement=statement,
-        calibration=order.calibration,
+        calibration=order.calibration or "plain",
         check_with=checked if order.check else None,
         say=say,
         cost=order.cost,
     )
+
+
+def _calibration(source: Source, order: Order) -> str:
+    """As asked, or the task's own; plain where the weights know their ranges, or none are made."""
+    given = source.config.qat or order.calibrate_on_private_data or not order.target.in_integers
+    return order.calibration or ("plain" if given else kind_of(source.config.dataset).calibration)
 
 
 def _of_run(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery]:
@@ -171,7 +178,7 @@ def _of_run(order: Order, say: Callable[[str], None]) -> tuple[Subject, Delivery
         inputs=load_data(source, order.data_dir).train[0] if private else ranged_by,
         ranges_from=NOT_COVERED if private else FROM_MADE_UP,
         statement=statement,
-        calibration=order.calibration,
+        calibration=_calibration(source, order),
         check_with=held_out,
         say=say,
         cost=order.cost,

@@ -33,6 +33,7 @@ class Speech(TinyKind):
     name = "speech"
     what = "spoken keywords"
     knobs = SpeechKnobs
+    calibration = "improved"  # deep: rounding of a range's margin adds up, layer after layer
     units = ("speaker",)
     presets = (
         PresetValues(
@@ -42,8 +43,12 @@ class Speech(TinyKind):
                 **VALUES,
                 "epochs": 8,
                 "batch_size": 500,
+                "learning_rate": 0.02,
                 "made_up_rows": 3000,
+                "norm": "standardized",
             },
+            chosen="The learning rate was chosen by three runs on made-up words of another seed "
+            "than those that are trained and tested on.",
         ),
     )
 

@@ -12,7 +12,7 @@ _BLOCKS = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *(((128, 1),) 
            (256, 1))  # fmt: skip
 
 
-def mobilenet(generator: torch.Generator, classes: int, norm: str) -> nn.Module:
+def mobilenet(generator: torch.Generator, classes: int, norm: str) -> nn.Sequential:
     """(batch, 3, 96, 96) → (batch, classes): 13 separable convolutions, channels × 0.25.
 
     [Howard et al. 2017, Table 1; Banbury et al. 2021, §4.2]; in place of batch normalisation
@@ -28,4 +28,6 @@ def mobilenet(generator: torch.Generator, classes: int, norm: str) -> nn.Module:
         layers += separable((side, side), (channels, wide), norm, stride=stride)
         side, channels = side // stride, wide
     layers += [nn.AvgPool2d(side), nn.Flatten(), nn.Linear(channels, classes)]
-    return he_(nn.Sequential(*layers), generator)
+    model = nn.Sequential(*layers)
+    he_(model, generator)
+    return model
