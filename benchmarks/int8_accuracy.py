@@ -29,6 +29,7 @@ from gestures import finished, told_machine
 from int8_nets import KINDS, Kind, trained
 
 from dpsgd_torch.app.export.source import Source, float_outputs, load_data, read_run
+from dpsgd_torch.app.presets import PRESETS
 from dpsgd_torch.export.calibration.passes import PLAIN, Calibration, calibration_of
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
 from dpsgd_torch.export.reference import run
@@ -55,7 +56,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="where the run's data lies")
     parser.add_argument("--held-out", type=int, help="made-up examples instead of its test set")
     parser.add_argument("--presets", nargs="+", default=[], help="to train, if --runs has none")
-    parser.add_argument("--norm", default="group", help="of those presets")
+    parser.add_argument("--norm", help="of those presets; default: each one's own")
+    parser.add_argument("--seed", type=int, default=1, help="that they are trained with")
     parser.add_argument("--calibration", nargs="+", default=["plain", "improved"], help="theirs")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of their folders")
     parser.add_argument("--seeds", type=int, default=3, help="of each small network")
@@ -103,9 +105,11 @@ def of_presets(options: argparse.Namespace) -> None:
     print(f"{count} made-up examples held out; ranges from 400 made up without them\n")
     print(f"{'':48}float32   {HEADING}")
     for preset in options.presets:
-        folder = options.runs / f"{preset}-{options.norm}"
+        task = PRESETS[preset]().config.task
+        norm = options.norm or task.norm  # type: ignore[attr-defined]
+        folder = options.runs / f"{preset}-{norm}-{options.seed}"
         if not (folder / "report.html").exists():
-            finished(preset, {"epsilon": 8.0, "norm": options.norm}, 1, None, folder)
+            finished(preset, {"epsilon": 8.0, "norm": norm}, options.seed, None, folder)
         source = read_run(folder)
         inputs, targets = drawn(source, count)
         model = to_onnx(source.model, source.input_shape, source.provenance)
@@ -113,7 +117,7 @@ def of_presets(options: argparse.Namespace) -> None:
         made_up, right = public_inputs(source.config)(400).numpy(), accuracy(floats, targets)
         for way in options.calibration:
             ints = integers(model, source.input_range, made_up, calibration_of(way), inputs)
-            name = f"{preset}, norm {options.norm}, {way}"
+            name = f"{preset}, norm {norm}, {way}"
             print(f"{name:48}{right:7.2%}  {compared(floats, ints, targets)}", flush=True)
 
 

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from tiny_networks import SHAPES, network_of
 
-from dpsgd_torch.errors import ExportError
+from dpsgd_torch.errors import BoardTooSmall
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
 from dpsgd_torch.export.emulate import available_boards, missing_tools, run_on
 from dpsgd_torch.export.host import COMPILERS, run_on_host
 from dpsgd_torch.export.program import Int8, Program
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.tflm import interpret
-from dpsgd_torch.export.to_c import arena_of, to_c, weight_count
+from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_onnx import to_onnx
 from dpsgd_torch.export.to_tflite import to_int8_tflite
 from dpsgd_torch.export.toolchain import has
@@ -56,11 +56,8 @@ def answers(
         most = emulated if board.runner == "unicorn" else len(inputs)
         try:
             yield str(board), run_on(board, sources, inputs[:most]).outputs
-        except ExportError as error:
-            fits = weight_count(program) < board.flash.length and (
-                arena_of(program).size + program.input.size < board.ram.length
-            )
-            yield str(board), str(error) if fits else "its memory does not hold the network"
+        except BoardTooSmall as error:
+            yield str(board), str(error).partition(": ")[2]
 
 
 def main() -> None:

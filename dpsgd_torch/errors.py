@@ -53,6 +53,10 @@ class ExportError(TrainingError):
     """A model, tool or flag that leads to no file for a microcontroller."""
 
 
+class BoardTooSmall(ExportError):
+    """A board whose memory does not hold a model's image."""
+
+
 class GuaranteeBroken(TrainingError):
     """What ran is not what was planned or charged: nothing is released."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsgd_torch.errors import ExportError
+from dpsgd_torch.errors import BoardTooSmall, ExportError
 from dpsgd_torch.export.compiler import in_memory
 from dpsgd_torch.export.emulate import available_boards, missing_tools, run_on
 from dpsgd_torch.export.host import COMPILERS, run_on_host
@@ -71,7 +71,11 @@ def compare(
             answers = run_on_host(sources, quantized, compiler)
             yield _equal(f"C on this machine, {compiler}", answers, norm)
     for board in available_boards():
-        ran = run_on(board, sources, quantized)
+        try:
+            ran = run_on(board, sources, quantized)
+        except BoardTooSmall as error:
+            yield Comparison("not compared:", str(error))
+            continue
         cost = (
             f"{ran.flash_bytes / 1000:.1f} KB flash, {ran.ram_bytes / 1000:.2f} KB RAM, "
             f"{ran.instructions_per_inference / 1000:.1f} k instructions"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from dpsgd_torch.errors import ExportError
+from dpsgd_torch.errors import BoardTooSmall, ExportError
 from dpsgd_torch.export.boards import BOARDS, Board
 from dpsgd_torch.export.c_text import with_prefix
 from dpsgd_torch.export.elf import Image, read_elf
@@ -126,6 +127,10 @@ def build(
     """Compile and link a whole firmware image for a board, in a folder.
 
     ``extra`` are objects and libraries that the sources need beside them.
+
+    Raises:
+        BoardTooSmall: the image is larger than the board's flash or RAM.
+        ExportError: a tool is missing or fails.
     """
     prefix = prefix_of(sources)
     main = "exchange.c" if board.runner == "unicorn" else "semihosting.c"
@@ -153,5 +158,14 @@ def build(
         *("-I.", "-T", "board.ld", board.start, main, f"{prefix}.c", "-o", "image.elf"),
         *(*extra, *libraries),
     ]
-    run(command, folder, _COMPILE_SECONDS, f"{board.name}: {board.compiler}")
+    try:
+        run(command, folder, _COMPILE_SECONDS, f"{board.name}: {board.compiler}")
+    except ExportError as error:
+        for name, region in (("FLASH", board.flash), ("RAM", board.ram)):
+            if re.search(f"will not fit in region .{name}", str(error)):
+                raise BoardTooSmall(
+                    f"{board.name}: its {region.length / 1024:g} KiB of {name} do not hold the "
+                    "model; take a larger board"
+                ) from None
+        raise
     return read_elf((folder / "image.elf").read_bytes())

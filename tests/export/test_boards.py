@@ -1,13 +1,15 @@
 """Emulated boards answer what the numpy reference answers, within the figures promised."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hand_built_programs import corner_programs, gesture_program, mnist_program
 from random_programs import random_inputs, random_program
 
-from dpsgd_torch.errors import ExportError
-from dpsgd_torch.export import run_unicorn, toolchain, unicorn_core
-from dpsgd_torch.export.boards import BOARDS, board
+from dpsgd_torch.errors import BoardTooSmall, ExportError
+from dpsgd_torch.export import check, run_unicorn, toolchain, unicorn_core
+from dpsgd_torch.export.boards import BOARDS, Region, board
 from dpsgd_torch.export.elf import read_elf
 from dpsgd_torch.export.emulate import available_boards, missing_tools, run_on
 from dpsgd_torch.export.footprint import estimate, footprint
@@ -157,9 +159,24 @@ def test_a_model_too_large_for_its_board_is_told_in_one_line():
         "    int8_t *const arena",
         "    extern int8_t *firmware_keep;\n    firmware_keep[0] = 1;\n    int8_t *const arena",
     )
-    with pytest.raises(ExportError, match="unicorn-m4: zig: exit status") as caught:
-        run_on(PIP_BOARD, texts, np.zeros((1, 714), np.int8))
-    assert "\n" not in str(caught.value)
+    inputs = np.zeros((1, 714), np.int8)
+    ends = r"KiB of RAM do not hold the model; take a larger board$"
+    with pytest.raises(BoardTooSmall, match=f"^unicorn-m4: its .* {ends}"):
+        run_on(PIP_BOARD, texts, inputs)
+    small = dataclasses.replace(PIP_BOARD, flash=Region(PIP_BOARD.flash.origin, 2048))
+    with pytest.raises(BoardTooSmall, match=r"^unicorn-m4: its 2 KiB of FLASH do not hold"):
+        run_on(small, to_c(gesture_program()), inputs)
+
+
+@needs_pip_board
+def test_a_check_goes_on_past_a_board_that_is_too_small(monkeypatch):
+    small = dataclasses.replace(PIP_BOARD, name="tiny", flash=Region(0, 2048))
+    monkeypatch.setattr(check, "available_boards", lambda: [small, PIP_BOARD])
+    program, inputs = gesture_program(), np.zeros((2, 714), np.float32)
+    told = [str(each) for each in check.compare(program, inputs, np.zeros((2, 2)))]
+    assert [line.split()[0] for line in told if "small" in line or "tiny" in line] == ["not"]
+    assert any(line.startswith("unicorn-m4 (Cortex-M4)") and "0 of 4" in line for line in told)
+    assert any("tiny: its 2 KiB of FLASH do not hold the model" in line for line in told)
 
 
 def test_an_image_takes_objects_of_other_languages_beside_the_model(tmp_path):
