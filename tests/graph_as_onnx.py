@@ -11,14 +11,20 @@ from dpsgd_torch.export.kinds.add import Add
 from dpsgd_torch.export.kinds.affine import Affine
 from dpsgd_torch.export.kinds.clip import Clip
 from dpsgd_torch.export.kinds.concat import Concat
+from dpsgd_torch.export.kinds.crop import Crop
+from dpsgd_torch.export.kinds.curve import Curve
 from dpsgd_torch.export.kinds.group_norm import GroupNorm
 from dpsgd_torch.export.kinds.hard_swish import HardSwish
 from dpsgd_torch.export.kinds.leaky_relu import LeakyRelu
 from dpsgd_torch.export.kinds.mean import Mean
 from dpsgd_torch.export.kinds.mul import Mul
+from dpsgd_torch.export.kinds.transpose import Transpose
+from dpsgd_torch.export.kinds.upsample import Upsample
+from dpsgd_torch.export.kinds.view import View
 
 OPSET = 21
 NAMES = {"relu": "Relu", "tanh": "Tanh", "logistic": "Sigmoid"}
+REPEATS = (("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"))
 LEAST_EPSILON = 1e-3  # below, rounding of values that are all alike is what a norm makes large
 
 
@@ -89,9 +95,19 @@ class _Writer:
             case Affine(factor, offset):
                 made = self.affine(x, factor, offset, len(shape))
             case Mean(axes, keepdims):
-                axes = {axis + 2 for axis in axes} if self.sides == 2 else {2}
-                told = self.constant(sorted(axes), np.int64)
-                made = self.node("ReduceMean", x, told, keepdims=int(keepdims))
+                made = self.reduced("ReduceMean", x, axes, keepdims)
+            case Curve(_, name):
+                made = self.curve(name, x)
+            case View(sides):
+                made = self.laid(self.in_memory(x, shape), sides)
+            case Transpose(sides, order, sides_after):
+                wide = self.reshaped(self.in_memory(x, shape), 1, *sides)
+                turned = self.node("Transpose", wide, perm=[0, *(axis + 1 for axis in order)])
+                made = self.laid(turned, sides_after)
+            case Crop():
+                made = self.crop(layer, x)
+            case Upsample():
+                made = self.upsample(layer, x)
             case Add():
                 made = self.both("Add", given, shapes)
             case Mul():
@@ -122,15 +138,20 @@ class _Writer:
         return np.moveaxis(values if self.sides == 2 else values[:, 0], -1, 1)
 
     def moves(self, shape, window, kind="pool"):
-        kernel, stride, padding = (
-            told[-self.sides :] for told in (window.kernel, window.stride, window.padding)
-        )
+        kernel, stride, padding, apart, reach = (
+            told[-self.sides :]
+            for told in (window.kernel, window.stride, window.padding, window.dilation,
+                         window.reach)
+        )  # fmt: skip
         told = {"kernel_shape": kernel, "strides": stride}
+        if max(apart) > 1 or self.chance(0.2):
+            told["dilations"] = apart
         same = []
-        for size, k, by in zip(shape[2 - self.sides : 2], kernel, stride, strict=True):
+        for size, k, by in zip(shape[2 - self.sides : 2], reach, stride, strict=True):
             total = max((-(-size // by) - 1) * by + k - size, 0)
             same.append((total // 2, total - total // 2))
         said = kind == "conv" or all(k >= by for k, by in zip(kernel, stride, strict=True))
+        said &= max(apart) == 1  # onnxruntime refuses auto_pad beside dilations
         if said and self.chance(0.5) and tuple(same) == padding:
             return {**told, "auto_pad": "SAME_UPPER"}
         if any(map(any, padding)) or self.chance(0.5):
@@ -139,7 +160,10 @@ class _Writer:
 
     def pool(self, kind, x, shape, window):
         name = "Max" if kind == "max" else "Average"
-        if window.kernel == shape[:2] and not any(map(any, window.padding)) and self.chance(0.7):
+        whole = window.kernel == shape[:2] and not any(map(any, window.padding))
+        if whole and kind == "max" and self.chance(0.4):
+            return self.reduced("ReduceMax", x, (0, 1), True)
+        if whole and self.chance(0.7):
             return self.node(f"Global{name}Pool", x)
         return self.node(f"{name}Pool", x, **self.moves(shape, window))
 
@@ -176,7 +200,7 @@ class _Writer:
         """Flattened parts lie as in memory."""
         if len({shape[:-1] for shape in shapes}) > 1:
             given = [
-                self.reshaped(self.last(x), 1, -1) if len(shape) == 3 else x
+                self.laid(self.in_memory(x, shape), (math.prod(shape),))
                 for x, shape in zip(given, shapes, strict=True)
             ]
             shapes = [()]
@@ -185,6 +209,60 @@ class _Writer:
 
     def last(self, x):
         return self.node("Transpose", x, perm=[0, *range(2, 2 + self.sides), 1])
+
+    def first_again(self, x):
+        return self.node("Transpose", x, perm=[0, 1 + self.sides, *range(1, 1 + self.sides)])
+
+    def in_memory(self, x, shape):
+        """As it lies in memory."""
+        return self.last(x) if len(shape) == 3 else x
+
+    def laid(self, x, shape):
+        """What lies so in memory, of that shape."""
+        x = self.reshaped(x, 1, *(shape if len(shape) == 1 else shape[2 - self.sides :]))
+        return self.first_again(x) if len(shape) == 3 else x
+
+    def reduced(self, kind, x, axes, keepdims):
+        """Over sides, of the picture as it is or with its channels last."""
+        axes = [axis for axis in axes if axis >= 2 - self.sides]
+        turned = self.chance(0.3)
+        first = (1 if turned else 2) - (2 - self.sides)
+        told = self.constant([axis + first for axis in axes], np.int64)
+        made = self.node(kind, self.last(x) if turned else x, told, keepdims=int(keepdims))
+        return self.first_again(made) if turned and keepdims else made
+
+    def curve(self, name, x):
+        if name == "Softsign" and self.chance(0.5):
+            below = self.node("Add", *self.either(np.float32(1), self.node("Abs", x)))
+            return self.node("Div", x, below)
+        return self.node(name, x)
+
+    def crop(self, layer, x):
+        """Channels are the last of the layer's axes, and the first of ONNX's."""
+        parts = list(zip(layer.given, layer.starts, layer.sizes, layer.steps, strict=True))
+        if len(parts) == 3:
+            parts = [parts[2], *parts[2 - self.sides : 2]]
+        told = [
+            (start, start + (size - 1) * step + 1, axis, step)
+            for axis, (side, start, size, step) in enumerate(parts, 1)
+            if (start, size) != (0, side)
+        ]
+        if not told:
+            return self.node("Identity", x)
+        names = [self.constant(numbers, np.int64) for numbers in zip(*told, strict=True)]
+        return self.node("Slice", x, *names)
+
+    def upsample(self, layer, x):
+        height, width, channels = layer.given
+        way, nearest = REPEATS[int(self.chance(0.5))]
+        told = {"coordinate_transformation_mode": way, "nearest_mode": nearest}
+        by = (layer.down, layer.across)[-self.sides :]
+        if self.chance(0.5):
+            return self.node("Resize", x, None, np.array([1, 1, *by]), **told)
+        sides = (height * layer.down, width * layer.across)[-self.sides :]
+        return self.node(
+            "Resize", x, None, None, self.constant([1, channels, *sides], np.int64), **told
+        )
 
     def norm(self, layer, x, shape):
         groups, width = layer.groups, len(layer.gain)
@@ -197,7 +275,7 @@ class _Writer:
             return self.node("LayerNormalization", x, gain, bias, axis=1, **told)
         if groups.groups == 1 and groups.rows > 1:  # of each cell's channels
             made = self.node("LayerNormalization", self.last(x), layer.gain, layer.bias, **told)
-            return self.node("Transpose", made, perm=[0, 1 + self.sides, *range(1, 1 + self.sides)])
+            return self.first_again(made)
         if len(shape) == 3 and self.chance(0.5):
             told["num_groups"] = groups.groups
             return self.node("GroupNormalization", x, layer.gain, layer.bias, **told)

@@ -1,17 +1,22 @@
 """Random graphs with branches, of every layer and kind, and ranges that no training would give.
 
 Inputs are pictures, lines (pictures one cell high), columns and vectors. Layers read any tensor
-that is there, mostly one of the last three, and all that nobody reads meets in the end.
+that is there, mostly one of the last three, and all that nobody reads meets in the end. What has a
+window is drawn in ``random_windows.py``, what moves values in ``random_moves.py``.
 """
 
 import numpy as np
+from random_draws import MOST_WEIGHTS
+from random_moves import Moves
+from random_windows import Windows
 
 from dpsgd_torch.export.fold_affine import fold_affine
-from dpsgd_torch.export.graph import Activation, Convolution, Graph, Linear, Padding, Pooling
+from dpsgd_torch.export.graph import Activation, Graph
 from dpsgd_torch.export.kinds.add import Add
 from dpsgd_torch.export.kinds.affine import Affine
 from dpsgd_torch.export.kinds.clip import Clip
 from dpsgd_torch.export.kinds.concat import Concat
+from dpsgd_torch.export.kinds.curve import ELU, Curve
 from dpsgd_torch.export.kinds.group_norm import GroupNorm, Groups
 from dpsgd_torch.export.kinds.hard_swish import HardSwish
 from dpsgd_torch.export.kinds.leaky_relu import LeakyRelu
@@ -21,31 +26,37 @@ from dpsgd_torch.export.program import Program, Window
 from dpsgd_torch.export.quantize import quantize
 from dpsgd_torch.export.ranges import ranges
 
-OF_ANY = ("clip", "function", "affine", "sum", "mul", "concat", "linear")
-OF_PICTURES = ("conv", "conv", "depthwise", "depthwise", "max", "average", "pad", "mean", "gate")
+OF_ANY = (
+    "clip", "function", "curve", "affine", "sum", "mul", "concat", "linear", "view", "transpose",
+    "crop",
+)  # fmt: skip
+OF_PICTURES = (
+    "conv", "conv", "depthwise", "depthwise", "max", "average", "pad", "mean",
+    "gate", "upsample", "over_channels",
+)  # fmt: skip
 OF_VECTORS = ("linear", "softmax", "scale")
-SHRINKING = ("conv", "max", "average", "mean", "linear", "function")  # of pictures
+SHRINKING = ("conv", "max", "average", "mean", "linear", "function", "crop")  # of pictures
 CLAMPS = ((0.0, 6.0), (-1.0, 1.0), (0.0, 1.0), (-np.inf, 0.3), (0.1, 0.2), (0.0, np.inf))
 EPSILONS = (1e-5, 1e-5, 1e-3, 1e-12, 0.0)
+CURVES = {
+    ELU: lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
+    "Abs": np.abs,
+    "Sin": np.sin,
+    "Softplus": lambda x: np.logaddexp(0, x),
+    "Softsign": lambda x: x / (1 + np.abs(x)),
+}
+C_ALONE = [name for name in CURVES if name != ELU]
 MOST_INPUTS = 10  # of a concatenation
 MOST_VALUES = 600  # of a tensor that a layer may still widen
-MOST_WEIGHTS = 4000  # of a layer
 MOST_DIAGONAL = 64  # features of a vector that a constant scales by itself
 MOST_FEATURES = 511  # of a softmax
-NO_PADS = ((0, 0), (0, 0))
 
 
-class _Builder:
+class _Builder(Windows, Moves):
     def __init__(self, seed: int) -> None:
-        self.rng, self.norms = np.random.default_rng(seed), seed % 4 == 0
-        self.shapes = [self.first_shape()]
-        self.layers, self.inputs = [], []
-
-    def whole(self, least, most):
-        return int(self.rng.integers(least, most + 1))
-
-    def chance(self, of):
-        return self.rng.random() < of
+        super().__init__(seed)
+        self.c_alone = seed % 4 == 0
+        self.shapes.append(self.first_shape())
 
     def first_shape(self):
         kind = self.rng.random()
@@ -61,15 +72,6 @@ class _Builder:
             return self.whole(1, 4), self.whole(1, 4), 4 * self.whole(1, 8)
         return self.whole(1, 8), self.whole(1, 8), self.whole(1, 6)
 
-    def add(self, layer, shape, *read):
-        self.layers.append(layer)
-        self.inputs.append(tuple(read))
-        self.shapes.append(tuple(int(side) for side in shape))
-        return len(self.layers)
-
-    def size(self, tensor):
-        return int(np.prod(self.shapes[tensor]))
-
     def step(self):
         """One of the last few tensors, mostly, so that branches meet again, and a kind for it."""
         count = len(self.shapes)
@@ -79,81 +81,10 @@ class _Builder:
             kinds = ("linear",) if wide else OF_ANY + OF_VECTORS
         else:
             kinds = SHRINKING if wide else OF_ANY + OF_PICTURES
-        if self.norms and not wide:
+        if self.c_alone and not wide:
             kinds += ("norm",) * 3
         kind = str(self.rng.choice(kinds))
         getattr(self, kind)(source)
-
-    def weights(self, outputs, *rest):
-        made = self.rng.normal(size=(outputs, *rest))
-        kind = self.rng.random()
-        if kind < 0.1:
-            made = np.sign(made)  # all as large as they can be
-        elif kind < 0.15:
-            made[:] = 0
-        elif kind < 0.3:
-            made *= 10.0 ** self.rng.uniform(-4, 1, (outputs, *[1] * len(rest)))
-        return made.astype(np.float32)
-
-    def bias(self, outputs):
-        factor = self.rng.choice([0.0, 0.1, 1.0, 100.0])
-        return (factor * self.rng.normal(size=outputs)).astype(np.float32)
-
-    def linear(self, source, outputs=None):
-        size = self.size(source)
-        outputs = outputs or self.whole(1, max(1, min(12, MOST_WEIGHTS // size)))
-        layer = Linear(self.weights(outputs, size), self.bias(outputs))
-        return self.add(layer, (outputs,), source)
-
-    def window(self, source, most=4, kind="conv"):
-        """Kernel, stride and padding; only convolutions may see windows outside the picture."""
-        shape = self.shapes[source][:2]
-        kernel = tuple(self.whole(1, min(side, most)) for side in shape)
-        stride = tuple(int(self.rng.choice([1, 1, 2, 3])) for _ in shape)
-        padding = NO_PADS
-        if self.chance(0.5):
-            more = 1 if kind == "conv" and self.chance(0.2) else -1
-            padding = tuple((self.whole(0, k + more), self.whole(0, k + more)) for k in kernel)
-            if kind == "average" and self.chance(0.7):  # as TensorFlow Lite can say it
-                padding = tuple(map(_same, shape, kernel, stride))
-        return Window(kernel, stride, padding)
-
-    def weighted(self, source, each, groups, window):
-        height, width, channels = self.shapes[source]
-        cells = window.kernel[0] * window.kernel[1] * channels // groups
-        outputs = groups * max(1, min(each, MOST_WEIGHTS // (groups * cells)))
-        weights = self.weights(outputs, *window.kernel, channels // groups)
-        layer = Convolution(weights, self.bias(outputs), window, groups)
-        return self.add(layer, (*_sides((height, width), window), outputs), source)
-
-    def conv(self, source):
-        channels = self.shapes[source][2]
-        groups = 1
-        if self.chance(0.15):
-            groups = int(self.rng.choice([g for g in range(1, channels + 1) if channels % g == 0]))
-        return self.weighted(source, self.whole(1, 8), groups, self.window(source))
-
-    def depthwise(self, source):
-        each = int(self.rng.choice([1, 1, 2, 3]))
-        return self.weighted(source, each, self.shapes[source][2], self.window(source))
-
-    def max(self, source):
-        return self.pool("max", source)
-
-    def average(self, source):
-        return self.pool("average", source)
-
-    def pool(self, kind, source):
-        *sides, channels = self.shapes[source]
-        window = self.window(source, kind=kind)
-        if self.chance(0.15):
-            window = Window(tuple(sides))
-        return self.add(Pooling(kind, window), (*_sides(sides, window), channels), source)
-
-    def pad(self, source):
-        height, width, channels = self.shapes[source]
-        (a, b), (c, d) = padding = tuple((self.whole(0, 2), self.whole(0, 2)) for _ in range(2))
-        return self.add(Padding(padding), (height + a + b, width + c + d, channels), source)
 
     def clip(self, source):
         return self.same(Clip(*CLAMPS[self.whole(0, len(CLAMPS) - 1)]), source)
@@ -163,6 +94,10 @@ class _Builder:
         plain = (Activation(name) for name in ("relu", "relu", "tanh", "logistic"))
         functions = (HardSwish(), LeakyRelu(slope), *plain)
         return self.same(functions[self.whole(0, len(functions) - 1)], source)
+
+    def curve(self, source):
+        name = str(self.rng.choice(C_ALONE)) if self.c_alone and self.chance(0.8) else ELU
+        return self.same(Curve(CURVES[name], name), source)
 
     def softmax(self, source):
         if self.size(source) > MOST_FEATURES:
@@ -175,9 +110,6 @@ class _Builder:
             return self.linear(source)
         factor, offset = self.rng.normal(size=(2, shape[-1]))
         return self.same(Affine(factor, offset), source)
-
-    def same(self, layer, *read):
-        return self.add(layer, self.shapes[read[0]], *read)
 
     def norm(self, source):
         """Over groups of channels, each cell's channels, or all values."""
@@ -282,20 +214,6 @@ class _Builder:
     def loose(self):
         read = {source for sources in self.inputs for source in sources}
         return [i for i in range(len(self.shapes)) if i not in read]
-
-
-def _sides(shape, window):
-    return [
-        (side + sum(pads) - kernel) // stride + 1
-        for side, kernel, stride, pads in zip(
-            shape, window.kernel, window.stride, window.padding, strict=True
-        )
-    ]
-
-
-def _same(size, kernel, stride):
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
 
 
 def random_graph(seed: int, steps: int = 9) -> Graph:

@@ -3,6 +3,7 @@
 The graphs of ``test_graph_fuzz.py``, as many of them, lines as (channels, length) too.
 """
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,18 @@ import onnxruntime
 from graph_as_onnx import as_onnx
 from random_graphs import random_graph
 
-from dpsgd_torch.export.from_onnx import from_onnx, to_channels_last
+from dpsgd_torch.errors import ExportError
+from dpsgd_torch.export.from_onnx import from_onnx, in_memory, to_channels_last
 from dpsgd_torch.export.graph import Graph, evaluate
 
 COUNT = 4
+REFUSED = re.compile(
+    "in an order that no transposition of five axes makes|no box where they lie"
+    "|read in another order; normalize before|Softmax .* cells of an image"
+    "|of a constant of shape .* to .*; only one number a channel|whose values lie apart"
+    "|its output is not made by a layer"
+)
+"""What reads values that were moved before it, or nothing but moves, is refused by its name."""
 
 
 def sides_of(model):
@@ -35,15 +44,29 @@ def off(seed: int, read: Graph | None = None) -> float:
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     answers = np.concatenate([session.run(None, {"input": row[None]})[0] for row in given])
-    tensors = evaluate(read or from_onnx(model), inputs)
+    read = read or from_onnx(model)
+    tensors = evaluate(read, in_memory(given, read))
     wanted = to_channels_last(answers)
     found = tensors[-1].reshape(wanted.shape)  # (1, 1, channels) may stand for (channels,)
     largest = max(1.0, *(float(np.abs(tensor).max()) for tensor in tensors))
     return float(np.abs(found - wanted).max()) / largest
 
 
+def off_unless_refused(seed: int) -> float | None:
+    try:
+        from_onnx(as_onnx(random_graph(seed), seed))
+    except ExportError as error:
+        if not REFUSED.search(str(error)):
+            raise
+        return None
+    return off(seed)
+
+
 def test_what_is_read_computes_what_onnxruntime_computes(graph_seeds):
-    found = {seed: off(seed) for seed in graph_seeds}
+    found = {seed: off_unless_refused(seed) for seed in graph_seeds}
+    refused = [seed for seed, distance in found.items() if distance is None]
+    assert len(refused) < 0.1 * len(found)
+    found = {seed: distance for seed, distance in found.items() if distance is not None}
     assert {seed: distance for seed, distance in found.items() if distance > 1e-4} == {}
     assert np.isfinite(list(found.values())).mean() > 0.9
 
@@ -55,7 +78,9 @@ def test_lines_and_pictures_and_vectors_are_written():
 
 def test_a_weight_changed_by_a_hundredth_would_be_seen():
     far = 0
-    for seed in range(10):
+    for seed in range(12):
+        if off_unless_refused(seed) is None:
+            continue
         graph = from_onnx(as_onnx(random_graph(seed), seed))
         layers = [
             replace(layer, weights=1.01 * layer.weights) if hasattr(layer, "weights") else layer
