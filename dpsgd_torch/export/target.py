@@ -10,8 +10,8 @@ from dpsgd_torch.export.targets.registry import TARGETS
 
 CALIBRATIONS = {
     "plain": "ranges of the inputs that were made up, and a quarter more",
-    "improved": "ranges of all but one value in 10,000 at each end",
-    "all": "that, channels equalised between layers, and biases corrected",
+    "improved": "channels equalised between layers, ranges of all but one value in 10,000 at each end",
+    "all": "that, and biases corrected",
 }
 
 

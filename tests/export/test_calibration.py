@@ -57,21 +57,29 @@ def stack():
 
 def test_equalised_layers_compute_the_same_function():
     graph, inputs = stack()
-    before, after = evaluate(graph, inputs)[-1], evaluate(equalized(graph), inputs)[-1]
+    before, after = evaluate(graph, inputs)[-1], evaluate(equalized(graph, inputs), inputs)[-1]
     assert np.abs(after - before).max() <= 2e-6 * np.abs(before).max()
 
 
-def test_equalising_gives_both_sides_of_a_channel_the_same_largest_weight():
-    made = [each for each in equalized(stack()[0]).layers if isinstance(each, Convolution)]
-    ends = [np.abs(each.weights).max(axis=(1, 2, 3)) for each in made[:2]]
-    assert ends[0] == pytest.approx(ends[1], rel=1e-2)
+def test_equalising_levels_what_a_depthwise_layer_reads_and_halves_the_rest():
+    graph, inputs = stack()
+    read = (3, 6)  # by the depthwise and by the grouped convolution
+    before, after = (
+        [np.quantile(np.abs(tensors[each]).reshape(-1, 4), 1 - 1e-4, axis=0) for each in read]
+        for tensors in (evaluate(graph, inputs), evaluate(equalized(graph, inputs), inputs))
+    )
+    assert after[0] == pytest.approx(np.minimum(64 * before[0], before[0].max()), rel=1e-4)
+    assert before[0].max() / before[0].min() > 64
+    spread = [np.ptp(np.log(each[1])) for each in (before, after)]
+    assert spread[1] == pytest.approx(spread[0] / 2, rel=1e-3)
+    assert spread[0] > 0.3
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_equalised_random_networks_compute_the_same(seed):
     network = random_network(seed)
     graph, inputs = from_onnx(network.model), to_channels_last(network.inputs)
-    norm, found = evaluate(graph, inputs)[-1], evaluate(equalized(graph), inputs)[-1]
+    norm, found = evaluate(graph, inputs)[-1], evaluate(equalized(graph, inputs), inputs)[-1]
     room = 1e-4 * max(1.0, np.abs(norm).max())
     assert np.abs(found - norm).max() <= room
 
@@ -82,7 +90,8 @@ def test_what_two_layers_read_or_a_tanh_is_left_as_it_is():
     branched = Graph((one, other, Add()), (shape,) * 4, ((0,), (1,), (1, 2)))
     curved = Graph((one, Activation("tanh"), other), (shape,) * 4)
     for graph in (branched, curved):
-        assert equalized(graph).layers == graph.layers
+        seen = NORMAL(size=(5, *shape)).astype(np.float32)
+        assert equalized(graph, seen).layers == graph.layers
 
 
 def shift(graph, found, inputs):

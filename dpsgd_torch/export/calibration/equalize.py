@@ -1,4 +1,9 @@
-"""Cross-layer equalisation [Nagel et al. 2019, Sec. 4.1]: channels scaled to like ranges."""
+"""Cross-layer equalisation: channels scaled to like ranges of what they say.
+
+Nagel et al. 2019, Sec. 4.1, level weights, which share one scale a layer there. Here each output
+channel's weights have a scale of their own, and what shares one is a tensor's channels: these are
+levelled, as by Meller et al. 2019.
+"""
 
 from __future__ import annotations
 
@@ -16,39 +21,41 @@ from dpsgd_torch.export.graph import (
     Linear,
     Padding,
     Pooling,
+    evaluate,
 )
 
-_SWEEPS = 20
-_SETTLED = 1e-3  # relative
-_MOST = 2.0**10  # of a channel's scale, either way: a channel next to dead stays small
+_LEFT_OUT = 1e-4  # of a channel's values
+_MOST = 2.0**6  # that a channel is raised: one next to dead stays small
 
 
-def equalized(graph: Graph) -> Graph:
-    """The same function, where two layers share the range of each channel between them.
+def equalized(graph: Graph, public_inputs: Floats) -> Graph:
+    """The same function, where a tensor's channels have ranges that are more alike.
 
-    Channel i of a layer is divided by s_i = √(r1_i / r2_i), and what the next layer reads of it
-    multiplied, r1 and r2 being the largest weights there: equal in real arithmetic, for ReLU,
-    pools and zero padding between them carry a positive factor through. A tensor that two layers
-    read, or that anything else reads, is left as it is.
+    Channel i of a layer is divided by s_i, and what the next layer reads of it multiplied: equal in
+    real arithmetic, for ReLU, pools and zero padding between them carry a positive factor through.
+    With q_i the channel's reach (but for one value in 10,000) and q the largest, s_i = q_i / q
+    where each filter of the next layer reads one channel, whose weights have a scale of their own;
+    else √(q_i / q), since the weights that read a raised channel are rounded beside larger ones. A
+    tensor that two layers read, or that anything else reads, is left as it is.
+
+    Args:
+        graph: of any layers.
+        public_inputs: (batch, …), channels last, public or made up.
 
     >>> first = Linear(np.array([[8.0], [0.5]], np.float32), np.zeros(2, np.float32))
     >>> second = Linear(np.array([[0.5, 8.0]], np.float32), np.zeros(1, np.float32))
-    >>> made = equalized(Graph((first, second), ((1,), (2,), (1,))))
+    >>> made = equalized(Graph((first, second), ((1,), (2,), (1,))), np.ones((3, 1), np.float32))
     >>> [layer.weights.ravel().tolist() for layer in made.layers]
-    [[2.0, 2.0], [2.0, 2.0]]
+    [[8.0, 2.0], [0.5, 2.0]]
     """
     layers = list(graph.layers)
-    pairs = [(first, second) for first in range(len(layers))
-             if (second := _next(graph, first)) is not None]  # fmt: skip
-    for _ in range(_SWEEPS):
-        moved = 1.0
-        for first, second in pairs:
-            scale = _scale(layers[first], layers[second])
+    tensors = evaluate(graph, public_inputs)
+    for first in range(len(layers)):
+        second = _next(graph, first)
+        if second is not None:
+            scale = _scale(layers[first], layers[second], tensors[graph.sources[second][0]])
             layers[first] = _divided(layers[first], scale)
             layers[second] = _multiplied(layers[second], scale)
-            moved = max(moved, float(np.maximum(scale, 1 / scale).max()))
-        if moved < 1 + _SETTLED:
-            break
     return dataclasses.replace(graph, layers=tuple(layers))
 
 
@@ -68,26 +75,15 @@ def _next(graph: Graph, index: int) -> int | None:
             return None
 
 
-def _scale(first: Layer, second: Layer) -> NDArray[np.float64]:
-    """s of each channel between them; 1 where either side is dead."""
+def _scale(first: Layer, second: Layer, between: Floats) -> NDArray[np.float64]:
+    """s of each channel of what the second layer reads; 1 of a channel that says nothing."""
     assert isinstance(first, Linear | Convolution)
-    channels = len(first.bias)
-    made = np.abs(first.weights.reshape(channels, -1)).max(axis=1).astype(np.float64)
-    read = np.abs(_by_channel(second, channels)).max(axis=1).astype(np.float64)
-    alive = (made > 0) & (read > 0)
-    ratio = np.where(alive, made, 1.0) / np.where(alive, read, 1.0)
-    return np.clip(np.sqrt(ratio), 1 / _MOST, _MOST)
-
-
-def _by_channel(layer: Layer, channels: int) -> Floats:
-    """(channels, …): the weights that each channel of the input meets."""
-    if isinstance(layer, Linear):  # channels lie last in what is flattened
-        return np.moveaxis(layer.weights.reshape(len(layer.weights), -1, channels), 2, 0).reshape(
-            channels, -1
-        )
-    assert isinstance(layer, Convolution)
-    grouped = layer.weights.reshape(layer.groups, -1, layer.weights.shape[-1])
-    return np.moveaxis(grouped, 2, 1).reshape(channels, -1)
+    channels = len(first.bias)  # they lie last, in what is flattened, too
+    values = np.abs(between).reshape(-1, channels).astype(np.float64)
+    reach = np.quantile(values, 1 - _LEFT_OUT, axis=0)
+    share = np.where(reach > 0, reach / max(reach.max(), 1e-300), 1.0)
+    alone = isinstance(second, Convolution) and second.weights.shape[-1] == 1
+    return np.clip(share if alone else np.sqrt(share), 1 / _MOST, 1.0)
 
 
 def _divided(layer: Layer, scale: NDArray[np.float64]) -> Layer:

@@ -31,18 +31,21 @@ class Calibration:
         self, graph: Graph, input_range: Range, public_inputs: Floats | None
     ) -> tuple[Graph, list[Range]]:
         """The graph to make integers of, and the ranges of its tensors."""
-        if self.equalize:
-            graph = equalized(graph)
+        seen = None
+        if public_inputs is not None and len(public_inputs):
+            seen = public_inputs.clip(*input_range)
+        if self.equalize and seen is not None:
+            graph = equalized(graph, seen)
         found = ranges(graph, input_range, public_inputs, REACHES[self.reach])
-        if self.correct_bias and public_inputs is not None and len(public_inputs):
-            graph = bias_corrected(graph, found, public_inputs.clip(*input_range))
+        if self.correct_bias and seen is not None:
+            graph = bias_corrected(graph, found, seen)
         return graph, found
 
 
 PLAIN = Calibration()
 _OF_NAME = {
     "plain": PLAIN,
-    "improved": Calibration(reach="percentile"),  # by docs/quantisation.md, what gained on all
+    "improved": Calibration(equalize=True, reach="percentile"),
     "all": Calibration(equalize=True, reach="percentile", correct_bias=True),
 }
 
