@@ -47,14 +47,18 @@ def _fold(graph: Graph, index: int) -> Graph:
         if isinstance(makes, Weighted) and len(makes.bias) == affine.factor.size:
             return without(_with(graph, source - 1, after(makes, affine)), index)
         if isinstance(makes, Affine):
-            factor = makes.factor * affine.factor
-            both = Affine(factor, makes.offset * affine.factor + affine.offset)
-            return without(_with(graph, source - 1, both), index)
+            return without(_with(graph, source - 1, _both(makes, affine)), index)
     readers = graph.readers(index + 1)
     reader = graph.layers[readers[0]] if len(readers) == 1 else None
     if isinstance(reader, Weighted) and not (_pads(reader) and affine.offset.any()):
         return without(_with(graph, readers[0], before(affine, reader)), index)
+    if isinstance(reader, Affine):
+        return without(_with(graph, readers[0], _both(affine, reader)), index)
     return _with(graph, index, _alone(affine, graph.shapes[index + 1], graph.names[index:]))
+
+
+def _both(first: Affine, second: Affine) -> Affine:
+    return Affine(first.factor * second.factor, first.offset * second.factor + second.offset)
 
 
 def after(layer: Weighted, affine: Affine) -> Weighted:

@@ -91,9 +91,9 @@ REFUSED = {
              nearest_mode="floor"), s=np.float32([1, 1, 1.5, 1])
     ),
     "takes values that are no box": model_of(
-        node("Relu", ["x"], ["r"]), node("Flatten", ["r"], ["f"]),
-        node("Slice", ["f", "a", "b", "b1"], ["y"]), a=np.array([3]), b=np.array([9]),
-        b1=np.array([1]),
+        node("Relu", ["x"], ["r"]), node("Reshape", ["r", "s"], ["f"]),
+        node("Slice", ["f", "a", "b", "b1"], ["y"]), a=np.array([3]), b=np.array([6]),
+        b1=np.array([2]), s=np.array([1, 2, 8, 2, 1]),
     ),
     "only forwards": model_of(
         node("Slice", ["x", "a", "b", "c", "d"], ["y"]), a=np.array([-1]), b=np.array([-9]),

@@ -13,6 +13,7 @@ from dpsgd_torch.export.kinds.add import Add
 from dpsgd_torch.export.kinds.clip import Clip
 from dpsgd_torch.export.kinds.hard_swish import HardSwish
 from dpsgd_torch.export.kinds.leaky_relu import MOST_SLOPE, LeakyRelu
+from dpsgd_torch.export.kinds.view import View
 from dpsgd_torch.export.reading.constants import affine
 from dpsgd_torch.export.reading.reader import Attributes, Reader, reads, refuse
 from dpsgd_torch.export.reading.values import Value
@@ -115,6 +116,7 @@ def softmax(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Val
     features = reader.shapes[value.tensor][-1]
     if len(value.shape) != 1 or attributes.get("axis", -1) not in (1, -1):
         refuse(node, "only over all features can it be carried")
-    if features != value.shape[0]:
-        refuse(node, f"over the {value.shape[0]} cells of an image; end with a linear layer")
+    if features != value.shape[0]:  # an image, flattened: over all of it in whatever order
+        count = value.shape
+        value = reader.append_where(node, View(count), count, value.cells, value)
     return reader.append_cell_by_cell(node, Activation("softmax"), value)

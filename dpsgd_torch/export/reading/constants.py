@@ -9,8 +9,9 @@ import onnx
 from numpy.typing import NDArray
 
 from dpsgd_torch.export.kinds.affine import Affine, batch_norm, constant
+from dpsgd_torch.export.reading.order import as_layers_lie
 from dpsgd_torch.export.reading.reader import Attributes, Reader, only, reads, refuse
-from dpsgd_torch.export.reading.values import Value
+from dpsgd_torch.export.reading.values import Value, memory_shape, natural
 
 Doubles = NDArray[np.float64]
 
@@ -28,6 +29,7 @@ def normalization(reader: Reader, node: onnx.NodeProto, attributes: Attributes) 
         refuse(node, "its variance is negative; train the model again")
     norm = batch_norm(scale, shift, mean, variance, float(attributes.get("epsilon", 1e-5)))
     column = (-1, *[1] * (len(value.shape) - 1))
+    value = _laid(reader, node, 0, norm.factor.reshape(column), norm.offset.reshape(column))
     return affine(reader, node, value, norm.factor.reshape(column), norm.offset.reshape(column))
 
 
@@ -40,8 +42,8 @@ def with_constant(reader: Reader, node: onnx.NodeProto, place: int) -> Value:
     """Mul, Div, Add or Sub whose input ``place`` is constant."""
     if reader.is_constant(node, 1 - place):
         refuse(node, "of two constants; one of its inputs must be computed")
-    value = reader.value(node, 1 - place)
     number = reader.constant(node, place).astype(np.float64)
+    value = _laid(reader, node, 1 - place, number)
     one, none = np.array(1.0), np.array(0.0)
     if node.op_type == "Add":
         return affine(reader, node, value, one, number)
@@ -64,16 +66,41 @@ def affine(
     return reader.append_cell_by_cell(node, Affine(*rows), value)
 
 
+def _laid(reader: Reader, node: onnx.NodeProto, index: int, *numbers: Doubles) -> Value:
+    """What is read, put as layers take it where the numbers are one a channel only so."""
+    value = reader.value(node, index)
+    if len(value.shape) > 3 or all(_fits(value, each, reader.shapes[value.tensor][-1])
+                                   for each in numbers):  # fmt: skip
+        return value
+    straight, channels = value.moved(natural(value.shape)), memory_shape(value.shape)[-1]
+    if not all(_fits(straight, each, channels) for each in numbers):
+        return value
+    return as_layers_lie(reader, node, index)
+
+
+def _fits(value: Value, number: Doubles, channels: int) -> bool:
+    """Whether it is one number a channel, or cannot be broadcast at all."""
+    rows = _rows(value, number, channels)
+    return rows is None or bool((rows == rows[0]).all())
+
+
+def _rows(value: Value, number: Doubles, channels: int) -> Doubles | None:
+    """(rows, channels) of a tensor in memory, each value the number that meets it."""
+    given: tuple[Any, ...] = (1, *value.shape)
+    if number.ndim > len(given) or np.broadcast_shapes(number.shape, given) != given:
+        return None
+    places = np.empty(value.cells.size)
+    places[value.cells.reshape(-1)] = np.broadcast_to(number, given).reshape(-1)
+    return places.reshape(-1, channels)
+
+
 def _by_channel(node: onnx.NodeProto, value: Value, number: Doubles, channels: int) -> Doubles:
     """In the order in which the channels lie in memory."""
     if number.size == 1:
         return constant(channels, number).factor
-    given: tuple[Any, ...] = (1, *value.shape)
-    if number.ndim > len(given) or np.broadcast_shapes(number.shape, given) != given:
+    rows = _rows(value, number, channels)
+    if rows is None:
         refuse(node, f"of a constant of shape {number.shape} to {value.shape}; both must fit")
-    places = np.empty(value.cells.size)
-    places[value.cells.reshape(-1)] = np.broadcast_to(number, given).reshape(-1)
-    rows = places.reshape(-1, channels)
     if (rows != rows[0]).any():
         refuse(
             node,

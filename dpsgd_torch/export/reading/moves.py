@@ -13,7 +13,7 @@ from dpsgd_torch.errors import shown
 from dpsgd_torch.export.graph import Padding
 from dpsgd_torch.export.kinds.crop import Crop
 from dpsgd_torch.export.kinds.upsample import Upsample
-from dpsgd_torch.export.reading.order import image, laid, remade_channels
+from dpsgd_torch.export.reading.order import as_layers_lie, image, laid, remade_channels
 from dpsgd_torch.export.reading.reader import Attributes, Reader, reads, refuse
 from dpsgd_torch.export.reading.values import Value, memory_shape, natural
 
@@ -66,14 +66,20 @@ def parts(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value
     sizes = [-(-value.shape[axis] // count)] * (count - 1)
     if len(node.input) > 1 and node.input[1]:
         sizes = reader.integers(node, 1)[:-1]
-    pieces = np.split(value.cells, np.cumsum(sizes), axis)
-    found = [taken(reader, node, value, cells) for cells in pieces]
+    found = []
+    for index in range(count):
+        value = reader.value(node)  # which a piece before it may have laid anew
+        cells = np.split(value.cells, np.cumsum(sizes), axis)[index]
+        found.append(taken(reader, node, value, cells))
     reader.values.update(zip(node.output, found, strict=True))
     return found[0]
 
 
 def taken(reader: Reader, node: onnx.NodeProto, value: Value, cells: NDArray[np.intp]) -> Value:
-    """Those of the values that lie at ``cells``, which then lie as they lay to each other."""
+    """Those of the node's values that lie at ``cells``, which then lie as they lay to each other.
+
+    Where these are no box, all values are put as layers take them first.
+    """
     if not cells.ndim or not cells.size:
         refuse(node, f"leaves {cells.size} values of {value.shape}, without an axis or with none")
     if cells.size == value.cells.size and np.array_equal(
@@ -86,6 +92,10 @@ def taken(reader: Reader, node: onnx.NodeProto, value: Value, cells: NDArray[np.
     runs = all((np.diff(each) == step).all() for each, step in zip(places, steps, strict=True))
     sizes = tuple(len(each) for each in places)
     if not runs or math.prod(sizes) != cells.size or np.unique(cells).size != cells.size:
+        if len(value.shape) <= 3 and not (value.is_natural and shape == memory_shape(value.shape)):
+            which = np.argsort(value.cells, axis=None)[cells]
+            value = as_layers_lie(reader, node)
+            return taken(reader, node, value, value.cells.reshape(-1)[which])
         refuse(
             node,
             f"of {value.shape} takes values that are no box where they lie; take parts before "

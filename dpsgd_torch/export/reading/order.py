@@ -38,6 +38,12 @@ def image(reader: Reader, node: onnx.NodeProto, index: int = 0, held: Value | No
     return laid(reader, node, value, memory_shape(value.shape), natural(value.shape), held)
 
 
+def as_layers_lie(reader: Reader, node: onnx.NodeProto, index: int = 0) -> Value:
+    """The same, for whoever reads the name after this node, too."""
+    reader.values[node.input[index]] = image(reader, node, index)
+    return reader.value(node, index)
+
+
 def laid(
     reader: Reader,
     node: onnx.NodeProto,
