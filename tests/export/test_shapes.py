@@ -179,9 +179,9 @@ def test_what_moves_no_byte_is_no_step(name):
 
 
 def test_c_gives_the_same_bytes():
-    names = list(NETS)
-    found = in_c(*(compiled(name)[3] for name in names), sanitize=False)
-    assert not {names[index]: count for (_, index), count in found.items()}
+    programs = {index: compiled(name)[3] for index, name in enumerate(NETS)}
+    found = in_c(programs, sanitize=False, share=True)
+    assert not {list(NETS)[index]: count for (_, index), count in found.items()}
 
 
 def test_a_view_takes_no_memory():

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from dpsgd_torch.export.graph import Convolution, Linear
 from dpsgd_torch.export.kinds.curve import ELU, Curve
 from dpsgd_torch.export.reading.reader import Attributes, Reader, refuse
 from dpsgd_torch.export.reading.values import Value
@@ -31,6 +32,9 @@ _GO_ON = (
     "Add", "Cast", "Clip", "Div", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Min",
     "Mul", "Neg", "Relu", "Sigmoid", "Sub", "Tanh",
 )  # fmt: skip
+
+
+_BY_NUMBERS = ("Add", "Div", "Mul", "Neg", "Sub")
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,21 @@ def _plain(reader: Reader, name: str) -> Pending:
 
 
 def _start(reader: Reader, name: str) -> Pending:
-    """From what an activation alone reads, if that is what is read: rounded once, not twice."""
-    plain = _plain(reader, name)
-    ends = name in reader.origins and reader.origins[name][0].op_type in ("Sigmoid", "Tanh")
-    return _before(reader, plain) if ends else plain
+    """From what an activation alone reads, if that is what is read: rounded once, not twice.
+
+    And from before numbers that scale or shift, unless a layer with weights takes those along.
+    """
+    part = plain = _plain(reader, name)
+    while _comes_of(reader, part, _BY_NUMBERS):
+        part = _before(reader, part)
+    if part.root.tensor and isinstance(reader.layers[part.root.tensor - 1], Linear | Convolution):
+        part = plain
+    return _before(reader, part) if _comes_of(reader, part, ("Sigmoid", "Tanh")) else part
+
+
+def _comes_of(reader: Reader, part: Pending, operators: tuple[str, ...]) -> bool:
+    name = next(iter(part.names))
+    return name in reader.origins and reader.origins[name][0].op_type in operators
 
 
 def _before(reader: Reader, part: Pending) -> Pending:

@@ -72,6 +72,11 @@ class Reader:
             )
         return self.values[name]
 
+    def rank(self, name: str) -> int:
+        """How many axes ONNX gives what is computed, the batch with them; 0: not known."""
+        value = self.pending[name].root if name in self.pending else self.values.get(name)
+        return 1 + len(value.shape) if value else 0
+
     def constant(self, node: onnx.NodeProto, index: int) -> NDArray[np.float32]:
         """The node's input, which must be constant and finite, in float32."""
         if not self.is_constant(node, index):
