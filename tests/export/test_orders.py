@@ -1,9 +1,12 @@
 """Values in other orders, and the numbers of operators: nothing compiles to another function."""
 
+import contextlib
+
 import numpy as np
 import onnxruntime
 import pytest
-from every_back_end import every_byte
+from every_back_end import every_byte, in_c
+from random_orders import random_orders
 from written_onnx import flattened, model_of, node, weights
 
 from dpsgd_torch.errors import ExportError
@@ -94,6 +97,35 @@ def off(model):
 @pytest.mark.parametrize("name", READ)
 def test_what_is_read_computes_what_onnxruntime_computes(name):
     assert off(READ[name]) < 2e-5
+
+
+def test_random_orders_are_read_as_they_are_or_refused_in_one_line():
+    found, refusals = {}, []
+    for seed in range(400):
+        try:
+            found[seed] = off(random_orders(seed))
+        except ExportError as refusal:
+            refusals.append(str(refusal))
+    assert {seed: distance for seed, distance in found.items() if not distance < 2e-4} == {}
+    assert len(found) > 250
+    assert not [words for words in refusals if "\n" in words]
+
+
+def test_integers_of_random_orders_are_the_same_in_c_and_in_the_interpreter():
+    programs = {}
+    for seed in range(60):
+        with contextlib.suppress(ExportError):
+            programs[seed] = compile_model(random_orders(seed), input_range=(-1, 1))
+    assert len(programs) > 30
+    compared = 0
+    for program in programs.values():
+        given = every_byte(program, 4)
+        with contextlib.suppress(ExportError):  # C has operators that it has not
+            answers = interpret(to_int8_tflite(program), given)
+            compared += 1
+            assert (answers.reshape(4, -1) == run(program, given).reshape(4, -1)).all()
+    assert compared > 15
+    assert in_c(programs, share=True) == {}
 
 
 REFUSED = {

@@ -57,7 +57,11 @@ def squeeze(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Val
         wanted = np.expand_dims(np.empty(given, bool), tuple(axes)).shape
     else:
         if not axes:
-            refuse(node, "of every axis of one would take the batch of one too; name the axes")
+            refuse(
+                node,
+                "of every axis of one would take the batch of one too; name the axes, as "
+                "squeeze(-1)",
+            )
         wanted = np.squeeze(np.empty(given, bool), tuple(axes)).shape
     return _one_example(node, value, f"of axes {shown(axes)}", wanted)
 
