@@ -7,7 +7,6 @@ curve as long as all that they read is one value, and numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,13 @@ from numpy.typing import NDArray
 
 from dpsgd_torch.export.graph import Convolution, Linear
 from dpsgd_torch.export.kinds.curve import ELU, Curve
+from dpsgd_torch.export.reading.pending import TRUTHS, Pending
 from dpsgd_torch.export.reading.reader import Attributes, Reader, refuse
-from dpsgd_torch.export.reading.values import Value
-
-_TRUTHS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or")
 
 _BEGIN = (
     "Abs", "Ceil", "Celu", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "Log", "Mish", "Pow",
     "Reciprocal", "Round", "Selu", "Shrink", "Sign", "Sin", "Softplus", "Softsign", "Sqrt",
-    "ThresholdedRelu", "Where", *_TRUTHS,
+    "ThresholdedRelu", "Where", *TRUTHS,
 )  # fmt: skip
 """Those that no layer has."""
 
@@ -35,20 +32,6 @@ _GO_ON = (
 
 
 _BY_NUMBERS = ("Add", "Div", "Mul", "Neg", "Sub")
-
-
-@dataclass(frozen=True)
-class Pending:
-    """Operators from ``root``, by its ``names``, to a value that no layer makes as yet."""
-
-    root: Value
-    names: frozenset[str]
-    nodes: tuple[onnx.NodeProto, ...]
-    numbers: dict[str, NDArray[Any]]
-
-    @property
-    def is_truth(self) -> bool:
-        return self.nodes[-1].op_type in _TRUTHS
 
 
 def drawn(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> bool:

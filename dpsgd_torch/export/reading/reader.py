@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -13,10 +13,8 @@ from onnx import numpy_helper
 
 from dpsgd_torch.errors import ExportError, shown
 from dpsgd_torch.export.graph import Graph, Layer
+from dpsgd_torch.export.reading.pending import Pending
 from dpsgd_torch.export.reading.values import Value, memory_shape, natural
-
-if TYPE_CHECKING:
-    from dpsgd_torch.export.reading.curves import Pending
 
 Attributes = dict[str, Any]
 
