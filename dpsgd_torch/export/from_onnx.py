@@ -16,6 +16,7 @@ from dpsgd_torch.export.graph import Graph
 from dpsgd_torch.export.program import Program
 from dpsgd_torch.export.reading import (
     activations,
+    constants,
     curves,
     joins,
     linear,
@@ -77,16 +78,17 @@ def _read(reader: Reader, node: onnx.NodeProto) -> None:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     if folded(reader, node, attributes):
         return
+    constants.refuse_more_axes(reader, node)
     if curves.drawn(reader, node, attributes):
         return
     for name in node.input:
         if name in reader.pending:
             curves.settled(reader, name)
-    curves.noted(reader, node)
     taken = norms.scaled(reader, node)
     if taken is not None:
         reader.values[node.output[0]] = taken
         return
+    curves.noted(reader, node)
     if node.op_type not in READERS or node.domain not in ("", "ai.onnx"):
         known = f"known are {', '.join(sorted(READERS))}"
         refuse(node, f"cannot be carried further{instead_of(node.op_type)}; {known}")

@@ -11,6 +11,7 @@ from dpsgd_torch.export.program import Program
 from dpsgd_torch.export.to_c import to_c
 
 _MOTION = 119 * 6
+_AXES = 6
 
 _ONCE = ("static const float THRESHOLD", "static const int SAMPLES", "static int8_t input[")
 """Lines that wait for a movement and hold it, which a stream needs not."""
@@ -99,8 +100,9 @@ def example(
 
 
 def feels_motion(program: Program) -> bool:
-    """Whether its input is that of the motion sensor: 119 samples of six axes."""
-    return program.input.size == _MOTION
+    """Whether its input is that of the motion sensor: 119 samples of six axes, axes fastest."""
+    sides = [side for side in program.input.shape if side > 1]
+    return program.input.size == _MOTION and (len(sides) == 1 or sides[-1] == _AXES)
 
 
 def labelled(program: Program) -> Program:
@@ -119,7 +121,7 @@ def _streaming(stream: Stream, motion: bool) -> str:
     """Motion is read and quantized as where a movement is waited for; only the loop is another."""
     if stream.frontend:
         return _how_badly_copied(text_of("sound.ino")) if stream.copies else text_of("sound.ino")
-    if not motion or stream.channels != 6:
+    if not motion or stream.channels != _AXES:
         raise ValueError(
             f"channels = {stream.channels}: a sketch streams sound, or motion of six axes in "
             f"windows of {_MOTION} values"

@@ -4,8 +4,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import nn
+from written_onnx import flattened, model_of, node, weights
 
 from dpsgd_torch.export.compiler import compile_model, to_channels_last
 from dpsgd_torch.export.from_onnx import from_onnx
@@ -17,32 +17,6 @@ from dpsgd_torch.export.to_c import to_c
 from dpsgd_torch.export.to_onnx import to_onnx
 from dpsgd_torch.export.to_tflite import to_int8_tflite
 from dpsgd_torch.export.toolchain import has
-
-node = helper.make_node
-RNG = np.random.default_rng(5)
-
-
-def weights(*shape):
-    return RNG.normal(size=shape).astype(np.float32)
-
-
-def model_of(*nodes, shape, opset=20, **constants):
-    graph = helper.make_graph(
-        list(nodes), "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
-    )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-
-
-def flattened(*nodes, shape, features, **constants):
-    """The nodes up to "a", a Flatten and a linear layer that tells every cell from every other."""
-    return model_of(
-        *nodes, node("Flatten", ["a"], ["f"]), node("MatMul", ["f", "last"], ["y"]),
-        shape=shape, last=weights(features, 3), **constants,
-    )  # fmt: skip
-
 
 IMAGE, LINE = (1, 2, 5, 6), (1, 3, 12)
 READ = {

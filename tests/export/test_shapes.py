@@ -191,10 +191,9 @@ def test_what_moves_no_byte_is_no_step(name):
 
 
 def test_c_gives_the_same_bytes():
-    names = list(NETS)
-    programs = {index: compiled(name)[3] for index, name in enumerate(names)}
-    found = in_c(programs, sanitize=False)
-    assert not {names[index]: count for (_, index), count in found.items()}
+    programs = {index: compiled(name)[3] for index, name in enumerate(NETS)}
+    found = in_c(programs, sanitize=False, share=True)
+    assert not {list(NETS)[index]: count for (_, index), count in found.items()}
 
 
 def test_a_view_takes_no_memory():

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from dpsgd_torch.export.c_text import comment
 from dpsgd_torch.export.frontend.to_c import frontend_to_c, kernel
 from dpsgd_torch.export.program import Program
@@ -71,6 +73,7 @@ def stream_to_c(program: Program, stream: Stream) -> dict[str, str]:
     Raises:
         ValueError: the model's input is not what the stream gives it.
     """
+    _refuse_other_order(program, stream)
     if stream.frontend:
         _refuse_other_features(program, stream.frontend)
     if stream.copies and program.input.size != program.output.size:
@@ -108,6 +111,17 @@ def _window(stream: Stream) -> list[str]:
         kernel("copied"),
         window.replace(read, f"{read}    stream_compare(stream_window, output);\n"),
     ]
+
+
+def _refuse_other_order(program: Program, stream: Stream) -> None:
+    """Rows lie one after the other in the window; so must they in the model's input."""
+    width = stream.frontend.features if stream.frontend else stream.channels
+    sides = [side for side in program.input.shape if side > 1]
+    if len(sides) > 1 and width > 1 and width not in np.cumprod(sides[::-1]):
+        raise ValueError(
+            f"the model's input lies as {' x '.join(map(str, program.input.shape))}: must end with "
+            f"the {width} values of a row, so that the oldest row comes first"
+        )
 
 
 def _refuse_other_features(program: Program, frontend: Frontend) -> None:

@@ -70,6 +70,8 @@ def _leaky(reader: Reader, node: onnx.NodeProto, slope: float, value: Value) -> 
 def prelu(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     """One slope for all is a leaky ReLU; slopes by channel: max(x, 0) and slope × min(x, 0)."""
     slopes, value = reader.constant(node, 1), reader.value(node)
+    if np.broadcast_shapes(slopes.shape, (1, *value.shape)) != (1, *value.shape):
+        refuse(node, f"slopes of shape {slopes.shape} do not fit {value.shape}; one a channel does")
     if slopes.size == 1 or (slopes == slopes.flat[0]).all():
         return _leaky(reader, node, float(slopes.flat[0]), value)
     above = reader.append_cell_by_cell(node, Clip(0.0, math.inf), value)

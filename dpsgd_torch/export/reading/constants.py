@@ -33,6 +33,24 @@ def normalization(reader: Reader, node: onnx.NodeProto, attributes: Attributes) 
     return affine(reader, node, value, norm.factor.reshape(column), norm.offset.reshape(column))
 
 
+_BROADCAST = ("Add", "Sub", "Mul", "Div", "Max", "Min", "PRelu", "Pow", "Where", "Greater", "Less",
+              "GreaterOrEqual", "LessOrEqual", "Equal", "And", "Or")  # fmt: skip
+
+
+def refuse_more_axes(reader: Reader, node: onnx.NodeProto) -> None:
+    """A constant of more axes than what it meets gives that an axis before the batch."""
+    if node.op_type not in _BROADCAST:
+        return
+    computed = [reader.rank(name) for name in node.input if name not in reader.constants]
+    for name in node.input:
+        if name in reader.constants and reader.constants[name].ndim > max(computed, default=0) > 0:
+            refuse(
+                node,
+                f"of a constant of shape {reader.constants[name].shape} to {max(computed)} axes "
+                "makes the batch another axis than the first; leave out axes of the constant",
+            )
+
+
 @reads("Neg")
 def negative(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     return affine(reader, node, reader.value(node), np.array(-1.0), np.array(0.0))

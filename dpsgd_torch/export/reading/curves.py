@@ -7,23 +7,21 @@ curve as long as all that they read is one value, and numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from dpsgd_torch.export.graph import Convolution, Linear
 from dpsgd_torch.export.kinds.curve import ELU, Curve
+from dpsgd_torch.export.reading.pending import TRUTHS, Pending
 from dpsgd_torch.export.reading.reader import Attributes, Reader, refuse
-from dpsgd_torch.export.reading.values import Value
-
-_TRUTHS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or")
 
 _BEGIN = (
     "Abs", "Ceil", "Celu", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "Log", "Mish", "Pow",
     "Reciprocal", "Round", "Selu", "Shrink", "Sign", "Sin", "Softplus", "Softsign", "Sqrt",
-    "ThresholdedRelu", "Where", *_TRUTHS,
+    "ThresholdedRelu", "Where", *TRUTHS,
 )  # fmt: skip
 """Those that no layer has."""
 
@@ -33,18 +31,7 @@ _GO_ON = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Pending:
-    """Operators from ``root``, by its ``names``, to a value that no layer makes as yet."""
-
-    root: Value
-    names: frozenset[str]
-    nodes: tuple[onnx.NodeProto, ...]
-    numbers: dict[str, NDArray[Any]]
-
-    @property
-    def is_truth(self) -> bool:
-        return self.nodes[-1].op_type in _TRUTHS
+_BY_NUMBERS = ("Add", "Div", "Mul", "Neg", "Sub")
 
 
 def drawn(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> bool:
@@ -101,10 +88,21 @@ def _plain(reader: Reader, name: str) -> Pending:
 
 
 def _start(reader: Reader, name: str) -> Pending:
-    """From what an activation alone reads, if that is what is read: rounded once, not twice."""
-    plain = _plain(reader, name)
-    ends = name in reader.origins and reader.origins[name][0].op_type in ("Sigmoid", "Tanh")
-    return _before(reader, plain) if ends else plain
+    """From what an activation alone reads, if that is what is read: rounded once, not twice.
+
+    And from before numbers that scale or shift, unless a layer with weights takes those along.
+    """
+    part = plain = _plain(reader, name)
+    while _comes_of(reader, part, _BY_NUMBERS):
+        part = _before(reader, part)
+    if part.root.tensor and isinstance(reader.layers[part.root.tensor - 1], Linear | Convolution):
+        part = plain
+    return _before(reader, part) if _comes_of(reader, part, ("Sigmoid", "Tanh")) else part
+
+
+def _comes_of(reader: Reader, part: Pending, operators: tuple[str, ...]) -> bool:
+    name = next(iter(part.names))
+    return name in reader.origins and reader.origins[name][0].op_type in operators
 
 
 def _before(reader: Reader, part: Pending) -> Pending:

@@ -62,14 +62,18 @@ def parts(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value
     axis = int(attributes.get("axis", 0)) % (len(value.shape) + 1) - 1
     if axis < 0:
         refuse(node, "of examples of a batch cannot be carried further; only of features")
-    count = len(node.output)
-    sizes = [-(-value.shape[axis] // count)] * (count - 1)
+    count, side = len(node.output), value.shape[axis]
+    sizes = [-(-side // count)] * (count - 1)
+    sizes.append(side - sum(sizes))
+    sizes = list(attributes.get("split", sizes))  # before opset 13
     if len(node.input) > 1 and node.input[1]:
-        sizes = reader.integers(node, 1)[:-1]
+        sizes = reader.integers(node, 1)
+    if len(sizes) != count or sum(sizes) != side or min(sizes) < 1:
+        refuse(node, f"of {side} values into {count} parts of {shown(sizes)}; whole parts are read")
     found = []
     for index in range(count):
         value = reader.value(node)  # which a piece before it may have laid anew
-        cells = np.split(value.cells, np.cumsum(sizes), axis)[index]
+        cells = np.split(value.cells, np.cumsum(sizes[:-1]), axis)[index]
         found.append(taken(reader, node, value, cells))
     reader.values.update(zip(node.output, found, strict=True))
     return found[0]
@@ -156,30 +160,46 @@ def resize(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Valu
     if mode != "nearest":
         refuse(node, f"mode={mode} cannot be carried further; take mode='nearest', and a Conv "
                      "behind it to smooth")  # fmt: skip
+    policy = attributes.get("keep_aspect_ratio_policy", b"stretch").decode()
+    if policy != "stretch":
+        refuse(node, f"keep_aspect_ratio_policy={policy} cannot be carried; write the sizes it "
+                     "comes to, or scales")  # fmt: skip
     value = image(reader, node)
-    sides = _sides(reader, node, value.shape)
-    factors = [made // side for made, side in zip(sides, value.shape, strict=True)]
-    whole = all(m == f * s for m, f, s in zip(sides, factors, value.shape, strict=True))
-    if not whole or factors[0] != 1 or min(factors) < 1 or (way, nearest) not in _REPEATS:
+    each = _factors(reader, node, attributes, (1, *value.shape))
+    factors = [round(factor) for factor in each]
+    whole = factors == each and factors[:2] == [1, 1] and min(factors) > 0
+    if not whole or (way, nearest) not in _REPEATS:
+        told = ", ".join(f"{factor:g}" for factor in each)
         refuse(
             node,
-            f"from {value.shape} to {shown(tuple(sides))}, {way}, {nearest}: only by whole "
-            "factors, as Upsample(scale_factor=2), can it be carried",
+            f"of {value.shape} by {told} from the batch on, {way}, {nearest}: only by whole "
+            "factors of height and width, as Upsample(scale_factor=2), can it be carried",
         )
     if max(factors) == 1:
         return value
-    down, across = (1, factors[1]) if len(factors) == 2 else (factors[1], factors[2])
+    down, across = (1, factors[2]) if len(factors) == 3 else (factors[2], factors[3])
     layer = Upsample(memory_shape(value.shape), down, across)
-    return reader.append(node, layer, tuple(sides), value)
+    made = tuple(side * factor for side, factor in zip(value.shape, factors[1:], strict=True))
+    return reader.append(node, layer, made, value)
 
 
-def _sides(reader: Reader, node: onnx.NodeProto, shape: tuple[int, ...]) -> list[int]:
-    """What Resize makes, of one example."""
+def _factors(
+    reader: Reader, node: onnx.NodeProto, attributes: Attributes, shape: tuple[int, ...]
+) -> list[float]:
+    """Of every axis: cells are repeated by the scales, whatever the sides are rounded to."""
+    axes = [int(axis) % len(shape) for axis in attributes.get("axes", range(len(shape)))]
     if len(node.input) > 3 and node.input[3]:
-        return reader.integers(node, 3)[-len(shape) :]
-    index = 2 if node.op_type == "Resize" else 1
-    scales = reader.constant(node, index).astype(np.float64)[-len(shape) :]
-    return [math.floor(side * scale) for side, scale in zip(shape, scales, strict=True)]
+        sides = reader.integers(node, 3)
+        given = [side / shape[axis] for axis, side in zip(axes, sides, strict=True)]
+    elif "scales" in attributes:  # Upsample before opset 9
+        given = [float(scale) for scale in attributes["scales"]]
+    else:
+        index = 2 if node.op_type == "Resize" and len(node.input) > 2 else 1
+        given = [float(scale) for scale in reader.constant(node, index).reshape(-1)]
+    if len(given) != len(axes):
+        refuse(node, f"by {len(given)} factors of {len(axes)} axes; one factor an axis")
+    found = dict(zip(axes, given, strict=True))
+    return [found.get(axis, 1.0) for axis in range(len(shape))]
 
 
 @reads("DepthToSpace")

@@ -63,11 +63,18 @@ def group_normalization(reader: Reader, node: onnx.NodeProto, attributes: Attrib
     groups = _groups(reader, node, Value(value.tensor, value.cells.reshape(count, -1)), count)
     opset = next(each.version for each in reader.opsets if each.domain in ("", "ai.onnx"))
     told = (channels,) if opset >= _BY_CHANNEL else (count,)
+    column = (-1, *[1] * (len(value.shape) - 1))
     gain, bias = (
-        np.repeat(_over(node, reader.constant(node, index), told), channels // told[0])
+        _by_channel(
+            np.repeat(_over(node, reader.constant(node, index), told), channels // told[0]).reshape(
+                column
+            ),
+            value,
+            groups,
+        )
         for index in (1, 2)
     )
-    if len(gain) != groups.groups * groups.depth:
+    if gain is None or bias is None:
         refuse(node, f"over {value.shape}, read in another order; normalize before moving axes")
     return _normed(reader, node, attributes, value, groups, gain, bias)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -13,10 +13,8 @@ from onnx import numpy_helper
 
 from dpsgd_torch.errors import ExportError, shown
 from dpsgd_torch.export.graph import Graph, Layer
+from dpsgd_torch.export.reading.pending import Pending
 from dpsgd_torch.export.reading.values import Value, memory_shape, natural
-
-if TYPE_CHECKING:
-    from dpsgd_torch.export.reading.curves import Pending
 
 Attributes = dict[str, Any]
 
@@ -71,6 +69,11 @@ class Reader:
                 "be carried there",
             )
         return self.values[name]
+
+    def rank(self, name: str) -> int:
+        """How many axes ONNX gives what is computed, the batch with them; 0: not known."""
+        value = self.pending[name].root if name in self.pending else self.values.get(name)
+        return 1 + len(value.shape) if value else 0
 
     def constant(self, node: onnx.NodeProto, index: int) -> NDArray[np.float32]:
         """The node's input, which must be constant and finite, in float32."""

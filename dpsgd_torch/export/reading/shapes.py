@@ -56,7 +56,12 @@ def squeeze(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Val
     if node.op_type == "Unsqueeze":
         wanted = np.expand_dims(np.empty(given, bool), tuple(axes)).shape
     else:
-        axes = axes or [axis for axis, size in enumerate(given) if size == 1 and axis]
+        if not axes:
+            refuse(
+                node,
+                "of every axis of one would take the batch of one too; name the axes, as "
+                "squeeze(-1)",
+            )
         wanted = np.squeeze(np.empty(given, bool), tuple(axes)).shape
     return _one_example(node, value, f"of axes {shown(axes)}", wanted)
 
