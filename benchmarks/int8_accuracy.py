@@ -43,7 +43,7 @@ PASSES = {
     "bias corrected": Calibration(correct_bias=True),
     "least-error ranges": Calibration(reach="least-error"),
     "percentile ranges": Calibration(reach="percentile"),
-    "improved: equalised, percentile": calibration_of("improved"),
+    "equalised, percentile": calibration_of("improved"),
     "all three": Calibration(equalize=True, correct_bias=True, reach="percentile"),
 }
 
