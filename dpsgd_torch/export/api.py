@@ -66,8 +66,9 @@ def export_model(
         int8: integers or not, where there is a choice: "tflite" (default: float32) and "header".
         public_inputs: (count, *input_shape), public ones to take ranges from and to check with,
             in place of made-up ones: what they are goes into the files.
-        calibration: "plain"; "improved": channels equalised between layers, ranges of all but one
-            value in 10,000 at each end; "all": that, and biases corrected. From the same inputs.
+        calibration: "plain"; "improved": channels equalised between layers, averages of images
+            with a scale of their own, ranges of all but one value in 10,000 at each end; "all":
+            that, and biases corrected. From the same inputs.
         check: compare torch, integers, TensorFlow Lite Micro, C and emulated boards, as far as
             this machine has them.
         cost: measure flash, RAM and instructions by layer on an emulated Cortex-M4 (to "c" or

@@ -10,7 +10,7 @@ from dpsgd_torch.export.targets.registry import TARGETS
 
 CALIBRATIONS = {
     "plain": "ranges of the inputs that were made up, and a quarter more",
-    "improved": "channels equalised between layers, ranges without one value in 10,000 at each end",
+    "improved": "channels equalised, averages with a scale of their own, ranges without outliers",
     "all": "that, and biases corrected",
 }
 

@@ -8,6 +8,7 @@ from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.__main__ import main as export
 from dpsgd_torch.export.calibration.bias import bias_corrected
 from dpsgd_torch.export.calibration.equalize import equalized
+from dpsgd_torch.export.calibration.own_scale import with_own_scale
 from dpsgd_torch.export.calibration.passes import PLAIN, Calibration, calibration_of
 from dpsgd_torch.export.calibration.reach import REACHES
 from dpsgd_torch.export.compiler import compile_model
@@ -27,6 +28,8 @@ from dpsgd_torch.export.quantize import quantize
 from dpsgd_torch.export.ranges import ranges
 from dpsgd_torch.export.reference import run
 from dpsgd_torch.export.target import CALIBRATIONS
+from dpsgd_torch.export.tflm import interpret
+from dpsgd_torch.export.to_tflite import to_int8_tflite
 
 RELU, NORMAL = Activation("relu"), np.random.default_rng(0).normal
 
@@ -184,3 +187,26 @@ def test_every_calibration_that_can_be_asked_for_is_there():
 def test_an_order_that_calibrates_nothing_or_on_records_is_refused(flags, words, tmp_path, capsys):
     assert export([str(tmp_path), *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_an_average_of_a_whole_image_keeps_its_precision_beside_large_values():
+    """Of 100 cells one is large: in its scale an average has a step or two, in its own 256."""
+    rng = np.random.default_rng(2)
+    inputs = (0.02 * rng.random((200, 10, 10, 3))).astype(np.float32)
+    inputs[:, 4, 4] = rng.random((200, 3))
+    graph = Graph((Pooling("average", Window((10, 10))),), ((10, 10, 3), (1, 1, 3)))
+    norm, off = evaluate(graph, inputs)[-1], {}
+    for name in ("plain", "improved"):
+        made, found = calibration_of(name)(graph, (0.0, 1.0), inputs)
+        program = quantize(made, found)
+        ints = run(program, program.quantize(inputs)).astype(np.float64)
+        off[name] = np.abs(program.output.scale * (ints - program.output.zero_point) - norm).max()
+        assert (interpret(to_int8_tflite(program), program.quantize(inputs)) == ints).all()
+    assert off["plain"] > 1 / 520
+    assert off["improved"] < off["plain"] / 4
+
+
+def test_averages_of_parts_of_an_image_stay_pools():
+    part = Pooling("average", Window((2, 2), (2, 2)))
+    graph = Graph((part,), ((4, 4, 3), (2, 2, 3)))
+    assert with_own_scale(graph).layers == (part,)

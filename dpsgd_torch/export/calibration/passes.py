@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.calibration.bias import bias_corrected
 from dpsgd_torch.export.calibration.equalize import equalized
+from dpsgd_torch.export.calibration.own_scale import with_own_scale
 from dpsgd_torch.export.calibration.reach import REACHES
 from dpsgd_torch.export.graph import Floats, Graph
 from dpsgd_torch.export.ranges import Range, ranges
@@ -19,11 +20,13 @@ class Calibration:
 
     Args:
         equalize: ``equalized``.
+        own_scale: ``with_own_scale``.
         reach: of ranges, a name in ``REACHES``.
         correct_bias: ``bias_corrected``.
     """
 
     equalize: bool = False
+    own_scale: bool = False
     reach: str = "margin"
     correct_bias: bool = False
 
@@ -36,6 +39,8 @@ class Calibration:
             seen = public_inputs.clip(*input_range)
         if self.equalize and seen is not None:
             graph = equalized(graph, seen)
+        if self.own_scale:
+            graph = with_own_scale(graph)
         found = ranges(graph, input_range, public_inputs, REACHES[self.reach])
         if self.correct_bias and seen is not None:
             graph = bias_corrected(graph, found, seen)
@@ -45,8 +50,8 @@ class Calibration:
 PLAIN = Calibration()
 _OF_NAME = {
     "plain": PLAIN,
-    "improved": Calibration(equalize=True, reach="percentile"),
-    "all": Calibration(equalize=True, reach="percentile", correct_bias=True),
+    "improved": Calibration(equalize=True, own_scale=True, reach="percentile"),
+    "all": Calibration(True, True, "percentile", correct_bias=True),
 }
 
 
