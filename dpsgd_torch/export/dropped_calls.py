@@ -33,7 +33,7 @@ def refuse_dropped_calls(model: nn.Module, inputs: torch.Tensor) -> None:
 
     >>> class Net(nn.Module):
     ...     def forward(self, x):
-    ...         return F.avg_pool2d(x, 2, divisor_override=3)
+    ...         return nn.functional.avg_pool2d(x, 2, divisor_override=3)
     >>> refuse_dropped_calls(Net(), torch.zeros(2, 1, 4, 4))
     Traceback (most recent call last):
     dpsgd_torch.errors.ExportError: F.avg_pool2d (...): divisor_override = 3 is dropped by ...

@@ -212,7 +212,7 @@ REFUSED = {
         onnx_of(
             TANH, node("Flatten", "t", output="f"), node("Mul", "f", "c"), c=np.arange(120.0)
         ),
-        r"Mul \(here_mul\).*one number a channel",
+        r"here_mul: on 120 features that neither.*put it next to one",
     ),
     "long features": (
         onnx_of(node("Tanh", "x", output="t"), node("Mul", "t", "c", output="m"),
