@@ -44,7 +44,7 @@ PASSES = {
     "least-error ranges": Calibration(reach="least-error"),
     "percentile ranges": Calibration(reach="percentile"),
     "improved": calibration_of("improved"),
-    "all three": Calibration(equalize=True, correct_bias=True, reach="percentile"),
+    "all": calibration_of("all"),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dpsgd_torch.errors import ExportError
 from dpsgd_torch.export.calibration.bias import bias_corrected
@@ -48,10 +48,11 @@ class Calibration:
 
 
 PLAIN = Calibration()
+_IMPROVED = Calibration(equalize=True, own_scale=True, reach="percentile")
 _OF_NAME = {
     "plain": PLAIN,
-    "improved": Calibration(equalize=True, own_scale=True, reach="percentile"),
-    "all": Calibration(True, True, "percentile", correct_bias=True),
+    "improved": _IMPROVED,
+    "all": replace(_IMPROVED, correct_bias=True),
 }
 
 
