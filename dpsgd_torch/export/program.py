@@ -190,18 +190,20 @@ class Program:
         """``sources``, but a tensor with the very bytes of another is that other."""
         place = list(range(len(self.steps) + 1))
         for index, (step, sources) in enumerate(zip(self.steps, self.sources, strict=True)):
-            if isinstance(step.operation, OperationKind) and step.operation.same_bytes:
+            if _same_bytes(step.operation):
                 place[index + 1] = place[sources[0]]
         return tuple(tuple(place[source] for source in sources) for sources in self.sources)
 
     def is_nothing(self, index: int) -> bool:
         """Whether a step leaves the bytes where they are."""
-        operation = self.steps[index].operation
-        seen_through = isinstance(operation, OperationKind) and operation.same_bytes
-        return seen_through and index + 1 < len(self.steps)
+        return _same_bytes(self.steps[index].operation) and index + 1 < len(self.steps)
 
     def quantize(self, inputs: NDArray[Any]) -> Int8:
         """Reals (batch, …) → int8 as a runtime does it: round half away from zero, clamp."""
         scaled = np.asarray(inputs, np.float32) / np.float32(self.input.scale)
         rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + self.input.zero_point
         return np.clip(rounded, -128, 127).astype(np.int8)
+
+
+def _same_bytes(operation: Operation) -> bool:
+    return isinstance(operation, OperationKind) and operation.same_bytes

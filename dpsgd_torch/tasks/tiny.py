@@ -64,6 +64,8 @@ class TinyKind(TaskKind):
     knobs: ClassVar[type[Knobs]] = TinyKnobs
     may_be_synthetic: ClassVar[bool] = True
     not_made_up: ClassVar[str] = ""
+    calibration: ClassVar[str] = "improved"
+    """Deep: the rounding of each range's margin adds up, layer after layer."""
 
     @abstractmethod
     def recorded(self, knobs: Any, data_dir: Path) -> Task:

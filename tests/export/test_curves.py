@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from every_back_end import every_byte, in_c, program_of
+from of_function import Function
 from torch import nn
 
 from dpsgd_torch.errors import ExportError
@@ -32,19 +33,10 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
-class Only(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
 @functools.cache
 def compiled(name):
     inputs = torch.linspace(-3, 3, 512).reshape(64, 8)
-    written = to_onnx(Only(FUNCTIONS[name]).eval(), (8,), {})
+    written = to_onnx(Function(FUNCTIONS[name]).eval(), (8,), {})
     return inputs, compile_model(written, input_range=(-3, 3), public_inputs=inputs.numpy())
 
 
@@ -92,5 +84,5 @@ def test_a_function_without_a_value_in_reach_is_refused_by_its_name():
 
 def test_activations_that_had_integers_keep_them():
     """A product by a sigmoid stays two steps: the bytes of SiLU are those of yesterday."""
-    graph = from_onnx(to_onnx(Only(F.silu).eval(), (8,), {}))
+    graph = from_onnx(to_onnx(Function(F.silu).eval(), (8,), {}))
     assert [type(layer).__name__ for layer in graph.layers] == ["Activation", "Mul"]

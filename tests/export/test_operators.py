@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from every_back_end import differing
+from of_function import Function
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -67,15 +68,6 @@ class Branches(nn.Module):
     def forward(self, x):
         a, b = torch.relu(8 * self.one(x)), self.two(x).clamp(-1, 1)  # beyond the range of x
         return torch.cat([a, b, x], 1)
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 FUNCTIONS = {

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from every_back_end import every_byte, in_c
+from of_function import Function as Do
 from torch import nn
 
 from dpsgd_torch.errors import ExportError
@@ -18,15 +19,6 @@ from dpsgd_torch.export.tflm import interpret
 from dpsgd_torch.export.to_c import arena_of
 from dpsgd_torch.export.to_onnx import to_onnx
 from dpsgd_torch.export.to_tflite import to_int8_tflite
-
-
-class Do(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 class Gate(nn.Module):

@@ -12,7 +12,7 @@ from dpsgd_torch.export.kinds.concat import Concat
 from dpsgd_torch.export.kinds.mul import Mul, product_shape
 from dpsgd_torch.export.reading.constants import affine, with_constant
 from dpsgd_torch.export.reading.order import image, laid
-from dpsgd_torch.export.reading.reader import Attributes, Reader, reads, refuse
+from dpsgd_torch.export.reading.reader import Attributes, Reader, of_features, reads, refuse
 from dpsgd_torch.export.reading.values import Value, memory_shape, natural
 
 
@@ -62,9 +62,7 @@ def _sides(shape: tuple[int, ...]) -> list[int]:
 def concatenation(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     """Side by side in memory's last axis, whatever the axis: ``cells`` say where they lie."""
     values = [reader.value(node, index) for index in range(len(node.input))]
-    axis = int(attributes["axis"]) % (len(values[0].shape) + 1) - 1
-    if axis < 0:
-        refuse(node, "of examples of a batch cannot be carried further; only of features")
+    axis = of_features(node, attributes["axis"], values[0])
     shapes = [reader.shapes[value.tensor] for value in values]
     flat = len({shape[:-1] for shape in shapes}) > 1
     if flat:

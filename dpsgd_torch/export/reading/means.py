@@ -13,9 +13,9 @@ from dpsgd_torch.export.graph import Pooling
 from dpsgd_torch.export.kinds.mean import Mean
 from dpsgd_torch.export.program import Window
 from dpsgd_torch.export.reading.constants import affine
-from dpsgd_torch.export.reading.order import laid
+from dpsgd_torch.export.reading.order import as_image
 from dpsgd_torch.export.reading.reader import Attributes, Reader, reads, refuse
-from dpsgd_torch.export.reading.values import Value, memory_shape, natural
+from dpsgd_torch.export.reading.values import Value, memory_shape
 
 
 @reads("GlobalAveragePool", "GlobalMaxPool")
@@ -82,7 +82,7 @@ def _kept(attributes: Attributes, value: Value, axes: tuple[int, ...], made: Val
 def _image(reader: Reader, node: onnx.NodeProto, value: Value) -> Value:
     if len(value.shape) not in (2, 3):
         refuse(node, f"on {value.shape}; needs an image, channels before height and width")
-    return laid(reader, node, value, memory_shape(value.shape), natural(value.shape))
+    return as_image(reader, node, value)
 
 
 def _whole(reader: Reader, node: onnx.NodeProto, value: Value, kind: Any) -> Value:

@@ -13,9 +13,16 @@ from dpsgd_torch.errors import shown
 from dpsgd_torch.export.graph import Padding
 from dpsgd_torch.export.kinds.crop import Crop
 from dpsgd_torch.export.kinds.upsample import Upsample
-from dpsgd_torch.export.reading.order import as_layers_lie, image, laid, remade_channels
-from dpsgd_torch.export.reading.reader import Attributes, Reader, reads, refuse
-from dpsgd_torch.export.reading.values import Value, memory_shape, natural
+from dpsgd_torch.export.reading.order import as_image, as_layers_lie, image, remade_channels
+from dpsgd_torch.export.reading.reader import (
+    OF_EXAMPLES,
+    Attributes,
+    Reader,
+    of_features,
+    reads,
+    refuse,
+)
+from dpsgd_torch.export.reading.values import Value, memory_shape
 
 _REPEATS = {
     ("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"),
@@ -41,7 +48,7 @@ def part(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
         window = slice(start, end, step)
         cells = cells[(slice(None),) * (axis % cells.ndim) + (window,)]
     if cells.shape[0] != 1:
-        refuse(node, "of examples of a batch cannot be carried further; only of features")
+        refuse(node, OF_EXAMPLES)
     return taken(reader, node, value, cells[0])
 
 
@@ -50,18 +57,14 @@ def one_place(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> V
     if not reader.is_constant(node, 1):
         refuse(node, "by a place that is computed cannot be carried further")
     value, places = reader.value(node), np.asarray(reader.constants[node.input[1]])
-    axis = int(attributes.get("axis", 0)) % (len(value.shape) + 1) - 1
-    if axis < 0:
-        refuse(node, "of examples of a batch cannot be carried further; only of features")
+    axis = of_features(node, attributes.get("axis", 0), value)
     return taken(reader, node, value, np.take(value.cells, places, axis))
 
 
 @reads("Split")
 def parts(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
     value = reader.value(node)
-    axis = int(attributes.get("axis", 0)) % (len(value.shape) + 1) - 1
-    if axis < 0:
-        refuse(node, "of examples of a batch cannot be carried further; only of features")
+    axis = of_features(node, attributes.get("axis", 0), value)
     count, side = len(node.output), value.shape[axis]
     sizes = [-(-side // count)] * (count - 1)
     sizes.append(side - sum(sizes))
@@ -143,7 +146,7 @@ def pad(reader: Reader, node: onnx.NodeProto, attributes: Attributes) -> Value:
         return value
     if any(more[0]) or len(more) not in (2, 3):
         refuse(node, f"by {more} of {value.shape}: only an image's sides can be carried further")
-    value = laid(reader, node, value, memory_shape(value.shape), natural(value.shape))
+    value = as_image(reader, node, value)
     made = tuple(side + sum(end) for side, end in zip(value.shape, more, strict=True))
     sides = ((0, 0), more[1]) if len(more) == 2 else (more[1], more[2])
     return reader.append(node, Padding(sides), made, value)

@@ -34,7 +34,13 @@ _EACH_BY_ITSELF = (Activation, Pooling, Clip, Curve, HardSwish, LeakyRelu)
 
 def image(reader: Reader, node: onnx.NodeProto, index: int = 0, held: Value | None = None) -> Value:
     """The node's input, channels last."""
-    value = reader.value(node, index)
+    return as_image(reader, node, reader.value(node, index), held)
+
+
+def as_image(
+    reader: Reader, node: onnx.NodeProto, value: Value, held: Value | None = None
+) -> Value:
+    """The value, channels last."""
     return laid(reader, node, value, memory_shape(value.shape), natural(value.shape), held)
 
 

@@ -20,6 +20,7 @@ Attributes = dict[str, Any]
 
 _RANKS = (2, 3, 4)
 _MOST_INTEGERS = 16
+OF_EXAMPLES = "of examples of a batch cannot be carried further; only of features"
 _LONGEST = 60  # characters of a name in a message
 
 
@@ -197,6 +198,14 @@ def _short(name: str) -> str:
 def refuse(node: onnx.NodeProto, why: str) -> NoReturn:
     """Say why it cannot be carried, and what to do."""
     raise ExportError(f"{called(node)}: {why}")
+
+
+def of_features(node: onnx.NodeProto, axis: int, value: Value) -> int:
+    """The axis of one example, where ONNX counts the batch as the first."""
+    found = int(axis) % (len(value.shape) + 1) - 1
+    if found < 0:
+        refuse(node, OF_EXAMPLES)
+    return found
 
 
 def only(node: onnx.NodeProto, attributes: Attributes, **allowed: Any) -> None:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from dpsgd_torch.export.graph import Convolution
 from dpsgd_torch.export.program import Window
 from dpsgd_torch.export.reading.moves import taken
-from dpsgd_torch.export.reading.order import image, laid
+from dpsgd_torch.export.reading.order import as_image, image
 from dpsgd_torch.export.reading.reader import Attributes, Reader, only, reads, refuse
-from dpsgd_torch.export.reading.values import Value, memory_shape, natural
+from dpsgd_torch.export.reading.values import Value
 
 
 @reads("ConvTranspose")
@@ -116,5 +116,5 @@ def _carried(
     wide = wide.moved(cells.reshape(grown))
     if list(grown[1:]) == made:
         return wide
-    whole = laid(reader, node, wide, memory_shape(wide.shape), natural(wide.shape))
+    whole = as_image(reader, node, wide)
     return taken(reader, node, whole, whole.cells[(slice(None), *(slice(0, m) for m in made))])

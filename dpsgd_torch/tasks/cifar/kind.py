@@ -20,7 +20,6 @@ class Cifar(TinyKind):
 
     name = "cifar"
     what = "CIFAR-10's images"
-    calibration = "improved"  # deep: rounding of a range's margin adds up, layer after layer
     presets = (
         PresetValues(
             "image-classification",

@@ -38,6 +38,7 @@ class Machines(TinyKind):
     what = "sounds of machines"
     knobs = MachineKnobs
     not_made_up = "an autoencoder classes nothing"
+    calibration = "plain"
     units = ("recording",)
     presets = (
         PresetValues(

@@ -33,7 +33,6 @@ class Speech(TinyKind):
     name = "speech"
     what = "spoken keywords"
     knobs = SpeechKnobs
-    calibration = "improved"  # deep: rounding of a range's margin adds up, layer after layer
     units = ("speaker",)
     presets = (
         PresetValues(

@@ -22,7 +22,6 @@ class WakeWords(TinyKind):
     name = "wake-words"
     what = "visual wake words"
     knobs = WakeWordsKnobs
-    calibration = "improved"  # deep: rounding of a range's margin adds up, layer after layer
     presets = (
         PresetValues(
             "wake-words",
